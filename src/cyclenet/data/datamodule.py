@@ -1,0 +1,91 @@
+"""The LightningDataModule: from a DatasetConfig to loaders."""
+
+import os
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from cyclenet.config import DatasetConfig
+from cyclenet.data.download import download
+from cyclenet.data.images import DataError
+from cyclenet.data.loader import Batch, KeyedBatchSampler, TrainDataset, TrainLoader, eval_loader
+from cyclenet.data.source import Source, build_source, find_root
+from cyclenet.data.transforms import TrainTransform
+
+
+class Limited(Source):
+    """The first ``limit`` pairs of a source."""
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self.source, self.limit = source, limit
+        self.classes, self.palette = source.classes, source.palette
+
+    def __len__(self) -> int:
+        return min(self.limit, len(self.source))
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+    def image(self, index: int):
+        return self.source.image(index)
+
+    def mask(self, index: int):
+        return self.source.mask(index)
+
+
+class SegmentationData(L.LightningDataModule):
+    """Training crops and whole validation images.
+
+    Args:
+        cfg: the data set.
+        seed: of shuffling and augmentation.
+        num_workers: loader processes of each device, -1 for as many as the cores allow, 4 at most.
+        pin_memory: copy batches to page-locked memory (for a GPU).
+
+    Raises:
+        DataError: in `setup`, where data is missing or a split has fewer images than a batch.
+    """
+
+    def __init__(self, cfg: DatasetConfig, seed: int, num_workers: int = 0, pin_memory: bool = False) -> None:
+        super().__init__()
+        self.cfg, self.seed = cfg, seed
+        self.num_workers = num_workers if num_workers >= 0 else min(4, len(os.sched_getaffinity(0)))
+        self.pin_memory = pin_memory
+
+    def prepare_data(self) -> None:
+        """Fetch the data if ``dataset.download`` asks for it."""
+        if self.cfg.download:
+            download(self.cfg.name, find_root(self.cfg))
+
+    def setup(self, stage: str | None = None) -> None:
+        cfg = self.cfg
+        if stage in (None, "fit"):
+            train = build_source(cfg, cfg.train_split)
+            self.train_source = Limited(train, cfg.train_limit) if cfg.train_limit else train
+            if len(self.train_source) < cfg.batch_size:
+                raise DataError(
+                    f"dataset.batch_size is {cfg.batch_size}, but {cfg.train_split} has {len(self.train_source)} images: lower it."
+                )
+        val = build_source(cfg, cfg.val_split)
+        self.val_source = Limited(val, cfg.val_limit) if cfg.val_limit else val
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def train_dataloader(self) -> TrainLoader:
+        rank, world_size = self._ranks()
+        if self.cfg.batch_size % world_size:
+            raise ValueError(f"dataset.batch_size ({self.cfg.batch_size}) must be divisible by the {world_size} processes.")
+        sampler = KeyedBatchSampler(len(self.train_source), self.cfg.batch_size, self.seed, rank, world_size)
+        dataset = TrainDataset(self.train_source, TrainTransform(self.cfg), self.seed)
+        return TrainLoader(
+            dataset,
+            sampler,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        workers = min(self.num_workers, 1)
+        return eval_loader(self.val_source, *self._ranks(), num_workers=workers, pin_memory=self.pin_memory)

@@ -1,0 +1,129 @@
+"""The lightning.Trainer, its loggers and checkpoints, from the configuration."""
+
+import csv
+import hashlib
+import os
+import resource
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+from cyclenet.callbacks import Progress, SeedPerStep, ValidationPictures
+from cyclenet.checkpoint import AtomicCheckpointIO, load_checkpoint
+from cyclenet.config import TrainConfig
+
+LAST = "checkpoints/last.ckpt"
+
+
+def resume_path(cfg: TrainConfig, folder: Path) -> str | None:
+    """Return the checkpoint to go on from, or None to start afresh.
+
+    Raises:
+        ValueError: ``resume=must`` and there is none, or ``ckpt_path`` is not a whole checkpoint.
+    """
+    if cfg.ckpt_path:
+        load_checkpoint(cfg.ckpt_path)
+        return cfg.ckpt_path
+    last = folder / LAST
+    if cfg.resume == "must" and not last.exists():
+        raise ValueError(f"resume=must, but there is no {last}: give ckpt_path, or resume=auto to start afresh.")
+    return str(last) if cfg.resume != "never" and last.exists() else None
+
+
+def choose_precision(wanted: str, accelerator: str) -> Any:
+    """Resolve ``trainer.precision=auto``: bf16-mixed or 16-mixed on a GPU, 32-true elsewhere."""
+    if wanted != "auto":
+        return wanted
+    if accelerator in ("cpu", "mps") or not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+
+
+def build_trainer(cfg: TrainConfig, folder: Path, checkpoint: str | None) -> L.Trainer:
+    """Build the trainer of a run folder; ``checkpoint`` is what it will go on from."""
+    options = cfg.trainer
+    precision = choose_precision(options.precision, options.accelerator)
+    callbacks: list[Callback] = [
+        SeedPerStep(cfg.seed),
+        LearningRateMonitor("step"),
+        ValidationPictures(folder, options.log_images_every_epochs),
+        ModelCheckpoint(
+            folder / "checkpoints", "best", monitor="val/mIoU", mode="max", auto_insert_metric_name=False,
+            enable_version_counter=False,
+        ),
+        ModelCheckpoint(
+            folder / "checkpoints", "last", every_n_train_steps=options.checkpoint_every_steps or None,
+            every_n_epochs=None if options.checkpoint_every_steps else 1, save_on_train_epoch_end=True, enable_version_counter=False,
+        ),
+    ]  # fmt: skip
+    if options.progress_bar:
+        callbacks.append(Progress())
+    trainer = L.Trainer(
+        accelerator=options.accelerator,
+        devices=options.devices if options.devices == "auto" else int(options.devices),
+        num_nodes=options.num_nodes,
+        strategy=options.strategy,
+        precision=precision,
+        max_epochs=options.max_epochs,
+        max_steps=options.max_steps,
+        accumulate_grad_batches=options.accumulate_grad_batches,
+        gradient_clip_val=options.gradient_clip_norm or None,
+        sync_batchnorm=options.sync_batchnorm and options.accelerator != "cpu" and torch.cuda.is_available(),
+        check_val_every_n_epoch=options.val_every_epochs,
+        log_every_n_steps=cfg.logger.every_n_steps,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        logger=build_loggers(cfg, folder, checkpoint),
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=options.progress_bar,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.print(f"Device {trainer.strategy.root_device}, {trainer.world_size} process(es), precision {precision}")
+    return trainer
+
+
+def build_loggers(cfg: TrainConfig, folder: Path, checkpoint: str | None) -> list[Logger]:
+    """Build the CSV logger and those that ``logger`` asks for. A resumed run keeps the rows up to its checkpoint."""
+    rows: list[dict[str, str]] = []
+    path = folder / "metrics.csv"
+    if checkpoint and path.exists():
+        step = load_checkpoint(checkpoint)["global_step"]
+        with path.open() as file:
+            rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+    path.unlink(missing_ok=True)
+    csv_logger = CSVLogger(folder, name="", version="", flush_logs_every_n_steps=50)
+    for row in rows:
+        csv_logger.experiment.metrics.append({key: value for key, value in row.items() if value})
+    loggers: list[Logger] = [csv_logger]
+    if cfg.logger.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
+    if cfg.logger.wandb != "disabled":
+        online = cfg.logger.wandb == "online" or (cfg.logger.wandb == "auto" and "WANDB_API_KEY" in os.environ)
+        loggers.append(
+            WandbLogger(
+                project=cfg.logger.wandb_project,
+                name=folder.name,
+                group=cfg.name,
+                # The same run folder is the same run.
+                id=hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest(),
+                resume="allow",
+                save_dir=folder,
+                offline=not online,
+            )
+        )
+    for logger in loggers[1:]:
+        logger.log_hyperparams(asdict(cfg))
+    return loggers
+
+
+def peak_rss_mb() -> float:
+    """Return the largest resident memory of this process and of its largest child, MiB."""
+    total = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(total / 1024, 1)

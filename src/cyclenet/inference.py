@@ -1,0 +1,65 @@
+"""From an image to class probabilities: whole or in sliding windows, at several scales, mirrored."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from cyclenet.config import ProtocolConfig
+from cyclenet.models.layers import resize
+
+Network = Callable[[Tensor], Tensor]
+"""(N, 3, H, W) in 0..255 -> logits (N, C, H, W)."""
+
+
+@torch.inference_mode()
+def predict(network: Network, image: Tensor, protocol: ProtocolConfig, align_corners: bool = False) -> Tensor:
+    """Return class probabilities (N, C, H, W), float32, at the size of ``image``.
+
+    Probabilities are averaged over scales and flips (the paper's multi-scale inference, section 4.2), in one running sum.
+
+    Args:
+        network: returns logits at its input's size, as `CycleNet.predict_logits`.
+        image: (N, 3, H, W), RGB in 0..255.
+        protocol: windows, scales and flip.
+        align_corners: of the resizing.
+    """
+    size = (image.shape[-2], image.shape[-1])
+    total: Tensor | None = None
+    for scale in protocol.scales:
+        scaled = resize(image.float(), (round(size[0] * scale), round(size[1] * scale)), align_corners)
+        for flip in (False, True) if protocol.flip else (False,):
+            view = scaled.flip(-1) if flip else scaled
+            probabilities = _windows(network, view, protocol) if protocol.window else network(view).float().softmax(1)
+            probabilities = resize(probabilities.flip(-1) if flip else probabilities, size, align_corners)
+            total = probabilities if total is None else total.add_(probabilities)
+    assert total is not None
+    return total.div_(len(protocol.scales) * (2 if protocol.flip else 1))
+
+
+def windows(height: int, width: int, window: int, stride: int) -> Iterator[tuple[slice, slice]]:
+    """Cover an image with windows row by row; the last of a row or column is shifted back into the image."""
+
+    def starts(length: int) -> list[int]:
+        last = max(length - window, 0)
+        return [*range(0, last, stride), last]
+
+    for top, left in itertools.product(starts(height), starts(width)):
+        yield slice(top, min(top + window, height)), slice(left, min(left + window, width))
+
+
+def _windows(network: Network, image: Tensor, protocol: ProtocolConfig) -> Tensor:
+    total: Tensor | None = None
+    count = image.new_zeros(image.shape[-2:])
+    for rows, columns in windows(image.shape[-2], image.shape[-1], protocol.window, protocol.stride):
+        part = network(image[..., rows, columns]).float()
+        if protocol.window_average == "probs":
+            part = part.softmax(1)
+        if total is None:
+            total = part.new_zeros(*part.shape[:2], *image.shape[-2:])
+        total[..., rows, columns] += part
+        count[rows, columns] += 1
+    assert total is not None
+    total /= count
+    return total if protocol.window_average == "probs" else total.softmax(1)

@@ -1,0 +1,65 @@
+"""Cross entropy over the valid pixels of the whole, global batch; hard example mining."""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cyclenet.config import LossConfig
+from cyclenet.data.images import IGNORE
+from cyclenet.models.layers import resize
+
+
+class SegmentationLoss(nn.Module):
+    """Cross entropy on logits upsampled to the mask's size.
+
+    The sum over pixels is divided by their number (their weight, with ``class_weights``) over *all* processes, so that
+    processes with unequal shares of ignored pixels give the gradient of the joined batch; DDP then averages gradients,
+    which the factor world_size undoes. A batch without a valid pixel has loss 0 and gradient 0.
+
+    Args:
+        cfg: class weights and OHEM (semseg's and CCNet's: of the pixels whose true class has a probability below
+            ``ohem_threshold``, and at least the ``ohem_min_kept`` hardest).
+        num_classes: checked against the number of class weights.
+        align_corners: of the upsampling.
+
+    Raises:
+        ValueError: the number of class weights differs from the number of classes.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, cfg: LossConfig, num_classes: int, align_corners: bool) -> None:
+        super().__init__()
+        self.cfg, self.align_corners = cfg, align_corners
+        if cfg.class_weights is not None and len(cfg.class_weights) != num_classes:
+            raise ValueError(f"loss.class_weights has {len(cfg.class_weights)} values for {num_classes} classes.")
+        weights = None if cfg.class_weights is None else torch.tensor(cfg.class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Return the scalar loss of logits (N, C, h, w) against a mask (N, H, W) with 255 ignored."""
+        target = mask.long()
+        # In float32 at least: bfloat16 has 8 bits for the sum of thousands of pixels.
+        logits = resize(logits if logits.dtype == torch.float64 else logits.float(), target.shape[-2:], self.align_corners)
+        losses = F.cross_entropy(logits, target, self.class_weights, ignore_index=IGNORE, reduction="none")
+        counted = target != IGNORE
+        if self.cfg.ohem_threshold is not None:
+            counted = counted & self._hard(logits.detach(), target)
+        weights = counted.to(losses.dtype)
+        if self.class_weights is not None:
+            weights = weights * self.class_weights[target.clamp(max=len(self.class_weights) - 1)]
+        total = weights.sum()
+        world_size = 1
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(total)
+            world_size = dist.get_world_size()
+        return (losses * counted).sum() * world_size / total.clamp(min=torch.finfo(total.dtype).tiny)
+
+    def _hard(self, logits: Tensor, target: Tensor) -> Tensor:
+        # Probability of the true class; ignored pixels are as easy as can be, and counted out by the caller.
+        probability = -F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
+        probability = probability.exp().masked_fill(target == IGNORE, 2.0)
+        kept = min(self.cfg.ohem_min_kept, probability.numel())
+        threshold = probability.flatten().kthvalue(kept).values.clamp(min=self.cfg.ohem_threshold)
+        return probability <= threshold

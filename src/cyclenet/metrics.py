@@ -1,0 +1,58 @@
+"""The confusion matrix and what follows from it, exact under any number of processes."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from cyclenet.data.images import IGNORE
+
+
+class ConfusionMatrix(Metric):
+    """Count pixels by (true class, predicted class) in int64, image by image; sums over processes.
+
+    Matches `cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling` to the pixel.
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.add_state("counts", torch.zeros(num_classes, num_classes, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, mask: Tensor) -> None:
+        """Count (..., H, W) predicted train ids against a mask of the same shape; `IGNORE` is not counted."""
+        valid = mask != IGNORE
+        cells = mask[valid].long() * self.num_classes + prediction[valid].long()
+        self.counts += torch.bincount(cells, minlength=self.num_classes**2).view_as(self.counts)
+
+    def compute(self) -> Tensor:
+        """Return the matrix (num_classes, num_classes), rows are true classes."""
+        return self.counts
+
+
+def scores(counts: Tensor | np.ndarray, classes: list[str]) -> dict[str, Any]:
+    """Derive the usual scores, each in [0, 1], from a confusion matrix with true classes in rows.
+
+    The mean is over the classes that occur in masks or predictions (``classes_counted``); the others have no IoU (None).
+
+    Returns:
+        ``mIoU``, ``pixel_accuracy``, ``mean_accuracy``, ``classes_counted`` and ``IoU``, a dict by class name.
+    """
+    counts = np.asarray(counts, dtype=np.int64)
+    hit, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    union = true + predicted - hit
+    present = union > 0
+    iou = np.divide(hit, union, out=np.zeros(len(hit)), where=present)
+    recall = np.divide(hit, true, out=np.zeros(len(hit)), where=true > 0)
+    return {
+        "mIoU": float(iou[present].mean()) if present.any() else 0.0,
+        "pixel_accuracy": float(hit.sum() / max(counts.sum(), 1)),
+        "mean_accuracy": float(recall[true > 0].mean()) if (true > 0).any() else 0.0,
+        "classes_counted": int(present.sum()),
+        "IoU": {name: float(value) if there else None for name, value, there in zip(classes, iou, present, strict=True)},
+    }

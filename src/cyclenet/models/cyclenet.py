@@ -1,0 +1,91 @@
+"""CycleNet: backbone -> context -> decoder -> classifier (Fig. 1)."""
+
+import torch
+from torch import Tensor, nn
+
+from cyclenet.config import ModelConfig
+from cyclenet.models.backbone import Backbone
+from cyclenet.models.context import CycleASPP, build_context
+from cyclenet.models.decoder import ADC, SkipDecoder
+from cyclenet.models.layers import ConvNormReLU, resize
+
+
+class CycleNet(nn.Module):
+    """Every arm of the paper's ablations: each builds only what it uses.
+
+    Args:
+        cfg: the architecture.
+        num_classes: channels of the logits.
+
+    Raises:
+        ValueError: timm has no such backbone, or its weights cannot be had.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, cfg: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        self.align_corners = cfg.align_corners
+        self.backbone = Backbone(cfg.backbone, cfg.backbone_weights, cfg.output_stride)
+        low, third, last = self.backbone.channels
+        self.context = build_context(last, cfg)
+        self.decoder: SkipDecoder | None = None
+        if cfg.decoder != "none":
+            self.decoder = ADC(low, cfg) if cfg.decoder == "adc" else SkipDecoder(low, cfg)
+        self.classifier = nn.Sequential(nn.Dropout2d(cfg.dropout), nn.Conv2d(cfg.head_channels, num_classes, 1))
+        self.aux: nn.Module | None = None
+        if cfg.aux_head:
+            aux = min(256, third)
+            self.aux = nn.Sequential(
+                ConvNormReLU(third, aux, 3), nn.Dropout2d(cfg.dropout), nn.Conv2d(aux, num_classes, 1)
+            )
+        # Of 0..255 images; kept with the weights, so that a checkpoint knows how its input was normalised.
+        self.register_buffer("mean", 255 * torch.tensor(self.backbone.mean).view(3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(self.backbone.std).view(3, 1, 1))
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d) and not name.startswith(("backbone", "decoder.offset_conv.1", "classifier", "aux.2")):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Conv2d) and name.startswith(("classifier", "aux.2")):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Segment images of any size.
+
+        Args:
+            image: (N, 3, H, W), RGB in 0..255, uint8 or float.
+
+        Returns:
+            Logits (N, num_classes, h, w) at the resolution of the decoder, 1/4 of the image or of the context features
+            (the caller upsamples); and in training the auxiliary head's at the third stage, else None.
+        """
+        low, third, last = self.features(image)
+        context = self.context(last)
+        decoded = self.decoder(context, low) if self.decoder else context
+        logits = self.classifier(decoded)
+        return logits, self.aux(third) if self.aux and self.training else None
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Normalise an image and return the backbone's [1/4, third stage, last stage] features."""
+        x = (image.to(self.mean.dtype) - self.mean) / self.std
+        return self.backbone(x.contiguous(memory_format=torch.channels_last))
+
+    def context_passes(self, image: Tensor) -> list[list[Tensor]]:
+        """Return [PartI, PartII k=1, ...] of CycleASPP, each a list of the J atrous layers' outputs (Fig. 4).
+
+        Raises:
+            ValueError: the context module is neither denseaspp nor cycleaspp.
+        """
+        if not isinstance(self.context, CycleASPP):
+            raise ValueError("Only model.context=denseaspp and cycleaspp have PartI and PartII.")
+        return list(self.context.passes(self.context.reduce(self.features(image)[-1])))
+
+    def predict_logits(self, image: Tensor) -> Tensor:
+        """Return logits (N, num_classes, H, W) at the image's own size."""
+        return resize(self(image)[0], image.shape[-2:], self.align_corners)
+
+
+def build_model(cfg: ModelConfig, num_classes: int) -> CycleNet:
+    """Build the network in channels-last layout, which dilated convolutions need to be fast (up to 3x on CPU)."""
+    return CycleNet(cfg, num_classes).to(memory_format=torch.channels_last)

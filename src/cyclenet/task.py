@@ -1,0 +1,106 @@
+"""The LightningModule: losses, optimizer, schedule and validation around the network."""
+
+from dataclasses import asdict
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from cyclenet.config import OptimConfig, TrainConfig
+from cyclenet.inference import predict
+from cyclenet.losses import SegmentationLoss
+from cyclenet.metrics import ConfusionMatrix, scores
+from cyclenet.models import build_model
+from cyclenet.models.decoder import ADC
+
+
+class SegmentationTask(L.LightningModule):
+    """Train and validate one arm.
+
+    Hyper-parameters are plain types (the config as a dict, class names, palette), so that a checkpoint loads with
+    ``torch.load(weights_only=True)`` and rebuilds the task by itself (`cyclenet.checkpoint.load_task`).
+
+    Args:
+        cfg: the whole configuration.
+        classes: class names, by train id.
+        palette: RGB of each class.
+    """
+
+    def __init__(self, cfg: TrainConfig, classes: list[str], palette: list[list[int]]) -> None:
+        super().__init__()
+        self.save_hyperparameters({"cfg": asdict(cfg), "classes": classes, "palette": palette})
+        self.cfg, self.classes, self.palette = cfg, classes, palette
+        self.net = build_model(cfg.model, len(classes))
+        self.loss = SegmentationLoss(cfg.loss, len(classes), cfg.model.align_corners)
+        self.confusion = ConfusionMatrix(len(classes))
+        self.val_scores: dict[str, Any] = {}
+        self._offset_stats: tuple[Tensor, Tensor] | None = None
+        if isinstance(self.net.decoder, ADC):
+            self.net.decoder.offset_conv.register_forward_hook(self._note_offsets)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        logits, aux = self.net(batch["image"])
+        loss = self.loss(logits, batch["mask"])
+        self.log("train/loss_main", loss.detach())
+        if aux is not None:
+            aux_loss = self.loss(aux, batch["mask"])
+            self.log("train/loss_aux", aux_loss.detach())
+            loss = loss + self.cfg.loss.aux_weight * aux_loss
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        if self._offset_stats is not None:
+            # Pixels of the 1/4 features; a maximum that grows without bound is how deformable training diverges.
+            self.log("train/offset_mean", self._offset_stats[0])
+            self.log("train/offset_max", self._offset_stats[1])
+        return loss
+
+    def _note_offsets(self, module: torch.nn.Module, args: Any, predicted: Tensor) -> None:
+        decoder = self.net.decoder
+        if self.training and isinstance(decoder, ADC):
+            offset = predicted[:, : 2 * decoder.offset_groups * decoder.taps].detach().abs()
+            self._offset_stats = offset.float().mean(), offset.max().float()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Count one image, at its mask's own size; return its prediction (H, W)."""
+        probabilities = predict(self.net.predict_logits, batch["image"], self.cfg.protocol, self.cfg.model.align_corners)
+        prediction = probabilities.max(1).indices
+        self.confusion.update(prediction, batch["mask"])
+        return prediction
+
+    def on_validation_epoch_end(self) -> None:
+        self.val_scores = scores(self.confusion.compute().cpu(), self.classes)
+        self.confusion.reset()
+        # The matrix was summed over processes: the values are the same on all of them.
+        self.log("val/mIoU", self.val_scores["mIoU"], prog_bar=True, rank_zero_only=True)
+        self.log("val/pixel_accuracy", self.val_scores["pixel_accuracy"], rank_zero_only=True)
+        for name, value in self.val_scores["IoU"].items():
+            if value is not None:
+                self.log(f"val/IoU/{name}", value, rank_zero_only=True)
+
+    def configure_optimizers(self) -> Any:
+        cfg = self.cfg.optim
+        optimizer = torch.optim.SGD(
+            parameter_groups(self.net, cfg), lr=cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay, fused=True
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimizer, lambda step: poly(step, steps, cfg))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def poly(step: int, steps: int, cfg: OptimConfig) -> float:
+    """Return the factor of the learning rate at ``step`` of ``steps``: (1 - step / steps) ** power, after a linear warm-up."""
+    factor = max(1 - step / steps, 0.0) ** cfg.poly_power
+    floor = cfg.min_lr / cfg.lr
+    warmup = min((step + 1) / (cfg.warmup_steps + 1), 1.0)
+    return warmup * (floor + (1 - floor) * factor)
+
+
+def parameter_groups(net: torch.nn.Module, cfg: OptimConfig) -> list[dict[str, Any]]:
+    """Split parameters into backbone and head (x ``head_lr_scale``), and by whether weight decay applies."""
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        lr = cfg.lr * (1.0 if name.startswith("backbone.") else cfg.head_lr_scale)
+        decay = cfg.weight_decay if cfg.decay_norm_and_bias or parameter.ndim > 1 else 0.0
+        groups.setdefault((lr, decay), []).append(parameter)
+    return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]

@@ -1,0 +1,72 @@
+"""Train one configuration: ``python src/train.py [experiment=NAME] [KEY=VALUE ...]``."""
+
+# Only light imports here: --help and a typo answer in a fraction of a second.
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from cyclenet.cli import check_train_arguments, sentence, user_errors
+from cyclenet.config import TrainConfig, register, to_config
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+def main(cfg: DictConfig) -> None:
+    """Check the configuration, train, and leave ``result.json`` as the very last file of the run folder."""
+    with user_errors():
+        hydra_cfg = HydraConfig.get()
+        train(to_config(TrainConfig, cfg), Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task))
+
+
+def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
+    """Run training and validation in ``folder``."""
+    import lightning as L
+
+    from cyclenet.data.datamodule import SegmentationData
+    from cyclenet.engine import build_trainer, peak_rss_mb, resume_path
+    from cyclenet.pictures import score_table
+    from cyclenet.task import SegmentationTask
+
+    started = time.time()
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
+    result: dict[str, Any] = {"status": "failed", "metrics": {}, "overrides": overrides}
+    try:
+        checkpoint = resume_path(cfg, folder)
+        L.seed_everything(cfg.seed, verbose=False)
+        trainer = build_trainer(cfg, folder, checkpoint)
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        data = SegmentationData(cfg.dataset, cfg.seed, cfg.trainer.num_workers, pin_memory=on_gpu)
+        if trainer.is_global_zero:
+            data.prepare_data()
+        data.setup("fit")
+        source = data.train_source
+        task = SegmentationTask(cfg, source.classes, source.palette.tolist())
+        trainer.print(f"{len(source)} training and {len(data.val_source)} validation images; run folder {folder}")
+        trainer.fit(task, data, ckpt_path=checkpoint)
+        metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
+        if trainer.interrupted or not task.val_scores:
+            raise ValueError(f"Interrupted at step {trainer.global_step}: the same command goes on from there.")
+        result |= {"status": "finished", "metrics": metrics, "protocol": cfg.protocol.describe(), "epochs": trainer.current_epoch}
+        trainer.print(f"{score_table(task.val_scores)}\nProtocol: {cfg.protocol.describe()}. Run folder: {folder}")
+    except BaseException as error:
+        result["error"] = sentence(error) or type(error).__name__
+        raise
+    finally:
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0:
+            result |= {"seconds": round(time.time() - started, 1), "peak_rss_mb": peak_rss_mb()}
+            part = folder / "result.json.tmp"
+            part.write_text(json.dumps(result, indent=1))
+            part.replace(folder / "result.json")
+
+
+if __name__ == "__main__":
+    check_train_arguments("config", TrainConfig)
+    main()
