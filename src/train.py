@@ -31,10 +31,11 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
     import lightning as L
 
     from cyclenet.data.datamodule import SegmentationData
-    from cyclenet.engine import build_trainer, peak_rss_mb, resume_path
+    from cyclenet.engine import build_trainer, peak_rss_mb, quiet, resume_path
     from cyclenet.pictures import score_table
     from cyclenet.task import SegmentationTask
 
+    quiet()
     started = time.time()
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
     result: dict[str, Any] = {"status": "failed", "metrics": {}, "overrides": overrides}
@@ -54,7 +55,12 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
         metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
         if trainer.interrupted or not task.val_scores:
             raise ValueError(f"Interrupted at step {trainer.global_step}: the same command goes on from there.")
-        result |= {"status": "finished", "metrics": metrics, "protocol": cfg.protocol.describe(), "epochs": trainer.current_epoch}
+        result |= {
+            "status": "finished",
+            "metrics": metrics,
+            "protocol": cfg.protocol.describe(),
+            "epochs": trainer.current_epoch,
+        }
         trainer.print(f"{score_table(task.val_scores)}\nProtocol: {cfg.protocol.describe()}. Run folder: {folder}")
     except BaseException as error:
         result["error"] = sentence(error) or type(error).__name__

@@ -5,14 +5,18 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from cyclenet import config
 from cyclenet.config import Schema, register, to_config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -23,41 +27,41 @@ def user_errors() -> Iterator[None]:
     """End the program with one sentence and exit code 1 where the user can mend what went wrong."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
 def sentence(error: BaseException) -> str:
-    """Say in one line what a chain of exceptions is about: the innermost cause names the key or the file."""
-    text, seen = str(error), error
-    while seen.__cause__ is not None:
-        seen = seen.__cause__
+    """Say in one line what an exception is about, naming the key or the file."""
+    text = str(error)
     # A loader process sends its traceback as text; its last line is the error.
     if text.startswith("Caught "):
         return text.strip().splitlines()[-1].split(": ", 1)[-1]
-    if isinstance(error, HydraException) or isinstance(error, OmegaConfBaseException):
-        lines = [line.strip() for part in (text, str(seen)) for line in part.splitlines()]
-        key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
-        cause = str(seen).splitlines()[0]
-        unknown = re.match(r"Key '(\w+)' (?:is )?not in '?(\w+)'?", cause)
-        if unknown:
-            return f"There is no key {key or unknown[1]}{_nearest(unknown[1])}; --help lists them all."
-        head = text.splitlines()[0]
-        if "Could not find" in head or "not in" in head:
-            options = text.split("Config search path", 1)[0].splitlines()[1:]
-            return " ".join(f"{head.partition(': ')[2] or head} {' '.join(options)}".split()) + "."
-        return f"{key}: {cause}" if key else head if cause in head else f"{head.rstrip('.')}: {cause}"
-    return text
+    if isinstance(error, YAMLError):
+        return f"A configuration file is not YAML: {' '.join(text.split())}."
+    if not isinstance(error, (HydraException, OmegaConfBaseException)):
+        return text
+    if "Could not find" in text:  # An option of a group, a group, or a file.
+        message = text.split("Config search path", 1)[0]
+        return " ".join((message.partition("': ")[2] or message).split()) + "."
+    # OmegaConf's messages say what is wrong, then "full_key: <where>"; Hydra wraps them once or twice.
+    chain = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(inner)  # type: ignore[arg-type]
+    lines = [line.strip() for part in chain for line in str(part).splitlines()]
+    at = next((number for number, line in enumerate(lines) if line.startswith("full_key:")), 0)
+    if not at:
+        return lines[0]
+    key, what = lines[at].removeprefix("full_key:").strip(), lines[at - 1]
+    if re.match(r"Key '.*' (is )?not in", what):
+        return f"There is no key {key}{_nearest(key.rsplit('.', 1)[-1])}; --help lists them all."
+    return f"{key}: {what.rstrip('.')}."
 
 
 def _nearest(word: str) -> str:
-    from dataclasses import fields
-
-    from cyclenet import config
-
     names = [
-        field.name for cls in vars(config).values() if isinstance(cls, type) and hasattr(cls, "__dataclass_fields__") for field in fields(cls)
+        field.name for cls in vars(config).values() if isinstance(cls, type) and is_dataclass(cls) for field in fields(cls)
     ]
     near = difflib.get_close_matches(word, names, 1)
     return f" (did you mean {near[0]}?)" if near else ""
@@ -68,6 +72,22 @@ def compose_config(name: str, schema: Schema, overrides: list[str]) -> Any:
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return to_config(schema, compose(name, overrides))
+
+
+def store_checkpoint_defaults(schema: Schema, overrides: list[str]) -> None:
+    """Make the data set and the protocol that a checkpoint was trained with the defaults of a command.
+
+    Raises:
+        ValueError: ``ckpt_path`` is missing from the command line, or is not a checkpoint.
+    """
+    from cyclenet.checkpoint import load_checkpoint, stored_config
+
+    path = next((word.split("=", 1)[1] for word in overrides if word.startswith("ckpt_path=")), "")
+    if not path:
+        raise ValueError("ckpt_path is missing: give the .ckpt file in a run's checkpoints folder.")
+    stored = asdict(stored_config(load_checkpoint(path)))
+    keys = {field.name for field in fields(schema)} & {"dataset", "protocol"}
+    ConfigStore.instance().store(name="checkpoint", node={key: stored[key] for key in keys})
 
 
 def parse_overrides(usage: str) -> list[str]:
@@ -89,4 +109,4 @@ def check_train_arguments(name: str, schema: Schema) -> None:
 
     with user_errors():
         cfg = compose_config(arguments.config_name or name, schema, arguments.overrides)
-        find_root(cfg.dataset)
+        find_root(cfg.dataset)  # It may not exist.

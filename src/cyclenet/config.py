@@ -71,7 +71,7 @@ class ModelConfig:
         _require(self.output_stride in (8, 16, 32), f"model.output_stride must be 8, 16 or 32; got {self.output_stride}.")
         rates = list(self.atrous_rates)
         _require(
-            len(rates) > 0 and rates[0] > 0 and all(a < b for a, b in zip(rates, rates[1:], strict=False)),
+            len(rates) > 0 and rates[0] > 0 and rates == sorted(set(rates)),
             f"model.atrous_rates must be increasing positive integers; got {rates}.",
         )
         _require(self.feedback >= 0, f"model.feedback must be 0 or more; got {self.feedback}.")
@@ -126,9 +126,14 @@ class DatasetConfig:
         _one_of("dataset.name", self.name, DATASETS)
         for key in ("crop_size", "scenes_size"):
             size = list(getattr(self, key))
-            _require(len(size) == 2 and min(size) >= 32, f"dataset.{key} must be [height, width], each at least 32; got {size}.")
+            _require(
+                len(size) == 2 and min(size) >= 32, f"dataset.{key} must be [height, width], each at least 32; got {size}."
+            )
         scale = list(self.scale)
-        _require(len(scale) == 2 and 0 < scale[0] <= scale[1], f"dataset.scale must be [low, high] with 0 < low <= high; got {scale}.")
+        _require(
+            len(scale) == 2 and 0 < scale[0] <= scale[1],
+            f"dataset.scale must be [low, high] with 0 < low <= high; got {scale}.",
+        )
         _require(0 <= self.flip <= 1, f"dataset.flip must be in [0, 1]; got {self.flip}.")
         _require(
             len(self.pad_value) == 3 and all(0 <= v <= 255 for v in self.pad_value),
@@ -250,13 +255,18 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         _one_of("trainer.precision", self.precision, ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true"))
-        _require(self.devices == "auto" or self.devices.isdigit(), f"trainer.devices must be a number or auto; got {self.devices!r}.")
+        _require(
+            self.devices == "auto" or self.devices.isdigit(), f"trainer.devices must be a number or auto; got {self.devices!r}."
+        )
         for key in ("num_nodes", "max_epochs", "accumulate_grad_batches", "val_every_epochs"):
             _require(getattr(self, key) > 0, f"trainer.{key} must be positive; got {getattr(self, key)}.")
         for key in ("gradient_clip_norm", "checkpoint_every_steps", "log_images_every_epochs"):
             _require(getattr(self, key) >= 0, f"trainer.{key} must be 0 or more; got {getattr(self, key)}.")
         _require(self.num_workers >= -1, f"trainer.num_workers must be -1 (automatic) or more; got {self.num_workers}.")
-        _require(self.max_steps == -1 or self.max_steps > 0, f"trainer.max_steps must be -1 (no limit) or positive; got {self.max_steps}.")
+        _require(
+            self.max_steps == -1 or self.max_steps > 0,
+            f"trainer.max_steps must be -1 (no limit) or positive; got {self.max_steps}.",
+        )
 
 
 @dataclass
@@ -349,7 +359,7 @@ def to_config(schema: Schema, cfg: DictConfig) -> Any:
     Merging into a fresh schema also refuses keys that ``+key=value`` slipped past Hydra. Raises `ValueError` for bad
     values and omegaconf's errors for unknown keys and wrong types.
     """
-    cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
 

@@ -2,9 +2,12 @@
 
 import csv
 import hashlib
+import logging
 import os
 import resource
+import warnings
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,20 @@ def resume_path(cfg: TrainConfig, folder: Path) -> str | None:
     return str(last) if cfg.resume != "never" and last.exists() else None
 
 
+def quiet() -> None:
+    """Silence what Lightning says on every run and no user can act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # The run folder is not empty: the configuration is in it, and of a resumed run the checkpoints.
+    warnings.filterwarnings("ignore", "Experiment logs directory")
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    # Lightning 2.6 with torch 2.14.
+    warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+    # Short epochs: the values of an epoch's last steps are logged by the next.
+    warnings.filterwarnings("ignore", "The number of training batches")
+    # Workers are chosen by cores here.
+    warnings.filterwarnings("ignore", ".*does not have many workers")
+
+
 def choose_precision(wanted: str, accelerator: str) -> Any:
     """Resolve ``trainer.precision=auto``: bf16-mixed or 16-mixed on a GPU, 32-true elsewhere."""
     if wanted != "auto":
@@ -44,23 +61,33 @@ def choose_precision(wanted: str, accelerator: str) -> Any:
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
+def choose_device(accelerator: str) -> torch.device:
+    """Resolve ``accelerator`` (auto, cpu, gpu) for the commands that use one device.
+
+    Raises:
+        ValueError: it is another word, or there is no such device.
+    """
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"accelerator must be auto, cpu or gpu; got {accelerator!r}.")
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("accelerator=gpu, but PyTorch sees no GPU here; use cpu or auto.")
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def build_trainer(cfg: TrainConfig, folder: Path, checkpoint: str | None) -> L.Trainer:
     """Build the trainer of a run folder; ``checkpoint`` is what it will go on from."""
     options = cfg.trainer
     precision = choose_precision(options.precision, options.accelerator)
+    keep = partial(ModelCheckpoint, folder / "checkpoints", auto_insert_metric_name=False, enable_version_counter=False)
     callbacks: list[Callback] = [
         SeedPerStep(cfg.seed),
         LearningRateMonitor("step"),
         ValidationPictures(folder, options.log_images_every_epochs),
-        ModelCheckpoint(
-            folder / "checkpoints", "best", monitor="val/mIoU", mode="max", auto_insert_metric_name=False,
-            enable_version_counter=False,
-        ),
-        ModelCheckpoint(
-            folder / "checkpoints", "last", every_n_train_steps=options.checkpoint_every_steps or None,
-            every_n_epochs=None if options.checkpoint_every_steps else 1, save_on_train_epoch_end=True, enable_version_counter=False,
-        ),
-    ]  # fmt: skip
+        keep("best", monitor="val/mIoU", mode="max"),
+        keep("last", every_n_epochs=1, save_on_train_epoch_end=True),
+    ]
+    if options.checkpoint_every_steps:
+        callbacks.append(keep("last", every_n_train_steps=options.checkpoint_every_steps))
     if options.progress_bar:
         callbacks.append(Progress())
     trainer = L.Trainer(

@@ -40,9 +40,11 @@ def legend(width: int, classes: list[str], palette: np.ndarray, present: np.ndar
     return strip
 
 
-def overlay_with_legend(image: np.ndarray, mask: np.ndarray, classes: list[str], palette: np.ndarray) -> np.ndarray:
-    """Blend, and put the legend of the classes that occur under the image."""
-    present = np.unique(mask[mask < len(classes)])
+def overlay_with_legend(
+    image: np.ndarray, mask: np.ndarray, classes: list[str], palette: np.ndarray, all_classes: bool = False
+) -> np.ndarray:
+    """Blend, and put the legend of the classes that occur (or of all) under the image."""
+    present = np.arange(len(classes)) if all_classes else np.unique(mask[mask < len(classes)])
     return np.vstack([overlay(image, mask, palette), legend(image.shape[1], classes, palette, present)])
 
 
@@ -73,9 +75,12 @@ def panel(
             lower.append(np.where(wrong[..., None], np.uint8(255), image // 3))
         height = round(width * image.shape[0] / image.shape[1])
         for line in (upper, lower):
-            cells = [cv2.copyMakeBorder(cv2.resize(c, (width, height), interpolation=cv2.INTER_AREA if c is image else cv2.INTER_NEAREST),
-                                        0, 3, 0, gap, cv2.BORDER_CONSTANT, value=(255, 255, 255)) for c in line]  # fmt: skip
-            lines.append(np.hstack(cells))
+            row = np.full((height + 3, len(line) * (width + gap), 3), 255, np.uint8)
+            for column, cell in enumerate(line):
+                how = cv2.INTER_LINEAR if cell is image else cv2.INTER_NEAREST
+                left = column * (width + gap)
+                row[:height, left : left + width] = cv2.resize(cell, (width, height), interpolation=how)
+            lines.append(row)
         lines.append(np.full((gap, lines[-1].shape[1], 3), 255, np.uint8))
     head = np.full((26, lines[0].shape[1], 3), 255, np.uint8)
     for column, title in enumerate(["image / truth", *(f"{title} / errors in white" for title in titles)]):
@@ -129,6 +134,10 @@ def confusion_picture(path: Path, scores: dict[str, Any], counts: np.ndarray, ti
 def score_table(scores: dict[str, Any]) -> str:
     """Format scores for a terminal."""
     width = max(len(name) for name in scores["IoU"])
-    lines = [f"{name:<{width}}  {'  --  ' if value is None else f'{100 * value:6.2f}'}" for name, value in scores["IoU"].items()]
+    lines = [
+        f"{name:<{width}}  {'  --  ' if value is None else f'{100 * value:6.2f}'}" for name, value in scores["IoU"].items()
+    ]
     total = f"{'mIoU':<{width}}  {100 * scores['mIoU']:6.2f} %  over {scores['classes_counted']} classes"
-    return "\n".join([f"{'class':<{width}}   IoU, %", *lines, total, f"{'pixel acc.':<{width}}  {100 * scores['pixel_accuracy']:6.2f} %"])
+    return "\n".join(
+        [f"{'class':<{width}}   IoU, %", *lines, total, f"{'pixel acc.':<{width}}  {100 * scores['pixel_accuracy']:6.2f} %"]
+    )

@@ -30,7 +30,7 @@ class SegmentationTask(L.LightningModule):
 
     def __init__(self, cfg: TrainConfig, classes: list[str], palette: list[list[int]]) -> None:
         super().__init__()
-        self.save_hyperparameters({"cfg": asdict(cfg), "classes": classes, "palette": palette})
+        self.save_hyperparameters({"cfg": asdict(cfg), "classes": classes, "palette": palette}, logger=False)
         self.cfg, self.classes, self.palette = cfg, classes, palette
         self.net = build_model(cfg.model, len(classes))
         self.loss = SegmentationLoss(cfg.loss, len(classes), cfg.model.align_corners)
@@ -80,9 +80,10 @@ class SegmentationTask(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         cfg = self.cfg.optim
-        optimizer = torch.optim.SGD(
-            parameter_groups(self.net, cfg), lr=cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay, fused=True
-        )
+        # The fused step unscales 16-bit gradients itself, so clipping would see them scaled; Lightning refuses the pair.
+        fused = self.cfg.trainer.gradient_clip_norm == 0
+        groups = parameter_groups(self.net, cfg)
+        optimizer = torch.optim.SGD(groups, cfg.lr, cfg.momentum, weight_decay=cfg.weight_decay, fused=fused)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = LambdaLR(optimizer, lambda step: poly(step, steps, cfg))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -21,12 +21,13 @@ _COLORS = {
     "pedestrian": (64, 64, 0),
     "bicyclist": (0, 128, 192),
 }
+CLASSES = list(_COLORS)
 
 
 class CamVid(FolderSource):
     """``<split>/*.png`` and ``<split>annot/*.png``; file id 11 is ignored. ``root`` may be the folder or its parent."""
 
-    classes = list(_COLORS)
+    classes = CLASSES
     palette = np.array(list(_COLORS.values()), np.uint8)
     ids = np.concatenate([np.arange(11), [IGNORE], np.full(244, -1)])
     legal = "CamVid's 0..11"

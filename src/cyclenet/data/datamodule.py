@@ -63,9 +63,8 @@ class SegmentationData(L.LightningDataModule):
             train = build_source(cfg, cfg.train_split)
             self.train_source = Limited(train, cfg.train_limit) if cfg.train_limit else train
             if len(self.train_source) < cfg.batch_size:
-                raise DataError(
-                    f"dataset.batch_size is {cfg.batch_size}, but {cfg.train_split} has {len(self.train_source)} images: lower it."
-                )
+                count = f"{cfg.train_split} has {len(self.train_source)} images"
+                raise DataError(f"dataset.batch_size is {cfg.batch_size}, but {count}: lower it.")
         val = build_source(cfg, cfg.val_split)
         self.val_source = Limited(val, cfg.val_limit) if cfg.val_limit else val
 

@@ -90,7 +90,9 @@ def fetch(url: str, file: Path, sha1: str) -> None:
                     out.write(block)
                     progress.advance(bar, len(block))
         if total and part.stat().st_size != total:
-            raise DataError(f"The download of {url} broke off at {part.stat().st_size} of {total} bytes: run it again to go on.")
+            raise DataError(
+                f"The download of {url} broke off at {part.stat().st_size} of {total} bytes: run it again to go on."
+            )
     except urllib.error.HTTPError as error:
         if error.code != 416:  # Nothing beyond what is here: the file is whole, or wrong, which the checksum tells.
             raise DataError(f"{url} answered {error.code} {error.reason}: fetch it by hand.") from error

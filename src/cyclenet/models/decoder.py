@@ -44,9 +44,10 @@ class ADC(SkipDecoder):
         self.offset_groups = groups
         self.mask_scale = cfg.mask_scale
         predicted = groups * self.taps * (3 if cfg.mask_scale > 0 else 2)
-        self.offset_conv = nn.Sequential(ConvNormReLU(low_channels + head, head, 3), nn.Conv2d(head, predicted, 3, padding=1))
-        nn.init.zeros_(self.offset_conv[-1].weight)
-        nn.init.zeros_(self.offset_conv[-1].bias)
+        last = nn.Conv2d(head, predicted, 3, padding=1)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        self.offset_conv = nn.Sequential(ConvNormReLU(low_channels + head, head, 3), last)
         self.weight = nn.Parameter(torch.empty(head, head, 3, 3))
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         self.norm = nn.Sequential(nn.BatchNorm2d(head), nn.ReLU(inplace=True))

@@ -1,5 +1,7 @@
 """The block every part of the network is made of."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,8 +18,8 @@ class ConvNormReLU(nn.Sequential):
         )
 
 
-def resize(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """Interpolate (N, C, H, W) bilinearly to ``size`` (height, width) pixels."""
-    if x.shape[-2:] == size:
+    if tuple(x.shape[-2:]) == tuple(size):
         return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)

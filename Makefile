@@ -1,0 +1,43 @@
+# The same verbs for people and CI. Every target installs what it needs into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+# More overrides for the demo's two runs, for instance: make demo DEMO_ARGS="seed=1"
+DEMO_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/.done ## Create .venv with the package and everything the tests need
+
+.venv/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup ## Train on drawn street scenes beside a backbone-only baseline (minutes, CPU, no download)
+	$(BIN)/python src/demo.py $(DEMO_ARGS)
+
+test: setup lint ## Lint, check types, run the tests
+	$(BIN)/pytest
+
+test-slow: setup ## Run the tests that take minutes too
+	$(BIN)/pytest -m 'slow or not slow'
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## Format the code and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove caches; ask before removing runs
+	rm -rf .mypy_cache .ruff_cache .pytest_cache build dist
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	@if [ -d runs ]; then printf 'Delete all training runs in runs/ too? [y/N] '; \
+	  read answer || true; [ "$$answer" = y ] && rm -rf runs || echo 'Kept runs/.'; fi

@@ -1,0 +1,105 @@
+"""Read every image and mask of a data set and name all that is wrong with it."""
+
+import os
+import sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cyclenet.cli import compose_config, parse_overrides, user_errors
+from cyclenet.config import CheckConfig, DatasetConfig
+
+USAGE = """
+python src/check_data.py dataset=NAME [dataset.root=DIR] ['splits=[train,val]'] [num_workers=N]
+
+Reads every pair of cityscapes, ade20k, camvid or scenes; reports counts, sizes, how often each class occurs, and each
+missing, truncated, mismatched or illegal file by name. The exit code is 1 if there is one.
+"""
+
+
+@dataclass
+class Report:
+    """What a split holds."""
+
+    sizes: Counter = field(default_factory=Counter)
+    histogram: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    images_with: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    problems: list[str] = field(default_factory=list)
+
+
+def main() -> None:
+    """Check and print; exit with 1 if a file is bad."""
+    overrides = parse_overrides(USAGE)
+    with user_errors():
+        cfg: CheckConfig = compose_config("check_data", CheckConfig, overrides)
+        bad = check(cfg)
+    raise SystemExit(1 if bad else 0)
+
+
+def check(cfg: CheckConfig) -> int:
+    """Print a report of each split; return the number of bad files."""
+    from cyclenet.data.download import download
+    from cyclenet.data.source import build_source, find_root
+
+    if cfg.dataset.download:
+        download(cfg.dataset.name, find_root(cfg.dataset))
+    workers = cfg.num_workers if cfg.num_workers > 0 else len(os.sched_getaffinity(0))
+    bad = 0
+    for split in cfg.splits or [cfg.dataset.train_split, cfg.dataset.val_split]:
+        source = build_source(cfg.dataset, split)
+        report = read_split(cfg.dataset, split, len(source), workers)
+        bad += len(report.problems)
+        sizes = ", ".join(f"{count} of {size}" for size, count in report.sizes.most_common(5))
+        more = f" and {len(report.sizes) - 5} other sizes" if len(report.sizes) > 5 else ""
+        print(f"\n{cfg.dataset.name} {split}: {len(source)} pairs; {sizes}{more} (width x height)")
+        total = max(int(report.histogram.sum()), 1)
+        for index, name in [*enumerate(source.classes), (255, "(ignored)")]:
+            share, images = report.histogram[index] / total, report.images_with[index]
+            print(f"  {name:<22} {100 * share:7.3f} %  in {images} images")
+        for problem in report.problems:
+            print(f"  BAD: {problem}")
+        print(f"  {len(report.problems)} bad files")
+    return bad
+
+
+def read_split(dataset: DatasetConfig, split: str, length: int, workers: int) -> Report:
+    """Read all pairs of a split in parallel."""
+    from rich.progress import track
+
+    report = Report()
+    with ProcessPoolExecutor(workers) as pool:
+        chunks = [range(start, min(start + 16, length)) for start in range(0, length, 16)]
+        results = pool.map(_read_chunk, [(dataset, split, chunk) for chunk in chunks])
+        for part in track(results, f"{dataset.name} {split}", total=len(chunks), disable=not sys.stderr.isatty()):
+            report.sizes += part.sizes
+            report.histogram += part.histogram
+            report.images_with += part.images_with
+            report.problems += part.problems
+    return report
+
+
+def _read_chunk(job: tuple[DatasetConfig, str, range]) -> Report:
+    from cyclenet.data.images import DataError
+    from cyclenet.data.loader import check_sizes
+    from cyclenet.data.source import build_source
+
+    dataset, split, indices = job
+    source, report = build_source(dataset, split), Report()
+    for index in indices:
+        try:
+            image, mask = source.image(index), source.mask(index)
+            check_sizes(source.name(index), image, mask)
+        except DataError as error:
+            report.problems.append(str(error))
+            continue
+        counts = np.bincount(mask.ravel(), minlength=256)
+        report.sizes[f"{image.shape[1]}x{image.shape[0]}"] += 1
+        report.histogram += counts
+        report.images_with += counts > 0
+    return report
+
+
+if __name__ == "__main__":
+    main()

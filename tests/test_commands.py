@@ -1,0 +1,168 @@
+"""The commands as a user runs them, on small data in the real layouts."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import ROOT, TINY, noise_image, run, write
+
+ROOTS = {"camvid": "camvid", "cityscapes": "cityscapes", "ade20k": "ade"}
+
+
+def folder_of(tmp_path):
+    (path,) = (tmp_path / "runs").glob("*/*")
+    return path
+
+
+@pytest.mark.parametrize("name", ["camvid", "cityscapes", "ade20k", "scenes"])
+def test_train_evaluate_predict(name, tmp_path, request):
+    if name == "scenes":
+        data = ["dataset=scenes", "dataset.scenes_train=4", "dataset.scenes_val=2", "dataset.scenes_size=[64,128]"]
+    else:
+        request.getfixturevalue(name)
+        data = [f"dataset={name}", f"dataset.root={ROOTS[name]}"]
+    output = run("train", *data, *TINY, cwd=tmp_path)
+    assert "mIoU" in output and "Protocol: whole (whole image; scale 1; no flip)" in output
+    folder = folder_of(tmp_path)
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "finished" and 0 <= result["metrics"]["val/mIoU"] <= 1
+    assert result["overrides"] == [*data, *TINY] and result["seconds"] > 0 and result["peak_rss_mb"] > 100
+    for left in ("config.yaml", "metrics.csv", "validation.png", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+        assert (folder / left).stat().st_size > 0, left
+
+    last = folder / "checkpoints/last.ckpt"
+    output = run("evaluate", f"ckpt_path={last}", cwd=tmp_path)
+    (scores,) = folder.glob("evaluate/*/scores.json")
+    found = json.loads(scores.read_text())
+    assert abs(found["mIoU"] - result["metrics"]["val/mIoU"]) < 1e-6
+    assert "Protocol: whole (whole image; scale 1; no flip)" in output and "pixel acc." in output
+    assert (scores.parent / "confusion.png").stat().st_size > 10_000
+    options = ["protocol=sliding", "protocol.window=48", "protocol.stride=32", "protocol.scales=[0.5,1]", "protocol.flip=true"]
+    output = run("evaluate", f"ckpt_path={last}", *options, f"output={tmp_path / 'out'}", "accelerator=cpu", cwd=tmp_path)
+    assert "Protocol: sliding (windows 48/32, probs; scale 0.5/1; flip)" in output
+    assert json.loads((tmp_path / "out/scores.json").read_text())["mIoU"] != found["mIoU"]
+
+    rng = np.random.default_rng(0)
+    write(tmp_path / "in/a street.png", noise_image(rng, 50, 70))
+    write(tmp_path / "in/sub/photo.jpg", noise_image(rng, 61, 33))
+    output = run("predict", f"ckpt_path={last}", "input=in", "output=predicted", cwd=tmp_path)
+    assert "2 predicted, 0 skipped" in output
+    for stem, size in (("a street", (70, 50)), ("sub/photo", (33, 61))):
+        label = Image.open(tmp_path / f"predicted/label/{stem}.png")
+        assert label.size == size and np.asarray(label).max() < len(found["IoU"])
+        assert Image.open(tmp_path / f"predicted/color/{stem}.png").size == size
+        overlay = Image.open(tmp_path / f"predicted/overlay/{stem}.png")
+        assert overlay.size[0] == size[0] and overlay.size[1] > size[1]  # the legend
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A run on two scenes."""
+    path = tmp_path_factory.mktemp("trained")
+    run("train", "dataset.scenes_train=2", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]", *TINY, cwd=path)
+    return folder_of(path) / "checkpoints/last.ckpt"
+
+
+def test_predict_skips_what_it_cannot_read_and_says_so(checkpoint, tmp_path):
+    write(tmp_path / "in/good.png", noise_image(np.random.default_rng(0), 40, 50))
+    (tmp_path / "in/bad.png").write_bytes((tmp_path / "in/good.png").read_bytes()[:900])
+    (tmp_path / "in/note.txt").write_text("not an image")
+    output = run("predict", f"ckpt_path={checkpoint}", "input=in", "output=out", cwd=tmp_path, ok=False)
+    assert "bad.png is not a readable image" in output and "1 predicted, 1 skipped" in output
+    assert [p.name for p in (tmp_path / "out/label").iterdir()] == ["good.png"]
+    output = run("predict", f"ckpt_path={checkpoint}", "input=nowhere", "output=out", cwd=tmp_path, ok=False)
+    assert output == "error: input: there is no nowhere; give an image, a folder of images, or a video.\n"
+
+
+def test_predict_a_video(checkpoint, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "drive.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (96, 64))
+    for shade in (0, 100, 200):
+        writer.write(np.full((64, 96, 3), shade, np.uint8))
+    writer.release()
+    assert "3 predicted" in run("predict", f"ckpt_path={checkpoint}", "input=drive.avi", "output=out", cwd=tmp_path)
+    assert sorted(p.name for p in (tmp_path / "out/label/drive").iterdir()) == [f"00000{i}.png" for i in range(3)]
+    video = cv2.VideoCapture(str(tmp_path / "out/overlay/drive.mp4"))
+    assert (video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)) == (3, 12)
+
+
+def test_evaluating_on_other_classes_is_refused(checkpoint, camvid, tmp_path):
+    words = ["evaluate", f"ckpt_path={checkpoint}", "dataset=camvid", f"dataset.root={camvid}"]
+    output = run(*words, cwd=tmp_path, ok=False)
+    assert output.startswith("error: ") and "trained on other classes than camvid has" in output
+    assert "error: There is no checkpoint x.ckpt" in run("evaluate", "ckpt_path=x.ckpt", cwd=tmp_path, ok=False)
+    assert "did you mean window?" in run("evaluate", f"ckpt_path={checkpoint}", "protocol.windw=3", cwd=tmp_path, ok=False)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: (p / "train/frame_1.png").write_bytes(b"\x89PNG"), "frame_1.png is not a readable image"),
+        (
+            lambda p: write(p / "trainannot/frame_1.png", np.full((72, 96), 99, np.uint8)),
+            "frame_1.png has the illegal class id 99",
+        ),
+        (lambda p: (p / "trainannot/frame_1.png").unlink(), "frame_1.png does not exist"),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_files_end_training_with_a_sentence_and_check_data_names_them(camvid, tmp_path, damage, message, workers):
+    damage(camvid)
+    words = ["dataset=camvid", "dataset.root=camvid"]
+    output = run("train", *words, *TINY, f"trainer.num_workers={workers}", cwd=tmp_path, ok=False)
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0] and "Traceback" not in output
+    result = json.loads((folder_of(tmp_path) / "result.json").read_text())
+    assert result["status"] == "failed" and message in result["error"]
+    if not workers:
+        output = run("check_data", *words, cwd=tmp_path, ok=False)
+        assert message in output and "1 bad files" in output and "camvid train: 4 pairs" in output
+
+
+def test_the_same_command_goes_on_where_it_stopped(tmp_path):
+    words = ["dataset.scenes_train=2", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]", *TINY]
+    run("train", *words, cwd=tmp_path)
+    folder = folder_of(tmp_path)
+    first = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert "resume=must" in run("train", *words, "resume=must", "seed=5", cwd=tmp_path, ok=False)
+    run("train", *words, cwd=tmp_path)  # It had finished: no step is made, and the result stands.
+    second = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(a, b) for a, b in zip(first.values(), second.values(), strict=True))
+    assert json.loads((folder / "result.json").read_text())["status"] == "finished"
+
+
+def test_wandb_and_tensorboard_receive_the_run(tmp_path):
+    words = ["dataset.scenes_train=2", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]", *TINY]
+    run(
+        "train",
+        *words,
+        "logger=offline",
+        "logger.tensorboard=true",
+        "logger.every_n_steps=1",
+        cwd=tmp_path,
+        WANDB_SILENT="true",
+    )
+    folder = folder_of(tmp_path)
+    assert list(folder.glob("wandb/offline-run-*/*.wandb")) and list(folder.glob("tensorboard/events*"))
+    files = [p.relative_to(folder).as_posix() for p in folder.glob("wandb/offline-run-*/files/media/**/*") if p.is_file()]
+    assert any("images/val/pictures" in f for f in files) and any("images/mask" in f for f in files)
+    assert any("table/val/per_class" in f for f in files)
+
+
+def test_sweep_of_two_seeds(tmp_path):
+    words = ["dataset.scenes_train=2", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]", *TINY]
+    run("train", "-m", "seed=0,1", *words, cwd=tmp_path)
+    names = sorted(path.parent.name for path in tmp_path.rglob("result.json"))
+    assert len(names) == 2 and "seed0" in names[0] and "seed1" in names[1]
+
+
+def test_every_command_tells_its_usage(tmp_path):
+    for command in ("evaluate", "predict", "check_data"):
+        assert f"python src/{command}.py" in run(command, "--help", cwd=tmp_path)
+    for command in sorted(path.stem for path in (ROOT / "src").glob("*.py")):
+        assert f"python src/{command}.py" in (ROOT / "README.md").read_text() + (ROOT / "Makefile").read_text().replace(
+            "$(BIN)/", ""
+        )

@@ -1,0 +1,84 @@
+import itertools
+
+import pytest
+import torch
+
+from cyclenet.config import ProtocolConfig
+from cyclenet.inference import predict, windows
+
+IMAGE = torch.randint(0, 256, (1, 3, 50, 70), generator=torch.Generator().manual_seed(0)).float()
+
+
+def pointwise(x):
+    """A network without context: what it says of a pixel is the same in any window."""
+    return torch.stack([x[:, 0] / 50, x[:, 1] / 70 - x[:, 2] / 90, -x[:, 0] / 60], 1)
+
+
+def blurring(x):
+    return torch.nn.functional.avg_pool2d(pointwise(x), 5, 1, 2)
+
+
+def sliding(window, stride, **kwargs):
+    return ProtocolConfig(name="sliding", window=window, stride=stride, **kwargs)
+
+
+@pytest.mark.parametrize(("height", "width", "window", "stride"), itertools.product([20, 33], [20, 47], [20, 25, 60], [7, 20]))
+def test_windows_cover_every_pixel_and_stay_inside(height, width, window, stride):
+    covered = torch.zeros(height, width)
+    for rows, columns in windows(height, width, window, stride):
+        assert rows.stop <= height and columns.stop <= width
+        assert rows.stop - rows.start == min(window, height) and columns.stop - columns.start == min(window, width)
+        covered[rows, columns] += 1
+    assert covered.min() >= 1
+
+
+def test_cityscapes_windows_are_the_papers_peers():
+    """769 with stride 513 on 1024 x 2048: two rows, four columns, the last shifted back."""
+    found = [(rows.start, columns.start) for rows, columns in windows(1024, 2048, 769, 513)]
+    assert found == [(r, c) for r in (0, 255) for c in (0, 513, 1026, 1279)]
+
+
+@pytest.mark.parametrize("average", ["probs", "logits"])
+@pytest.mark.parametrize("network", [pointwise, blurring])
+def test_one_window_over_all_is_the_whole_image(network, average):
+    whole = predict(network, IMAGE, ProtocolConfig())
+    torch.testing.assert_close(predict(network, IMAGE, sliding(100, 50, window_average=average)), whole)
+
+
+@pytest.mark.parametrize("average", ["probs", "logits"])
+def test_windows_change_nothing_for_a_pointwise_network(average):
+    whole = predict(pointwise, IMAGE, ProtocolConfig())
+    torch.testing.assert_close(predict(pointwise, IMAGE, sliding(20, 13, window_average=average)), whole)
+    assert not torch.allclose(predict(blurring, IMAGE, sliding(20, 13)), predict(blurring, IMAGE, ProtocolConfig()))
+
+
+def test_averages_of_windows_differ_where_they_overlap():
+    a, b = (predict(blurring, IMAGE, sliding(20, 7, window_average=average)) for average in ("probs", "logits"))
+    assert not torch.allclose(a, b)
+
+
+def test_flip_of_a_symmetric_network_is_the_identity():
+    whole = predict(blurring, IMAGE, ProtocolConfig())
+    torch.testing.assert_close(predict(blurring, IMAGE, ProtocolConfig(flip=True)), whole)
+
+
+def test_scales_and_flips_average_probabilities():
+    def skewed(x):
+        return blurring(x) + x[:, :1].roll(3, -1) / 40
+
+    def at(scale, flip):
+        size = (round(50 * scale), round(70 * scale))
+        view = torch.nn.functional.interpolate(IMAGE, size, mode="bilinear")
+        out = skewed(view.flip(-1)).softmax(1).flip(-1) if flip else skewed(view).softmax(1)
+        return torch.nn.functional.interpolate(out, (50, 70), mode="bilinear")
+
+    by_hand = sum(at(scale, flip) for scale in (0.5, 1.25) for flip in (False, True)) / 4
+    found = predict(skewed, IMAGE, ProtocolConfig(scales=[0.5, 1.25], flip=True))
+    torch.testing.assert_close(found, by_hand)
+    torch.testing.assert_close(found.sum(1), torch.ones(1, 50, 70))
+
+
+def test_the_description_tells_what_was_done():
+    assert ProtocolConfig().describe() == "whole (whole image; scale 1; no flip)"
+    changed = ProtocolConfig(name="whole", window=64, stride=32, scales=[0.5, 1], flip=True)
+    assert changed.describe() == "whole (windows 64/32, probs; scale 0.5/1; flip)"

@@ -1,0 +1,100 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cyclenet.config import LossConfig
+from cyclenet.losses import SegmentationLoss
+
+
+def example(ignored=0.3):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 6, 5, dtype=torch.float64, generator=generator).requires_grad_()
+    mask = torch.randint(0, 4, (2, 6, 5), generator=generator)
+    mask[torch.rand(2, 6, 5, generator=generator) < ignored] = 255
+    return logits, mask.byte()
+
+
+def test_plain_is_torchs():
+    logits, mask = example()
+    loss = SegmentationLoss(LossConfig(), 4, False)(logits, mask)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, mask.long(), ignore_index=255))
+
+
+def test_class_weights_are_torchs():
+    logits, mask = example()
+    weights = [1.0, 0.5, 3.0, 2.0]
+    loss = SegmentationLoss(LossConfig(class_weights=weights), 4, False).double()(logits, mask)
+    expected = F.cross_entropy(logits, mask.long(), torch.tensor(weights, dtype=torch.float64), ignore_index=255)
+    torch.testing.assert_close(loss, expected)
+    with pytest.raises(ValueError, match="3 values for 4 classes"):
+        SegmentationLoss(LossConfig(class_weights=[1, 1, 1]), 4, False)
+
+
+def test_logits_are_upsampled_to_the_mask():
+    logits, _ = example()
+    mask = torch.zeros(2, 24, 20, dtype=torch.uint8)
+    for align_corners in (False, True):
+        upsampled = F.interpolate(logits, (24, 20), mode="bilinear", align_corners=align_corners)
+        loss = SegmentationLoss(LossConfig(), 4, align_corners)(logits, mask)
+        torch.testing.assert_close(loss, F.cross_entropy(upsampled, mask.long()))
+
+
+@pytest.mark.parametrize(
+    "cfg", [LossConfig(), LossConfig(ohem_threshold=0.7, ohem_min_kept=3), LossConfig(class_weights=[1, 2, 3, 4])]
+)
+def test_a_batch_without_a_valid_pixel_has_loss_zero(cfg):
+    logits, mask = example(ignored=2.0)
+    loss = SegmentationLoss(cfg, 4, False).double()(logits, mask)
+    loss.backward()
+    assert loss == 0 and not logits.grad.any()
+
+
+@pytest.mark.parametrize("min_kept", [1, 10, 10_000])
+def test_ohem_keeps_the_hard_and_at_least_so_many(min_kept):
+    logits, mask = example()
+    loss = SegmentationLoss(LossConfig(ohem_threshold=0.2, ohem_min_kept=min_kept), 4, False)(logits, mask)
+    valid = mask != 255
+    each = F.cross_entropy(logits, mask.long(), ignore_index=255, reduction="none")[valid]
+    hard = (-each).exp() <= 0.2
+    hardest = each.sort(descending=True).values[: max(min_kept, int(hard.sum()))]
+    torch.testing.assert_close(loss, hardest.mean())
+
+
+def test_half_precision_logits_are_summed_in_float32():
+    logits, mask = example()
+    low = SegmentationLoss(LossConfig(), 4, False)(logits.bfloat16(), mask)
+    assert low.dtype == torch.float32 and abs(low - F.cross_entropy(logits, mask.long(), ignore_index=255)) < 0.01
+
+
+def _rank(rank, store, queue):
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    logits, mask = example(0.0)
+    mask[0, :5] = 255  # The two halves have 5 and 30 valid pixels.
+    share = logits.detach()[rank : rank + 1].requires_grad_()
+    loss = SegmentationLoss(LossConfig(), 4, False)(share, mask[rank : rank + 1])
+    loss.backward()
+    queue.put((rank, loss.item(), share.grad.tolist()))
+    dist.destroy_process_group()
+
+
+def test_two_processes_with_unequal_shares_equal_the_joined_batch(tmp_path):
+    import torch.multiprocessing as mp
+
+    context = mp.get_context("spawn")
+    queue = context.SimpleQueue()
+    processes = [context.Process(target=_rank, args=(rank, tmp_path / "store", queue)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    results = sorted(queue.get() for _ in processes)
+    for process in processes:
+        process.join()
+    logits, mask = example(0.0)
+    mask[0, :5] = 255
+    joined = F.cross_entropy(logits, mask.long(), ignore_index=255)
+    joined.backward()
+    # DDP averages the gradients of the processes; the mean of the losses is the joined loss.
+    assert abs(sum(loss for _, loss, _ in results) / 2 - joined.item()) < 1e-12
+    for rank, _, grad in results:
+        torch.testing.assert_close(torch.tensor(grad)[0].double() / 2, logits.grad[rank], rtol=1e-12, atol=1e-12)

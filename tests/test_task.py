@@ -1,0 +1,160 @@
+import json
+
+import lightning as L
+import pytest
+import torch
+
+from conftest import tiny_model
+from cyclenet.checkpoint import AtomicCheckpointIO, load_checkpoint, load_task
+from cyclenet.config import DatasetConfig, LoggerConfig, OptimConfig, TrainConfig, TrainerConfig
+from cyclenet.data.datamodule import SegmentationData
+from cyclenet.engine import build_trainer, choose_precision
+from cyclenet.task import SegmentationTask, parameter_groups, poly
+
+
+def short(**changes) -> TrainerConfig:
+    return TrainerConfig(accelerator="cpu", devices="1", num_workers=0, progress_bar=False, **changes)
+
+
+def config(**changes) -> TrainConfig:
+    values = {
+        "model": tiny_model(),
+        "dataset": DatasetConfig(scenes_train=4, scenes_val=2, scenes_size=[64, 128], crop_size=[64, 64], batch_size=2),
+        "trainer": short(max_epochs=2, checkpoint_every_steps=1),
+        "logger": LoggerConfig(wandb="disabled", every_n_steps=1),
+    }
+    return TrainConfig(**(values | changes))
+
+
+def fit(cfg, folder, checkpoint=None, callback=None):
+    L.seed_everything(cfg.seed, verbose=False)
+    trainer = build_trainer(cfg, folder, checkpoint)
+    if callback:
+        trainer.callbacks.append(callback)
+    data = SegmentationData(cfg.dataset, cfg.seed)
+    data.setup("fit")
+    task = SegmentationTask(cfg, data.train_source.classes, data.train_source.palette.tolist())
+    trainer.fit(task, data, ckpt_path=checkpoint)
+    return task, trainer
+
+
+class StopAt(L.Callback):
+    """A power cut after some steps."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *args):
+        if trainer.global_step == self.step:
+            raise RuntimeError("power cut")
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(tmp_path, step):
+    cfg = config()
+    whole, _ = fit(cfg, tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(cfg, tmp_path / "cut", callback=StopAt(step))
+    resumed, trainer = fit(cfg, tmp_path / "cut", str(tmp_path / "cut/checkpoints/last.ckpt"))
+    assert trainer.global_step == 4
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert (tmp_path / "whole/metrics.csv").read_text() == (tmp_path / "cut/metrics.csv").read_text()
+
+
+def test_a_checkpoint_is_plain_and_rebuilds_the_model_by_itself(tmp_path):
+    task, _ = fit(config(), tmp_path)
+    path = tmp_path / "checkpoints/last.ckpt"
+    raw = torch.load(path, weights_only=True)
+    json.dumps(raw["hyper_parameters"])
+    for other in tmp_path.glob("*.yaml"):
+        other.unlink()
+    again = load_task(load_checkpoint(path))
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    assert torch.equal(again.net.predict_logits(image), task.eval().net.predict_logits(image))
+    assert again.classes == task.classes and not again.training
+
+
+def test_a_damaged_checkpoint_is_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match="There is no checkpoint"):
+        load_checkpoint(tmp_path / "none.ckpt")
+    (tmp_path / "half.ckpt").write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(ValueError, match="not a whole checkpoint of this project"):
+        load_checkpoint(tmp_path / "half.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="not a whole checkpoint of this project"):
+        load_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
+    io, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    io.save_checkpoint({"a": 1}, path)
+    with pytest.raises(Exception, match="pickle"):
+        io.save_checkpoint({"a": lambda: 1}, path)
+    assert torch.load(path, weights_only=True) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_validation_is_counted_at_the_masks_size(tmp_path):
+    task, trainer = fit(config(trainer=short(max_epochs=1)), tmp_path)
+    total = sum((trainer.datamodule.val_source.mask(i) != 255).sum() for i in range(2))
+    task.confusion.reset()
+    for batch in trainer.datamodule.val_dataloader():
+        task.validation_step(batch, 0)
+    assert task.confusion.compute().sum() == total
+    logged = trainer.callback_metrics
+    assert abs(logged["val/mIoU"].item() - task.val_scores["mIoU"]) < 1e-6
+    assert "val/IoU/road" in logged and "train/offset_max" in logged
+    assert (tmp_path / "validation.png").exists()
+
+
+def test_poly_is_the_papers():
+    cfg = OptimConfig(lr=0.01)
+    assert poly(0, 100, cfg) == 1 and poly(100, 100, cfg) == 0
+    assert poly(25, 100, cfg) == 0.75**0.9
+    warm = OptimConfig(lr=0.01, warmup_steps=9, min_lr=1e-4)
+    assert poly(0, 100, warm) == 0.1 and abs(poly(100, 100, warm) - 0.01) < 1e-12
+
+
+def test_parameter_groups():
+    net = SegmentationTask(config(), ["a", "b"], [[0, 0, 0]] * 2).net
+    assert len(parameter_groups(net, OptimConfig())) == 1
+    groups = parameter_groups(net, OptimConfig(lr=0.1, head_lr_scale=10, decay_norm_and_bias=False))
+    assert sorted((g["lr"], g["weight_decay"]) for g in groups) == [(0.1, 0.0), (0.1, 1e-4), (1.0, 0.0), (1.0, 1e-4)]
+    assert sum(len(g["params"]) for g in groups) == len(list(net.parameters()))
+    assert all((p.ndim > 1) == (g["weight_decay"] > 0) for g in groups for p in g["params"])
+
+
+def test_precision_on_cpu_is_float32():
+    assert choose_precision("auto", "cpu") == "32-true" and choose_precision("bf16-mixed", "cpu") == "bf16-mixed"
+
+
+def test_ignored_crops_and_options_train(tmp_path):
+    """All-ignored batches, OHEM, clipping, accumulation and bf16 at once: finite weights."""
+    cfg = config()
+    cfg.loss.ohem_threshold, cfg.loss.ohem_min_kept = 0.7, 100
+    cfg.trainer.gradient_clip_norm, cfg.trainer.accumulate_grad_batches, cfg.trainer.precision = 1.0, 2, "bf16-mixed"
+    task, _ = fit(cfg, tmp_path)
+    assert all(p.isfinite().all() for p in task.parameters())
+    batch = {"image": torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "mask": torch.full((2, 64, 64), 255, dtype=torch.uint8)}
+    task.train()
+    task.log = lambda *args, **kwargs: None
+    assert task.training_step(batch, 0) == 0
+
+
+@pytest.mark.slow
+def test_four_images_are_learnt_by_heart(tmp_path):
+    """200 steps on 4 scenes reach more than 95 % mIoU on them."""
+    cfg = config()
+    widths = {"head_channels": 64, "growth_channels": 32, "bottleneck_channels": 64, "reduce_channels": 64}
+    cfg.model = tiny_model(backbone="resnet18", dropout=0.0, **widths)
+    size = [128, 256]
+    cfg.dataset = DatasetConfig(
+        scenes_train=4, scenes_size=size, crop_size=size, scale=[1.0, 1.0], flip=0.0, batch_size=4, val_split="train"
+    )
+    cfg.optim = OptimConfig(lr=0.05, warmup_steps=10)
+    cfg.trainer.max_epochs = cfg.trainer.val_every_epochs = 200
+    cfg.trainer.checkpoint_every_steps = 0
+    task, _ = fit(cfg, tmp_path)
+    print(task.val_scores)
+    assert task.val_scores["mIoU"] > 0.95
