@@ -49,9 +49,10 @@ def _gather_conv(x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor,
     y = dy + rows.repeat_interleave(width).view(pixels, 1, 1) + steps.repeat_interleave(kernel).view(taps, 1)
     x_ = dx + columns.repeat(height).view(pixels, 1, 1) + steps.repeat(kernel).view(taps, 1)
 
-    # The four neighbours and their bilinear weights; a neighbour outside the image counts 0. Far-off positions are
-    # clamped before they become integers, which could not hold them.
-    y, x_ = y.clamp(-1, height), x_.clamp(-1, width)
+    # The four neighbours and their bilinear weights; a neighbour outside the image counts 0. Far-off positions are brought
+    # near before they become integers, which could not hold them. Not as near as -1 and `height`, where taps of a border
+    # pixel lie when offsets are 0: `clamp` passes no gradient at its ends.
+    y, x_ = y.clamp(-2, height + 1), x_.clamp(-2, width + 1)
     y0, x0 = y.detach().floor(), x_.detach().floor()
     fy, fx = y - y0, x_ - x0
     iy = torch.stack([y0, y0, y0 + 1, y0 + 1], -1).long()
