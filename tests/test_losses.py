@@ -97,4 +97,4 @@ def test_two_processes_with_unequal_shares_equal_the_joined_batch(tmp_path):
     # DDP averages the gradients of the processes; the mean of the losses is the joined loss.
     assert abs(sum(loss for _, loss, _ in results) / 2 - joined.item()) < 1e-12
     for rank, _, grad in results:
-        torch.testing.assert_close(torch.tensor(grad)[0].double() / 2, logits.grad[rank], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(torch.tensor(grad, dtype=torch.float64)[0] / 2, logits.grad[rank], rtol=1e-12, atol=1e-12)

@@ -34,7 +34,7 @@ class SegmentationLoss(nn.Module):
         self.cfg, self.align_corners = cfg, align_corners
         if cfg.class_weights is not None and len(cfg.class_weights) != num_classes:
             raise ValueError(f"loss.class_weights has {len(cfg.class_weights)} values for {num_classes} classes.")
-        weights = None if cfg.class_weights is None else torch.tensor(cfg.class_weights)
+        weights = None if cfg.class_weights is None else torch.tensor(cfg.class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:

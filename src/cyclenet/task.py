@@ -1,5 +1,6 @@
 """The LightningModule: losses, optimizer, schedule and validation around the network."""
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from cyclenet.config import OptimConfig, TrainConfig
+from cyclenet.data.datamodule import SegmentationData
 from cyclenet.inference import predict
 from cyclenet.losses import SegmentationLoss
 from cyclenet.metrics import ConfusionMatrix, scores
@@ -84,9 +86,16 @@ class SegmentationTask(L.LightningModule):
         fused = self.cfg.trainer.gradient_clip_norm == 0
         groups = parameter_groups(self.net, cfg)
         optimizer = torch.optim.SGD(groups, cfg.lr, cfg.momentum, weight_decay=cfg.weight_decay, fused=fused)
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self._total_steps()
         schedule = LambdaLR(optimizer, lambda step: poly(step, steps, cfg))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _total_steps(self) -> int:
+        # Not `trainer.estimated_stepping_batches`, which makes all loaders to count their batches.
+        options = self.cfg.trainer
+        data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
+        steps = options.max_epochs * math.ceil(data.batches_per_epoch / options.accumulate_grad_batches)
+        return min(steps, options.max_steps) if options.max_steps > 0 else steps
 
 
 def poly(step: int, steps: int, cfg: OptimConfig) -> float:

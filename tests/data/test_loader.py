@@ -58,7 +58,7 @@ def test_it_goes_on_after_any_batch(stop, workers):
         if len(seen) == stop:
             break
     resumed = loader(0 if workers else 1)
-    resumed.load_state_dict(first.state_dict())
+    resumed.epoch, resumed.seen = first.epoch, first.seen
     while len(seen) < len(expected):
         seen += list(resumed)
     assert all(same(a, b) for a, b in zip(seen, expected, strict=True))

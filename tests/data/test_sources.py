@@ -51,10 +51,10 @@ def test_cityscapes_reads_palette_files_by_index(cityscapes):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (np.full((64, 128), 255, np.uint8), r"illegal class id 255; legal are .* \(19 train ids .* labelTrainIds"),
+        (np.full((64, 128), 255, np.uint8), r"illegal class id 255; legal are .* \(19 train ids .*_labelTrainIds"),
         (np.full((64, 128), 40, np.uint8), "illegal class id 40"),
         (np.zeros((64, 128, 3), np.uint8), r"has colours \(mode RGB\), not class ids"),
-        (np.full((64, 128), 3000, np.int32), "ids up to 3000"),
+        (np.full((64, 128), 3000, np.uint16), "ids up to 3000"),
     ],
 )
 def test_cityscapes_refuses_other_masks_by_name(cityscapes, content, message):

@@ -46,7 +46,7 @@ def test_any_size_and_odd_kernel(size, kernel):
 
 
 def test_gradients_are_those_of_finite_differences():
-    x, offset, mask, weight = inputs(2, 1.3)
+    x, offset, mask, weight = inputs(2, 1.3, size=(2, 3))
     assert torch.autograd.gradcheck(lambda *args: deform_conv2d(*args, 2), (x, offset, mask, weight))
 
 

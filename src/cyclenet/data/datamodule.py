@@ -51,6 +51,8 @@ class SegmentationData(L.LightningDataModule):
         self.cfg, self.seed = cfg, seed
         self.num_workers = num_workers if num_workers >= 0 else min(4, len(os.sched_getaffinity(0)))
         self.pin_memory = pin_memory
+        self.loader: TrainLoader | None = None
+        self.position = {"epoch": 0, "seen": 0}
 
     def prepare_data(self) -> None:
         """Fetch the data if ``dataset.download`` asks for it."""
@@ -68,6 +70,11 @@ class SegmentationData(L.LightningDataModule):
         val = build_source(cfg, cfg.val_split)
         self.val_source = Limited(val, cfg.val_limit) if cfg.val_limit else val
 
+    @property
+    def batches_per_epoch(self) -> int:
+        """Whole batches in the training split, the same for any number of processes."""
+        return len(self.train_source) // self.cfg.batch_size
+
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
@@ -77,13 +84,22 @@ class SegmentationData(L.LightningDataModule):
             raise ValueError(f"dataset.batch_size ({self.cfg.batch_size}) must be divisible by the {world_size} processes.")
         sampler = KeyedBatchSampler(len(self.train_source), self.cfg.batch_size, self.seed, rank, world_size)
         dataset = TrainDataset(self.train_source, TrainTransform(self.cfg), self.seed)
-        return TrainLoader(
+        self.loader = TrainLoader(
             dataset,
             sampler,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             persistent_workers=self.num_workers > 0,
         )
+        self.loader.epoch, self.loader.seen = self.position["epoch"], self.position["seen"]
+        return self.loader
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the position in the training data, for the checkpoint."""
+        return {"epoch": self.loader.epoch, "seen": self.loader.seen} if self.loader else self.position
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.position = state_dict
 
     def val_dataloader(self) -> DataLoader[Batch]:
         workers = min(self.num_workers, 1)

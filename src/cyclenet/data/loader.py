@@ -96,7 +96,15 @@ class KeyedBatchSampler(Sampler[list[tuple[int, int]]]):
 
 
 class TrainLoader(DataLoader[Batch]):
-    """A loader that Lightning saves in checkpoints and sets back to the same batch (its ``_Stateful`` protocol)."""
+    """A loader that can be set back to any batch.
+
+    The data module saves its position. (Lightning would, if this had a ``state_dict``; but 2.6 drops the position of a
+    checkpoint that was written at the end of an epoch, or where the loader was made to count the steps.)
+
+    Attributes:
+        epoch: number of the epoch that is being read.
+        seen: batches of it that were handed out; the same for all processes.
+    """
 
     batch_sampler: KeyedBatchSampler
 
@@ -112,13 +120,6 @@ class TrainLoader(DataLoader[Batch]):
         for batch in super().__iter__():
             self.seen += 1
             yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Return the position in batches that were handed out; the same for all processes."""
-        return {"epoch": self.epoch, "seen": self.seen}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.epoch, self.seen = state["epoch"], state["seen"]
 
 
 def eval_loader(source: Source, rank: int, world_size: int, **kwargs: Any) -> DataLoader[Batch]:

@@ -34,8 +34,11 @@ class Backbone(nn.Module):
         super().__init__()
         if not timm.is_model(name):
             raise ValueError(f"model.backbone: timm has no model named {name!r}; see timm.list_models('*resnet*').")
-        with torch.device("meta"):
-            reductions = _feature_info(timm.create_model(name, features_only=True, output_stride=output_stride)).reduction()
+        try:
+            with torch.device("meta"):
+                reductions = _feature_info(timm.create_model(name, features_only=True, output_stride=output_stride)).reduction()
+        except (TypeError, RuntimeError, NotImplementedError) as error:
+            raise ValueError(f"model.backbone {name} cannot be dilated to model.output_stride={output_stride}.") from error
         if 4 not in reductions or reductions[-1] != output_stride:
             raise ValueError(f"model.backbone {name} has features at 1/{reductions}; needed are 1/4 and 1/{output_stride}.")
         low = len(reductions) - 1 - reductions[::-1].index(4)
