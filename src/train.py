@@ -10,6 +10,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cyclenet.cli import check_train_arguments, sentence, user_errors
@@ -23,11 +24,19 @@ def main(cfg: DictConfig) -> None:
     """Check the configuration, train, and leave ``result.json`` as the very last file of the run folder."""
     with user_errors():
         hydra_cfg = HydraConfig.get()
+        if hydra_cfg.mode == RunMode.MULTIRUN and cfg.trainer.strategy.startswith("ddp"):
+            # Lightning's launcher leaves its environment behind: the second job would train on a part of the data.
+            raise ValueError("A sweep (-m) runs its jobs in one process, where DDP goes wrong silently: start them one by one.")
         train(to_config(TrainConfig, cfg), Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task))
 
 
 def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
-    """Run training and validation in ``folder``."""
+    """Run training and validation in ``folder``; a run that has finished stands."""
+    stored = folder / "result.json"
+    if cfg.resume == "auto" and stored.exists() and json.loads(stored.read_text())["status"] == "finished":
+        print(f"Finished before: {stored}. Train it anew with resume=never.")
+        return
+
     import lightning as L
 
     from cyclenet.data.datamodule import SegmentationData
@@ -45,16 +54,18 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
         trainer = build_trainer(cfg, folder, checkpoint)
         on_gpu = trainer.strategy.root_device.type == "cuda"
         data = SegmentationData(cfg.dataset, cfg.seed, cfg.trainer.num_workers, pin_memory=on_gpu)
-        if trainer.is_global_zero:
-            data.prepare_data()
+        data.prepare_data()
         data.setup("fit")
         source = data.train_source
         task = SegmentationTask(cfg, source.classes, source.palette.tolist())
         trainer.print(f"{len(source)} training and {len(data.val_source)} validation images; run folder {folder}")
         trainer.fit(task, data, ckpt_path=checkpoint)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
         metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
-        if trainer.interrupted or not task.val_scores:
-            raise ValueError(f"Interrupted at step {trainer.global_step}: the same command goes on from there.")
+        if task.validated_at != trainer.global_step:  # The last epoch was none of every `val_every_epochs`.
+            trainer.validate(task, data, verbose=False)
+            metrics |= {key: value.item() for key, value in trainer.callback_metrics.items()}
         result |= {
             "status": "finished",
             "metrics": metrics,
@@ -62,6 +73,9 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
             "epochs": trainer.current_epoch,
         }
         trainer.print(f"{score_table(task.val_scores)}\nProtocol: {cfg.protocol.describe()}. Run folder: {folder}")
+    except (KeyboardInterrupt, SystemExit):
+        result["status"] = "interrupted"
+        raise
     except BaseException as error:
         result["error"] = sentence(error) or type(error).__name__
         raise

@@ -123,15 +123,33 @@ def test_bad_files_end_training_with_a_sentence_and_check_data_names_them(camvid
 
 
 def test_the_same_command_goes_on_where_it_stopped(tmp_path):
-    words = ["dataset.scenes_train=2", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]", *TINY]
+    words = ["dataset.scenes_train=4", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]", *TINY, "trainer.max_epochs=2"]
     run("train", *words, cwd=tmp_path)
     folder = folder_of(tmp_path)
-    first = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    assert "resume=must" in run("train", *words, "resume=must", "seed=5", cwd=tmp_path, ok=False)
-    run("train", *words, cwd=tmp_path)  # It had finished: no step is made, and the result stands.
-    second = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    assert all(torch.equal(a, b) for a, b in zip(first.values(), second.values(), strict=True))
-    assert json.loads((folder / "result.json").read_text())["status"] == "finished"
+    first = (folder / "result.json").read_text()
+    assert "Finished before" in run("train", *words, cwd=tmp_path)
+    assert (folder / "result.json").read_text() == first
+    # A run that was cut off has no finished result, but a checkpoint.
+    (folder / "result.json").unlink()
+    run("train", *words, "resume=must", cwd=tmp_path)
+    again = json.loads((folder / "result.json").read_text())
+    assert again["metrics"]["val/mIoU"] == json.loads(first)["metrics"]["val/mIoU"]
+    assert "resume=must, but there is no" in run("train", *words, "resume=must", "seed=5", cwd=tmp_path, ok=False)
+
+
+def test_the_end_is_validated_whatever_the_interval(tmp_path):
+    words = [
+        "dataset.scenes_train=2",
+        "dataset.scenes_val=1",
+        "dataset.scenes_size=[64,96]",
+        *TINY,
+        "trainer.val_every_epochs=2",
+    ]
+    run("train", *words, "trainer.max_epochs=3", cwd=tmp_path)
+    rows = (folder_of(tmp_path) / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("val/mIoU")
+    assert sum(bool(row.split(",")[column]) for row in rows[1:]) == 2
+    assert "val/mIoU" in json.loads((folder_of(tmp_path) / "result.json").read_text())["metrics"]
 
 
 def test_wandb_and_tensorboard_receive_the_run(tmp_path):
@@ -139,7 +157,7 @@ def test_wandb_and_tensorboard_receive_the_run(tmp_path):
     run(
         "train",
         *words,
-        "logger=offline",
+        "logger=wandb",
         "logger.tensorboard=true",
         "logger.every_n_steps=1",
         cwd=tmp_path,

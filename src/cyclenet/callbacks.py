@@ -41,6 +41,17 @@ class Progress(RichProgressBar):
         return items
 
 
+class PrintScores(L.Callback):
+    """Print a line after each validation, for logs, where a progress bar shows nothing."""
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if isinstance(module, SegmentationTask) and not trainer.sanity_checking:
+            score, loss = module.val_scores["mIoU"], trainer.callback_metrics.get("train/loss", float("nan"))
+            trainer.print(
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: loss {loss:.3f}, val mIoU {100 * score:.2f} %"
+            )
+
+
 class ValidationPictures(L.Callback):
     """Keep the predictions of a few validation images, as a PNG in the run folder and as images in the loggers.
 

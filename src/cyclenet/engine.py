@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import resource
+import sys
 import warnings
 from dataclasses import asdict
 from functools import partial
@@ -16,7 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from cyclenet.callbacks import Progress, SeedPerStep, ValidationPictures
+from cyclenet.callbacks import PrintScores, Progress, SeedPerStep, ValidationPictures
 from cyclenet.checkpoint import AtomicCheckpointIO, load_checkpoint
 from cyclenet.config import TrainConfig
 
@@ -88,8 +89,10 @@ def build_trainer(cfg: TrainConfig, folder: Path, checkpoint: str | None) -> L.T
     ]
     if options.checkpoint_every_steps:
         callbacks.append(keep("last", every_n_train_steps=options.checkpoint_every_steps))
-    if options.progress_bar:
+    if options.progress_bar and sys.stdout.isatty():
         callbacks.append(Progress())
+    else:
+        callbacks.append(PrintScores())
     trainer = L.Trainer(
         accelerator=options.accelerator,
         devices=options.devices if options.devices == "auto" else int(options.devices),
@@ -108,7 +111,7 @@ def build_trainer(cfg: TrainConfig, folder: Path, checkpoint: str | None) -> L.T
         logger=build_loggers(cfg, folder, checkpoint),
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=options.progress_bar,
+        enable_progress_bar=options.progress_bar and sys.stdout.isatty(),
         enable_model_summary=False,
         default_root_dir=folder,
     )

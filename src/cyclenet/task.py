@@ -38,6 +38,7 @@ class SegmentationTask(L.LightningModule):
         self.loss = SegmentationLoss(cfg.loss, len(classes), cfg.model.align_corners)
         self.confusion = ConfusionMatrix(len(classes))
         self.val_scores: dict[str, Any] = {}
+        self.validated_at = -1
         self._offset_stats: tuple[Tensor, Tensor] | None = None
         if isinstance(self.net.decoder, ADC):
             self.net.decoder.offset_conv.register_forward_hook(self._note_offsets)
@@ -73,6 +74,7 @@ class SegmentationTask(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.val_scores = scores(self.confusion.compute().cpu(), self.classes)
         self.confusion.reset()
+        self.validated_at = self.trainer.global_step
         # The matrix was summed over processes: the values are the same on all of them.
         self.log("val/mIoU", self.val_scores["mIoU"], prog_bar=True, rank_zero_only=True)
         self.log("val/pixel_accuracy", self.val_scores["pixel_accuracy"], rank_zero_only=True)

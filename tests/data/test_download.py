@@ -70,7 +70,7 @@ def test_fetch_and_unpack(server, tmp_path):
     root = tmp_path / "data" / "camvid"
     download("camvid", root)
     assert (root / "train/a.png").read_bytes() == GOOD["repo/CamVid/train/a.png"]
-    assert sorted(p.name for p in root.parent.iterdir()) == ["camvid"]
+    assert sorted(p.name for p in root.parent.iterdir()) == [".camvid.lock", "camvid"]
     download("camvid", root)  # Complete: nothing is asked of the server.
     assert len(Server.ranges) == 1
 
@@ -91,7 +91,7 @@ def test_a_wrong_checksum_is_refused_and_forgotten(server, tmp_path):
     server(sha1="0" * 40)
     with pytest.raises(DataError, match="SHA-1"):
         download("camvid", tmp_path / "camvid")
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == [".camvid.lock"]
 
 
 def test_contents_are_checked_where_the_zip_is_packed_anew(server, tmp_path):

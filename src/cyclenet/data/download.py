@@ -1,5 +1,6 @@
 """Fetch ADE20K and CamVid: resumable, checked, unpacked without trusting the archive."""
 
+import fcntl
 import hashlib
 import http.client
 import shutil
@@ -67,9 +68,13 @@ def download(name: str, root: Path) -> None:
     archive = ARCHIVES[name]
     root.parent.mkdir(parents=True, exist_ok=True)
     file = root.parent / f"{name}.zip"
-    fetch(archive.url, file, archive.sha1)
-    unpack(file, root, archive)
-    file.unlink()
+    with (root.parent / f".{name}.lock").open("w") as lock:
+        # The processes of one machine take turns; all but the first find the work done.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / _MARK).exists():
+            fetch(archive.url, file, archive.sha1)
+            unpack(file, root, archive)
+            file.unlink()
 
 
 def fetch(url: str, file: Path, sha1: str) -> None:
