@@ -1,6 +1,5 @@
 """Read every image and mask of a data set and name all that is wrong with it."""
 
-import os
 import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +9,10 @@ import numpy as np
 
 from cyclenet.cli import compose_config, parse_overrides, user_errors
 from cyclenet.config import CheckConfig, DatasetConfig
+from cyclenet.data.download import download
+from cyclenet.data.images import DataError
+from cyclenet.data.loader import check_sizes, cores
+from cyclenet.data.source import Source, build_source, find_root
 
 USAGE = """
 python src/check_data.py dataset=NAME [dataset.root=DIR] ['splits=[train,val]'] [num_workers=N]
@@ -40,16 +43,12 @@ def main() -> None:
 
 def check(cfg: CheckConfig) -> int:
     """Print a report of each split; return the number of bad files."""
-    from cyclenet.data.download import download
-    from cyclenet.data.source import build_source, find_root
-
     if cfg.dataset.download:
         download(cfg.dataset.name, find_root(cfg.dataset))
-    workers = cfg.num_workers if cfg.num_workers > 0 else len(os.sched_getaffinity(0))
+    workers = cfg.num_workers if cfg.num_workers > 0 else cores()
     bad = 0
     for split in cfg.splits or [cfg.dataset.train_split, cfg.dataset.val_split]:
-        source = build_source(cfg.dataset, split)
-        report = read_split(cfg.dataset, split, len(source), workers)
+        source, report = read_split(cfg.dataset, split, workers)
         bad += len(report.problems)
         sizes = ", ".join(f"{count} of {size}" for size, count in report.sizes.most_common(5))
         more = f" and {len(report.sizes) - 5} other sizes" if len(report.sizes) > 5 else ""
@@ -64,36 +63,48 @@ def check(cfg: CheckConfig) -> int:
     return bad
 
 
-def read_split(dataset: DatasetConfig, split: str, length: int, workers: int) -> Report:
+def read_split(dataset: DatasetConfig, split: str, workers: int) -> tuple[Source, Report]:
     """Read all pairs of a split in parallel."""
     from rich.progress import track
 
-    report = Report()
-    with ProcessPoolExecutor(workers) as pool:
-        chunks = [range(start, min(start + 16, length)) for start in range(0, length, 16)]
-        results = pool.map(_read_chunk, [(dataset, split, chunk) for chunk in chunks])
+    source, report = build_source(dataset, split), Report()
+    report.problems += source.strays()
+    with ProcessPoolExecutor(workers, initializer=_open, initargs=(dataset, split)) as pool:
+        chunks = [range(start, min(start + 16, len(source))) for start in range(0, len(source), 16)]
+        results = pool.map(_read_chunk, chunks)
         for part in track(results, f"{dataset.name} {split}", total=len(chunks), disable=not sys.stderr.isatty()):
             report.sizes += part.sizes
             report.histogram += part.histogram
             report.images_with += part.images_with
             report.problems += part.problems
-    return report
+    return source, report
 
 
-def _read_chunk(job: tuple[DatasetConfig, str, range]) -> Report:
-    from cyclenet.data.images import DataError
-    from cyclenet.data.loader import check_sizes
-    from cyclenet.data.source import build_source
+_source: Source
 
-    dataset, split, indices = job
-    source, report = build_source(dataset, split), Report()
+
+def _open(dataset: DatasetConfig, split: str) -> None:
+    # Once a process: listing a large split takes seconds.
+    global _source
+    _source = build_source(dataset, split)
+
+
+def _read_chunk(indices: range) -> Report:
+    report = Report()
     for index in indices:
+        read: list[np.ndarray] = []
+        for part in (_source.image, _source.mask):
+            try:
+                read.append(part(index))
+            except DataError as error:
+                report.problems.append(str(error))
+        if len(read) < 2:
+            continue
+        image, mask = read
         try:
-            image, mask = source.image(index), source.mask(index)
-            check_sizes(source.name(index), image, mask)
+            check_sizes(_source.name(index), image, mask)
         except DataError as error:
             report.problems.append(str(error))
-            continue
         counts = np.bincount(mask.ravel(), minlength=256)
         report.sizes[f"{image.shape[1]}x{image.shape[0]}"] += 1
         report.histogram += counts

@@ -36,7 +36,7 @@ def train(overrides: list[str]) -> Path:
 
 
 def draw(folders: dict[str, Path], count: int = 4) -> Path:
-    """Compare the arms on a few validation images, in ``runs/demo/comparison.png``."""
+    """Compare the arms on a few validation images, as ``comparison.png`` beside their folders."""
     import torch
 
     from cyclenet.checkpoint import load_checkpoint, load_task
@@ -52,7 +52,7 @@ def draw(folders: dict[str, Path], count: int = 4) -> Path:
         image = torch.from_numpy(source.image(index)).permute(2, 0, 1)[None]
         predictions = [predict(task.net.predict_logits, image, cfg.protocol)[0].max(0).indices.byte().numpy() for task in tasks]
         rows.append((source.image(index), source.mask(index), predictions))
-    path = Path("runs/demo/comparison.png")
+    path = folders["CycleNet"].parent / "comparison.png"
     save_png(path, panel(rows, list(folders), source.classes, source.palette))
     return path
 

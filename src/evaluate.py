@@ -18,7 +18,7 @@ python src/evaluate.py ckpt_path=FILE [protocol=NAME] [dataset.root=DIR] [KEY=VA
   dataset        another data set with the same classes; dataset.root is where it lies (default: the run's)
   split          default: the data set's validation split
   accelerator    auto, cpu, gpu
-  output         folder for scores.json and confusion.png (default: evaluate/PROTOCOL in the run's folder)
+  output         folder for scores.json and confusion.png (default: one in evaluate/, in the run folder)
 """
 
 
@@ -38,7 +38,7 @@ def evaluate(cfg: EvaluateConfig) -> dict:
 
     from cyclenet.checkpoint import load_checkpoint, load_task
     from cyclenet.data.datamodule import Limited
-    from cyclenet.data.loader import eval_loader
+    from cyclenet.data.loader import derive, eval_loader
     from cyclenet.data.source import build_source
     from cyclenet.engine import choose_device
     from cyclenet.inference import predict
@@ -73,11 +73,14 @@ def evaluate(cfg: EvaluateConfig) -> dict:
         **scores(counts, source.classes),
         "confusion": counts.tolist(),
     }
-    output = (
-        Path(cfg.output)
-        if cfg.output
-        else Path(cfg.ckpt_path).resolve().parents[1] / "evaluate" / f"{split}-{cfg.protocol.name}"
-    )
+    if cfg.output:
+        output = Path(cfg.output)
+    else:
+        checkpoint = Path(cfg.ckpt_path).resolve()
+        run = checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+        # One folder an evaluation: what else it depends on is in the number.
+        number = derive(protocol, cfg.dataset.root or "", len(source))
+        output = run / "evaluate" / f"{checkpoint.stem}-{cfg.dataset.name}-{split}-{cfg.protocol.name}-{number:08x}"
     output.mkdir(parents=True, exist_ok=True)
     title = f"{cfg.dataset.name} {split}: mIoU {100 * result['mIoU']:.2f} %, {protocol}"
     confusion_picture(output / "confusion.png", result, np.asarray(counts), title)

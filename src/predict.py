@@ -52,7 +52,11 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
     source = Path(cfg.input)
     if not source.exists():
         raise ValueError(f"input: there is no {source}; give an image, a folder of images, or a video.")
-    files = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGES | VIDEOS) if source.is_dir() else [source]
+    output = Path(cfg.output).resolve()
+    files = [source]
+    if source.is_dir():
+        found = (path for path in source.rglob("*") if path.suffix.lower() in IMAGES | VIDEOS)
+        files = sorted(path for path in found if not path.resolve().is_relative_to(output))
     if not files:
         raise ValueError(f"input: {source} holds no images ({' '.join(sorted(IMAGES))}) and no videos.")
     root = source if source.is_dir() else source.parent
@@ -62,7 +66,7 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
 
     device = choose_device(cfg.accelerator)
     task = load_task(load_checkpoint(cfg.ckpt_path)).to(device)
-    palette, output = np.array(task.palette, np.uint8), Path(cfg.output)
+    palette = np.array(task.palette, np.uint8)
 
     def segment(image: np.ndarray) -> np.ndarray:
         tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(device)

@@ -2,16 +2,14 @@
 
 # Only light imports here: --help and a typo answer in a fraction of a second.
 import json
-import os
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cyclenet.cli import check_train_arguments, sentence, user_errors
 from cyclenet.config import TrainConfig, register, to_config
@@ -22,12 +20,18 @@ register()
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def main(cfg: DictConfig) -> None:
     """Check the configuration, train, and leave ``result.json`` as the very last file of the run folder."""
-    with user_errors():
-        hydra_cfg = HydraConfig.get()
-        if hydra_cfg.mode == RunMode.MULTIRUN and cfg.trainer.strategy.startswith("ddp"):
+    hydra_cfg = HydraConfig.get()
+    arguments = Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task)
+    if hydra_cfg.mode == RunMode.MULTIRUN:
+        # An ordinary exception: Hydra goes on with the next job.
+        options = cfg.trainer
+        if options.strategy.startswith("ddp") or options.num_nodes > 1 or options.devices != "1":
             # Lightning's launcher leaves its environment behind: the second job would train on a part of the data.
-            raise ValueError("A sweep (-m) runs its jobs in one process, where DDP goes wrong silently: start them one by one.")
-        train(to_config(TrainConfig, cfg), Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task))
+            raise ValueError("A sweep (-m) runs its jobs in one process, where DDP goes wrong silently: set trainer.devices=1.")
+        train(to_config(TrainConfig, cfg), *arguments)
+    else:
+        with user_errors():
+            train(to_config(TrainConfig, cfg), *arguments)
 
 
 def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
@@ -40,16 +44,16 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
     import lightning as L
 
     from cyclenet.data.datamodule import SegmentationData
-    from cyclenet.engine import build_trainer, peak_rss_mb, quiet, resume_path
+    from cyclenet.engine import BEST, build_trainer, close_loggers, is_first_process, peak_rss_mb, prepare_folder, quiet
     from cyclenet.pictures import score_table
     from cyclenet.task import SegmentationTask
 
     quiet()
     started = time.time()
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
+    first = is_first_process()
     result: dict[str, Any] = {"status": "failed", "metrics": {}, "overrides": overrides}
     try:
-        checkpoint = resume_path(cfg, folder)
+        checkpoint = prepare_folder(cfg, folder, first)
         L.seed_everything(cfg.seed, verbose=False)
         trainer = build_trainer(cfg, folder, checkpoint)
         on_gpu = trainer.strategy.root_device.type == "cuda"
@@ -60,19 +64,19 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
         task = SegmentationTask(cfg, source.classes, source.palette.tolist())
         trainer.print(f"{len(source)} training and {len(data.val_source)} validation images; run folder {folder}")
         trainer.fit(task, data, ckpt_path=checkpoint)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
-        if task.validated_at != trainer.global_step:  # The last epoch was none of every `val_every_epochs`.
+        if task.validated_at != trainer.global_step:  # trainer.max_steps ended an epoch early.
             trainer.validate(task, data, verbose=False)
             metrics |= {key: value.item() for key, value in trainer.callback_metrics.items()}
+            if not (folder / BEST).exists():
+                trainer.save_checkpoint(folder / BEST)
+        trainer.print(f"{score_table(task.val_scores)}\nProtocol: {cfg.protocol.describe()}. Run folder: {folder}")
         result |= {
             "status": "finished",
             "metrics": metrics,
             "protocol": cfg.protocol.describe(),
             "epochs": trainer.current_epoch,
         }
-        trainer.print(f"{score_table(task.val_scores)}\nProtocol: {cfg.protocol.describe()}. Run folder: {folder}")
     except (KeyboardInterrupt, SystemExit):
         result["status"] = "interrupted"
         raise
@@ -80,11 +84,12 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
         result["error"] = sentence(error) or type(error).__name__
         raise
     finally:
-        if int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0:
+        if first:
+            close_loggers()
             result |= {"seconds": round(time.time() - started, 1), "peak_rss_mb": peak_rss_mb()}
             part = folder / "result.json.tmp"
             part.write_text(json.dumps(result, indent=1))
-            part.replace(folder / "result.json")
+            part.replace(stored)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import json
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from conftest import ROOT, TINY, noise_image, run, write
@@ -158,6 +157,7 @@ def test_wandb_and_tensorboard_receive_the_run(tmp_path):
         "train",
         *words,
         "logger=wandb",
+        "logger.wandb=offline",
         "logger.tensorboard=true",
         "logger.every_n_steps=1",
         cwd=tmp_path,
@@ -172,9 +172,13 @@ def test_wandb_and_tensorboard_receive_the_run(tmp_path):
 
 def test_sweep_of_two_seeds(tmp_path):
     words = ["dataset.scenes_train=2", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]", *TINY]
-    run("train", "-m", "seed=0,1", *words, cwd=tmp_path)
-    names = sorted(path.parent.name for path in tmp_path.rglob("result.json"))
-    assert len(names) == 2 and "seed0" in names[0] and "seed1" in names[1]
+    # The job in the middle is wrong; the others run, each into its own wandb run.
+    output = run("train", "-m", "seed=0,-1,1", *words, "logger.wandb=offline", cwd=tmp_path, ok=False, WANDB_SILENT="true")
+    assert "seed must be 0 or more" in output
+    folders = sorted(path.parent for path in tmp_path.rglob("result.json"))
+    assert len(folders) == 2 and "seed0" in folders[0].name and "seed1" in folders[1].name
+    assert [len(list(folder.glob("wandb/offline-run-*"))) for folder in folders] == [1, 1]
+    assert "DDP goes wrong silently" in run("train", "-m", "seed=0,1", *words, "trainer.devices=2", cwd=tmp_path, ok=False)
 
 
 def test_every_command_tells_its_usage(tmp_path):

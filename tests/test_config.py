@@ -97,10 +97,19 @@ def folder(*overrides: str) -> str:
 
 
 def test_the_run_folder_is_a_function_of_what_changes_the_result():
-    assert folder("experiment=demo") == folder("experiment=demo", "trainer.num_workers=3", "logger=csv", "dataset.root=/data")
-    others = ["seed=1", "model.feedback=2", "optim.lr=0.3", "trainer.max_epochs=3", "trainer.precision=bf16-mixed"]
+    assert folder("experiment=demo") == folder(
+        "experiment=demo", "trainer.num_workers=3", "logger=csv", "dataset.download=true"
+    )
+    others = [
+        "seed=1",
+        "model.feedback=2",
+        "optim.lr=0.3",
+        "trainer.max_epochs=3",
+        "trainer.precision=bf16-mixed",
+        "dataset.root=x",
+    ]
     names = {folder("experiment=demo", other) for other in others} | {folder("experiment=demo")}
-    assert len(names) == 6
+    assert len(names) == 7
     assert folder("experiment=demo").startswith("demo/scenes-tf_efficientnet_lite0-cycleaspp1-adc-seed0-")
 
 
@@ -120,6 +129,7 @@ def test_the_papers_runs_are_to_the_letter():
     assert (city.trainer.max_epochs, city.dataset.batch_size, city.dataset.crop_size) == (180, 8, [769, 769])
     assert city.model.atrous_rates == [3, 6, 12, 18, 24, 30] and city.model.feedback == 1 and city.model.decoder == "adc"
     assert (city.model.backbone, city.model.backbone_weights, city.model.output_stride) == ("resnet101s", "timm", 8)
+    assert city.model.align_corners  # 769 = 8 * 96 + 1
     assert city.dataset.scale == [0.75, 2.0] and city.loss.aux_weight == 0.4
     ade = compose_config("config", TrainConfig, ["experiment=ade20k"])
     assert (ade.optim.lr, ade.trainer.max_epochs, ade.dataset.batch_size, ade.dataset.crop_size) == (2e-2, 120, 16, [512, 512])

@@ -82,3 +82,21 @@ def test_the_description_tells_what_was_done():
     assert ProtocolConfig().describe() == "whole (whole image; scale 1; no flip)"
     changed = ProtocolConfig(name="whole", window=64, stride=32, scales=[0.5, 1], flip=True)
     assert changed.describe() == "whole (windows 64/32, probs; scale 0.5/1; flip)"
+
+
+@pytest.mark.parametrize("stored", ["whole", "sliding", "paper_ms", "mmseg_ms_flip"])
+@pytest.mark.parametrize("chosen", ["whole", "sliding", "paper_ms", "mmseg_ms_flip"])
+def test_a_preset_replaces_the_protocol_that_a_checkpoint_knows(stored, chosen):
+    from hydra.core.config_store import ConfigStore
+
+    from cyclenet.cli import compose_config
+    from cyclenet.config import PredictConfig, TrainConfig
+
+    words = ["ckpt_path=a", "input=b", "output=c", f"protocol={chosen}"]
+    known = compose_config("config", TrainConfig, [f"protocol={stored}"]).protocol
+    ConfigStore.instance().store(name="checkpoint", node={"protocol": vars(known)})
+    assert (
+        compose_config("predict", PredictConfig, words).protocol
+        == compose_config("config", TrainConfig, [f"protocol={chosen}"]).protocol
+    )
+    assert compose_config("predict", PredictConfig, words[:3]).protocol == known

@@ -83,11 +83,11 @@ def test_two_processes_with_unequal_shares_equal_the_joined_batch(tmp_path):
     import torch.multiprocessing as mp
 
     context = mp.get_context("spawn")
-    queue = context.SimpleQueue()
+    queue = context.Queue()
     processes = [context.Process(target=_rank, args=(rank, tmp_path / "store", queue)) for rank in range(2)]
     for process in processes:
         process.start()
-    results = sorted(queue.get() for _ in processes)
+    results = sorted(queue.get(timeout=120) for _ in processes)
     for process in processes:
         process.join()
     logits, mask = example(0.0)

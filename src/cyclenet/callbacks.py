@@ -32,6 +32,14 @@ class SeedPerStep(L.Callback):
         torch.manual_seed(value)
 
 
+class ValidateLastEpoch(L.Callback):
+    """Validate the last epoch too, whatever the interval, so that the final weights compete for the best checkpoint."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
+
+
 class Progress(RichProgressBar):
     """Rich's bar without Lightning's version number."""
 
@@ -41,15 +49,18 @@ class Progress(RichProgressBar):
         return items
 
 
+def _epoch(trainer: L.Trainer) -> int:
+    # From 1; after the fit, when `current_epoch` has gone past the end, the last.
+    return min(trainer.current_epoch + 1, trainer.max_epochs or 1)
+
+
 class PrintScores(L.Callback):
     """Print a line after each validation, for logs, where a progress bar shows nothing."""
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if isinstance(module, SegmentationTask) and not trainer.sanity_checking:
             score, loss = module.val_scores["mIoU"], trainer.callback_metrics.get("train/loss", float("nan"))
-            trainer.print(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: loss {loss:.3f}, val mIoU {100 * score:.2f} %"
-            )
+            trainer.print(f"epoch {_epoch(trainer)}/{trainer.max_epochs}: loss {loss:.3f}, val mIoU {100 * score:.2f} %")
 
 
 class ValidationPictures(L.Callback):
@@ -58,7 +69,7 @@ class ValidationPictures(L.Callback):
     Args:
         folder: receives ``validation.png``, drawn anew after each validation.
         every_epochs: epochs between images in the loggers; 0: none.
-        indices: of the images in the validation split (of the first process's share).
+        count: of images, spread evenly over the first process's share of the validation split.
     """
 
     def __init__(self, folder: Path, every_epochs: int, count: int = 4) -> None:
@@ -84,10 +95,9 @@ class ValidationPictures(L.Callback):
         if not self.rows or trainer.sanity_checking or not isinstance(module, SegmentationTask):
             return
         palette = np.array(module.palette, np.uint8)
-        picture = panel(self.rows, [f"epoch {trainer.current_epoch + 1}"], module.classes, palette)
+        picture = panel(self.rows, [f"epoch {_epoch(trainer)}"], module.classes, palette)
         save_png(self.folder / "validation.png", picture)
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        if not self.every_epochs or ((trainer.current_epoch + 1) % self.every_epochs and not last):
+        if not self.every_epochs or (_epoch(trainer) % self.every_epochs and _epoch(trainer) != trainer.max_epochs):
             return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

@@ -82,7 +82,7 @@ def store_checkpoint_defaults(schema: Schema, overrides: list[str]) -> None:
     """
     from cyclenet.checkpoint import load_checkpoint, stored_config
 
-    path = next((word.split("=", 1)[1] for word in overrides if word.startswith("ckpt_path=")), "")
+    path = next((word.split("=", 1)[1].strip("'\"") for word in overrides if word.startswith("ckpt_path=")), "")
     if not path:
         raise ValueError("ckpt_path is missing: give the .ckpt file in a run's checkpoints folder.")
     stored = asdict(stored_config(load_checkpoint(path)))
@@ -102,8 +102,8 @@ def parse_overrides(usage: str) -> list[str]:
 def check_train_arguments(name: str, schema: Schema) -> None:
     """Refuse a wrong command line before Hydra makes a run folder. Sweeps and --help are Hydra's own to parse."""
     arguments = get_args_parser().parse_args()
-    informative = (arguments.help, arguments.hydra_help, arguments.info, arguments.cfg, arguments.multirun)
-    if any(informative):
+    informative = (arguments.help, arguments.hydra_help, arguments.info, arguments.cfg, arguments.shell_completion)
+    if any(informative) or arguments.multirun or arguments.config_dir or arguments.config_path:
         return
     from cyclenet.data.source import find_root
 

@@ -129,6 +129,8 @@ class DatasetConfig:
             _require(
                 len(size) == 2 and min(size) >= 32, f"dataset.{key} must be [height, width], each at least 32; got {size}."
             )
+        height, width = self.scenes_size
+        _require(height <= 1024 and width <= 2048, f"dataset.scenes_size must be at most [1024, 2048]; got {self.scenes_size}.")
         scale = list(self.scale)
         _require(
             len(scale) == 2 and 0 < scale[0] <= scale[1],
@@ -238,7 +240,7 @@ class TrainerConfig:
     max_epochs: int = 10
     # Optimizer steps; wins over max_epochs when it is reached first. -1: no limit.
     max_steps: int = -1
-    # Batches whose gradients are summed for one optimizer step.
+    # Batches whose gradients are averaged for one optimizer step.
     accumulate_grad_batches: int = 1
     # Largest gradient norm; 0: no clipping.
     gradient_clip_norm: float = 0.0
@@ -301,7 +303,7 @@ class TrainConfig:
     name: str = "train"
     # auto: go on from the run folder's last checkpoint if there is one; never: start afresh; must: refuse to start afresh.
     resume: str = "auto"
-    # Go on from this checkpoint instead.
+    # Start from this checkpoint: its weights, optimizer and position. The run folder's own last checkpoint is newer and wins.
     ckpt_path: str | None = None
 
     def __post_init__(self) -> None:
@@ -323,7 +325,7 @@ class EvaluateConfig:
     # Split to evaluate; null: dataset.val_split.
     split: str | None = None
     accelerator: str = "auto"
-    # Folder for the JSON and the confusion matrix; null: evaluate/<protocol> beside the checkpoint's run.
+    # Folder for the JSON and the confusion matrix; null: a folder in evaluate/, in the run folder.
     output: str | None = None
 
 
@@ -368,7 +370,7 @@ def run_folder(_root_: DictConfig) -> str:
     """Name the run folder as a function of the configuration (the resolver ``${run_folder:}``).
 
     All processes of a run agree on it and a repeated command finds its own checkpoints. What does not change the result
-    (folders, devices, logging) is left out of the hash.
+    (devices, workers, logging) is left out of the hash; another ``dataset.root`` may hold other data.
     """
     cfg = asdict(to_config(TrainConfig, _root_))
     model, dataset = cfg["model"], cfg["dataset"]
@@ -376,10 +378,9 @@ def run_folder(_root_: DictConfig) -> str:
         cfg["trainer"].pop(key)
     for key in ("checkpoint_every_steps", "log_images_every_epochs"):
         cfg["trainer"].pop(key)
-    for key in ("logger", "resume", "ckpt_path"):
+    for key in ("logger", "resume"):
         cfg.pop(key)
-    for key in ("root", "download"):
-        dataset.pop(key)
+    dataset.pop("download")
     digest = hashlib.blake2b(json.dumps(cfg, sort_keys=True).encode(), digest_size=4).hexdigest()
     context = model["context"] + (str(model["feedback"]) if model["context"] == "cycleaspp" else "")
     return f"{cfg['name']}/{dataset['name']}-{model['backbone']}-{context}-{model['decoder']}-seed{cfg['seed']}-{digest}"

@@ -16,27 +16,38 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
 
-from cyclenet.callbacks import PrintScores, Progress, SeedPerStep, ValidationPictures
+from cyclenet.callbacks import PrintScores, Progress, SeedPerStep, ValidateLastEpoch, ValidationPictures
 from cyclenet.checkpoint import AtomicCheckpointIO, load_checkpoint
 from cyclenet.config import TrainConfig
 
-LAST = "checkpoints/last.ckpt"
+LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
 
 
-def resume_path(cfg: TrainConfig, folder: Path) -> str | None:
-    """Return the checkpoint to go on from, or None to start afresh.
+def prepare_folder(cfg: TrainConfig, folder: Path, first: bool) -> str | None:
+    """Make a run folder ready and return the checkpoint to go on from, or None to start afresh.
+
+    The folder's own last checkpoint comes first, then ``ckpt_path``. Only the ``first`` process writes.
 
     Raises:
-        ValueError: ``resume=must`` and there is none, or ``ckpt_path`` is not a whole checkpoint.
+        ValueError: ``resume=must`` and there is no checkpoint, or it is not a whole one.
     """
-    if cfg.ckpt_path:
-        load_checkpoint(cfg.ckpt_path)
-        return cfg.ckpt_path
     last = folder / LAST
     if cfg.resume == "must" and not last.exists():
-        raise ValueError(f"resume=must, but there is no {last}: give ckpt_path, or resume=auto to start afresh.")
-    return str(last) if cfg.resume != "never" and last.exists() else None
+        raise ValueError(f"resume=must, but there is no {last}: give resume=auto to start afresh.")
+    if first:
+        # Of an earlier run in this folder: what it left must not pass for the new one's.
+        (folder / "result.json").unlink(missing_ok=True)
+        stale = [*folder.glob("checkpoints/*.tmp*"), *([last, folder / BEST] if cfg.resume == "never" else [])]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
+    checkpoint = str(last) if cfg.resume != "never" and last.exists() else cfg.ckpt_path
+    if checkpoint:
+        load_checkpoint(checkpoint)
+    return checkpoint
 
 
 def quiet() -> None:
@@ -82,6 +93,7 @@ def build_trainer(cfg: TrainConfig, folder: Path, checkpoint: str | None) -> L.T
     keep = partial(ModelCheckpoint, folder / "checkpoints", auto_insert_metric_name=False, enable_version_counter=False)
     callbacks: list[Callback] = [
         SeedPerStep(cfg.seed),
+        ValidateLastEpoch(),
         LearningRateMonitor("step"),
         ValidationPictures(folder, options.log_images_every_epochs),
         keep("best", monitor="val/mIoU", mode="max"),
@@ -126,11 +138,14 @@ def build_loggers(cfg: TrainConfig, folder: Path, checkpoint: str | None) -> lis
     if checkpoint and path.exists():
         step = load_checkpoint(checkpoint)["global_step"]
         with path.open() as file:
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
-    path.unlink(missing_ok=True)
-    csv_logger = CSVLogger(folder, name="", version="", flush_logs_every_n_steps=50)
-    for row in rows:
-        csv_logger.experiment.metrics.append({key: value for key, value in row.items() if value})
+            # A kill may have left half a row.
+            rows = [row for row in csv.DictReader(file) if (row["step"] or "").isdigit() and int(row["step"]) < step]
+    csv_logger = CSVLogger(folder, name="", version="", flush_logs_every_n_steps=cfg.logger.every_n_steps)
+    if is_first_process():
+        path.unlink(missing_ok=True)
+        for row in rows:
+            csv_logger.experiment.metrics.append({key: value for key, value in row.items() if value})
+        csv_logger.save()
     loggers: list[Logger] = [csv_logger]
     if cfg.logger.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
@@ -153,7 +168,19 @@ def build_loggers(cfg: TrainConfig, folder: Path, checkpoint: str | None) -> lis
     return loggers
 
 
+def is_first_process() -> bool:
+    """Tell whether this process is the one that writes (Lightning reads it from the launcher's environment)."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def close_loggers() -> None:
+    """End the wandb run, so that the next job of a sweep begins its own."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()
+
+
 def peak_rss_mb() -> float:
     """Return the largest resident memory of this process and of its largest child, MiB."""
     total = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return round(total / 1024, 1)
+    return round(total / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)

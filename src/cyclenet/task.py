@@ -66,7 +66,9 @@ class SegmentationTask(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Count one image, at its mask's own size; return its prediction (H, W)."""
-        probabilities = predict(self.net.predict_logits, batch["image"], self.cfg.protocol, self.cfg.model.align_corners)
+        # In float32 whatever the training's precision: a number that is reported must not depend on it.
+        with torch.autocast(self.device.type, enabled=False):
+            probabilities = predict(self.net.predict_logits, batch["image"], self.cfg.protocol, self.cfg.model.align_corners)
         prediction = probabilities.max(1).indices
         self.confusion.update(prediction, batch["mask"])
         return prediction

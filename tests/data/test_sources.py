@@ -93,6 +93,18 @@ def test_damaged_and_missing_files_are_named(camvid):
         source.mask(2)
 
 
+def test_masks_without_an_image_are_named(camvid, cityscapes, ade20k):
+    for name, root, split, image in (
+        ("camvid", camvid, "val", camvid / "val/frame_1.png"),
+        ("cityscapes", cityscapes, "train", cityscapes / "leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png"),
+        ("ade20k", ade20k, "training", ade20k / "ADEChallengeData2016/images/training/ADE_training_0.jpg"),
+    ):
+        assert open_split(name, root, split).strays() == []
+        image.unlink()
+        (stray,) = open_split(name, root, split).strays()
+        assert "is a mask without an image" in stray and image.stem.removesuffix("_leftImg8bit") in stray
+
+
 def test_grey_and_turned_photographs_keep_their_pixels(tmp_path):
     write(tmp_path / "grey.png", np.full((4, 6), 9, np.uint8))
     assert read_image(tmp_path / "grey.png").shape == (4, 6, 3)
@@ -111,6 +123,9 @@ def test_a_missing_root_or_split_is_a_sentence(camvid, monkeypatch, tmp_path):
     (camvid / "empty").mkdir()
     with pytest.raises(DataError, match="No images in"):
         open_split("camvid", camvid, "empty")
+    for name in ("CAMVID", "CITYSCAPES"):
+        monkeypatch.delenv(f"{name}_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="csDownload"):
         find_root(DatasetConfig(name="cityscapes"))
     monkeypatch.setenv("CAMVID_ROOT", str(camvid))

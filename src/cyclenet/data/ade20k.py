@@ -26,7 +26,8 @@ class ADE20K(FolderSource):
         root = inner if inner.is_dir() else root
         images = list_split(root / "images" / split, "*.jpg")
         folder = root / "annotations" / split
-        super().__init__([Pair(i.stem, i, folder / f"{i.stem}.png") for i in images], f"{root}/images/{split}")
+        pairs = [Pair(i.stem, i, folder / f"{i.stem}.png") for i in images]
+        super().__init__(pairs, f"{root}/images/{split}", list(folder.glob("*.png")))
         self.classes = _read_names(root / "objectInfo150.txt")
 
 

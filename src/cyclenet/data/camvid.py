@@ -35,4 +35,5 @@ class CamVid(FolderSource):
     def __init__(self, root: Path, split: str) -> None:
         root = root / "CamVid" if (root / "CamVid").is_dir() else root
         images = list_split(root / split, "*.png")
-        super().__init__([Pair(i.stem, i, root / f"{split}annot" / i.name) for i in images], f"{root}/{split}")
+        masks = list((root / f"{split}annot").glob("*.png"))
+        super().__init__([Pair(i.stem, i, root / f"{split}annot" / i.name) for i in images], f"{root}/{split}", masks)

@@ -50,7 +50,8 @@ class Cityscapes(FolderSource):
             folder = root / "gtFine" / split / image.parent.name
             mask, premade = folder / f"{name}_gtFine_labelIds.png", folder / f"{name}_gtFine_labelTrainIds.png"
             pairs.append(Pair(name, image, premade if premade.exists() and not mask.exists() else mask))
-        super().__init__(pairs, f"{root}/leftImg8bit/{split}")
+        masks = list((root / "gtFine" / split).glob("*/*_gtFine_labelIds.png"))
+        super().__init__(pairs, f"{root}/leftImg8bit/{split}", masks)
 
     def mask(self, index: int) -> np.ndarray:
         path = self.pairs[index].mask

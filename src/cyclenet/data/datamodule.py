@@ -1,14 +1,12 @@
 """The LightningDataModule: from a DatasetConfig to loaders."""
 
-import os
-
 import lightning as L
 from torch.utils.data import DataLoader
 
 from cyclenet.config import DatasetConfig
 from cyclenet.data.download import download
 from cyclenet.data.images import DataError
-from cyclenet.data.loader import Batch, KeyedBatchSampler, TrainDataset, TrainLoader, eval_loader
+from cyclenet.data.loader import Batch, KeyedBatchSampler, TrainDataset, TrainLoader, cores, eval_loader
 from cyclenet.data.source import Source, build_source, find_root
 from cyclenet.data.transforms import TrainTransform
 
@@ -49,7 +47,7 @@ class SegmentationData(L.LightningDataModule):
     def __init__(self, cfg: DatasetConfig, seed: int, num_workers: int = 0, pin_memory: bool = False) -> None:
         super().__init__()
         self.cfg, self.seed = cfg, seed
-        self.num_workers = num_workers if num_workers >= 0 else min(4, len(os.sched_getaffinity(0)))
+        self.num_workers = num_workers if num_workers >= 0 else min(4, cores())
         self.pin_memory = pin_memory
         self.loader: TrainLoader | None = None
         self.position = {"epoch": 0, "seen": 0}

@@ -27,8 +27,11 @@ def _read(path: Path, modes: tuple[str, ...] | None) -> np.ndarray:
             return np.asarray(file)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not a readable image ({str(error).splitlines()[0]}); replace the file.") from error
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is not a readable image ({reason}); replace the file.") from error
 
 
 def read_image(path: Path) -> np.ndarray:

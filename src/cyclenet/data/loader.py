@@ -5,6 +5,7 @@ on as if it had not.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,11 @@ from cyclenet.data.source import Source
 from cyclenet.data.transforms import TrainTransform
 
 Batch = dict[str, Any]
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def derive(*key: int | str) -> int:

@@ -29,6 +29,10 @@ class Source(ABC):
     def name(self, index: int) -> str:
         """Name a pair, unique in the split."""
 
+    def strays(self) -> list[str]:
+        """Name files that belong to no pair, a sentence each."""
+        return []
+
     @abstractmethod
     def image(self, index: int) -> np.ndarray: ...
 
@@ -47,22 +51,27 @@ class Pair(NamedTuple):
 class FolderSource(Source):
     """Pairs of files in a folder.
 
-    A subclass sets `classes`, `palette`, `legal` (for messages) and `ids` (see `read_ids`), and lists its pairs.
+    A subclass sets `classes`, `palette`, `legal` (for messages) and `ids` (see `read_ids`), and lists its pairs and all
+    masks that there are.
     """
 
     ids: np.ndarray
     legal: str
 
-    def __init__(self, pairs: list[Pair], where: str) -> None:
+    def __init__(self, pairs: list[Pair], where: str, masks: list[Path]) -> None:
         if not pairs:
             raise DataError(f"No images in {where}: check dataset.root and the split's name.")
-        self.pairs = pairs
+        self.pairs, self.masks = pairs, masks
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def name(self, index: int) -> str:
         return self.pairs[index].name
+
+    def strays(self) -> list[str]:
+        known = {pair.mask for pair in self.pairs}
+        return [f"{mask} is a mask without an image." for mask in sorted(self.masks) if mask not in known]
 
     def image(self, index: int) -> np.ndarray:
         return read_image(self.pairs[index].image)

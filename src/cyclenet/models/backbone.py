@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -42,13 +43,15 @@ class Backbone(nn.Module):
         if 4 not in reductions or reductions[-1] != output_stride:
             raise ValueError(f"model.backbone {name} has features at 1/{reductions}; needed are 1/4 and 1/{output_stride}.")
         low = len(reductions) - 1 - reductions[::-1].index(4)
-        self.body = timm.create_model(
-            name,
-            pretrained=weights == "timm",
-            features_only=True,
-            output_stride=output_stride,
-            out_indices=(low, len(reductions) - 2, len(reductions) - 1),
-        )
+        stages = (low, len(reductions) - 2, len(reductions) - 1)
+        options: dict[str, Any] = {"features_only": True, "output_stride": output_stride, "out_indices": stages}
+        try:
+            self.body = timm.create_model(name, pretrained=weights == "timm", **options)
+        except Exception as error:  # The network's, the hub's, or timm's own: it has no weights for this model.
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"model.backbone_weights=timm: no weights of {name} could be had ({reason}); give a local file, or none."
+            ) from error
         self.channels: list[int] = _feature_info(self.body).channels()
         data = timm.get_pretrained_cfg(name)
         self.mean: tuple[float, ...] = data.mean if data else (0.485, 0.456, 0.406)

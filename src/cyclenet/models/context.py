@@ -56,8 +56,10 @@ class CycleASPP(nn.Module):
         )
         # 1x1 projections of layer j: [PartI] or [PartI, PartII].
         part1 = [nn.Conv2d(cfg.reduce_channels + j * growth, width, 1, bias=False) for j in range(layers)]
-        part2 = [nn.Conv2d((layers - 1) * growth, width, 1, bias=False) for _ in range(layers)]
-        self.project = nn.ModuleList(nn.ModuleList(part) for part in ([part1, part2] if feedback else [part1]))
+        self.project = nn.ModuleList([nn.ModuleList(part1)])
+        if feedback:
+            part2 = [nn.Conv2d((layers - 1) * growth, width, 1, bias=False) for _ in range(layers)]
+            self.project.append(nn.ModuleList(part2))
         # Batch norms of pass k and layer j, after the projection and after the atrous convolution.
         norms = 1 if cfg.share_norm else 1 + feedback
         self.project_norm = nn.ModuleList(_norms(layers, width) for _ in range(norms))
