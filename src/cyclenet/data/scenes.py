@@ -34,6 +34,9 @@ _FACADES = [(158, 98, 78), (196, 184, 160), (142, 138, 134), (176, 150, 116), (1
 _PAINTS = [(30, 30, 34), (210, 210, 212), (128, 132, 138), (150, 28, 30), (28, 52, 110), (62, 76, 60), (190, 186, 170)]
 _CLOTHES = [(36, 38, 52), (110, 40, 44), (58, 84, 120), (160, 152, 140), (70, 70, 64), (190, 120, 50), (28, 60, 48)]
 _LIVERIES = [(206, 172, 36), (186, 42, 38), (36, 78, 150), (222, 220, 214), (70, 130, 70)]
+_BUSES = [(214, 176, 34), (222, 150, 30), (206, 186, 70)]
+_TRAINS = [(186, 42, 38), (36, 78, 150), (60, 128, 70)]
+_CARGO = [(222, 222, 222), (196, 198, 202), (150, 156, 164), (120, 126, 136)]
 
 # Strength of the texture of a class, by train id, in grey levels: (fine, coarse).
 _TEXTURE = np.zeros((256, 2), np.float32)
@@ -249,7 +252,10 @@ class _Street:
                 elif kind == "wall":
                     if self.rng.random() < 0.7:
                         self.tree(self.rng.uniform(4, 8), line + side * 5, z0 + 3)
-                    self.facade("wall", line, z0, z, self.rng.uniform(1.8, 3.4), self.pick(_FACADES), side)
+                    top, color = self.rng.uniform(2.0, 3.4), self.pick(_FACADES)
+                    self.facade("wall", line, z0, z, top, color, side)
+                    coping = [(line, top - 0.3, z0), (line, top - 0.3, z), (line, top, z), (line, top, z0)]
+                    self.quad(coping, "wall", color, 1.2)
                 z = z0
 
     def facade(self, name: str, x: float, z0: float, z1: float, top: float, color: Color, side: int) -> float:
@@ -342,11 +348,11 @@ class _Street:
         add(int(rng.integers(1, 5)), 5, 45, on_road, self.vehicle, "car")
         for name in ("truck", "bus", "train"):
             add(maybe(0.45), 7, 28, on_road, self.vehicle, name)
-        add(int(rng.integers(0, 6)), 3.5, 20, on_walk, self.person, "person", 0.0)
+        add(int(rng.integers(1, 7)), 3, 14, on_walk, self.person, "person", 0.0)
         add(maybe(0.25), 5, 15, on_road, self.person, "person", 0.0)
         for name in ("bicycle", "motorcycle"):
-            add(maybe(0.7), 3.5, 13, on_road, self.cycle, name, True)
-            add(maybe(0.4), 3.5, 11, on_walk, self.cycle, name, False)
+            add(maybe(0.7), 3.5, 11, on_road, self.cycle, name, True)
+            add(maybe(0.5), 3.5, 9, on_walk, self.cycle, name, False)
         add(int(rng.integers(0, 4)), 4.5, 18, either_side, self.sign)
         add(int(rng.integers(0, 4)), 5, 18, either_side, self.light)
         add(int(rng.integers(0, 3)), 6, 30, on_walk, self.tree, rng.uniform(3.5, 6))
@@ -391,7 +397,7 @@ class _Street:
             "train": (1.3, 3.6, 22.0),
         }[name]
         top *= rng.uniform(0.93, 1.08)
-        paint = self.pick(_PAINTS if name in ("car", "truck") else _LIVERIES, 8)
+        paint = self.pick({"car": _PAINTS, "truck": _CARGO, "bus": _BUSES, "train": _TRAINS}[name], 8)
         glass, rubber = (46, 54, 64), (22, 22, 24)
         self.drop_shadow(x, z, half + 0.15, length)
         side = x - half if x > 0 else x + half
@@ -514,7 +520,7 @@ class _Street:
     def cycle(self, name: str, ridden: bool, x: float, z: float) -> None:
         rng = self.rng
         across = rng.random() < 0.5
-        color = self.pick(_PAINTS + _LIVERIES, 8)
+        color = self.pick(_PAINTS[:1] + _PAINTS[3:5] if name == "motorcycle" else _LIVERIES, 8)
         self.drop_shadow(x, z, 0.8 if across else 0.3, 0.4)
         heavy = name == "motorcycle"
         r = 0.31 if heavy else 0.34
