@@ -6,7 +6,7 @@ refused in a fraction of a second. A bad value raises `ValueError` with one sent
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -361,9 +361,12 @@ def to_config(schema: Schema, cfg: DictConfig) -> Any:
     Merging into a fresh schema also refuses keys that ``+key=value`` slipped past Hydra. Raises `ValueError` for bad
     values and omegaconf's errors for unknown keys and wrong types.
     """
-    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(_plain(cfg))))
+
+
+def _plain(cfg: DictConfig) -> Any:
+    # Without Hydra's own node, which does not resolve outside a job.
+    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=True)
 
 
 def run_folder(_root_: DictConfig) -> str:
@@ -372,7 +375,8 @@ def run_folder(_root_: DictConfig) -> str:
     All processes of a run agree on it and a repeated command finds its own checkpoints. What does not change the result
     (devices, workers, logging) is left out of the hash; another ``dataset.root`` may hold other data.
     """
-    cfg = asdict(to_config(TrainConfig, _root_))
+    # As it is, unchecked: a sweep asks for the folder of a wrong job too, and the job itself says what is wrong.
+    cfg: Any = _plain(_root_)
     model, dataset = cfg["model"], cfg["dataset"]
     for key in ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "progress_bar"):
         cfg["trainer"].pop(key)
