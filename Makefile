@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,9 +23,6 @@ demo: setup ## Train on drawn street scenes beside a backbone-only baseline (min
 
 test: setup lint ## Lint, check types, run the tests
 	$(BIN)/pytest
-
-test-slow: setup ## Run the tests that take minutes too
-	$(BIN)/pytest -m 'slow or not slow'
 
 lint: setup
 	$(BIN)/ruff check .

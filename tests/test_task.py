@@ -3,12 +3,16 @@ import json
 import lightning as L
 import pytest
 import torch
+import torch.nn.functional as F
 
 from conftest import tiny_model
 from cyclenet.checkpoint import AtomicCheckpointIO, load_checkpoint, load_task
-from cyclenet.config import DatasetConfig, LoggerConfig, OptimConfig, TrainConfig, TrainerConfig
+from cyclenet.config import DatasetConfig, LoggerConfig, LossConfig, OptimConfig, TrainConfig, TrainerConfig
 from cyclenet.data.datamodule import SegmentationData
 from cyclenet.engine import build_trainer, choose_precision
+from cyclenet.losses import SegmentationLoss
+from cyclenet.metrics import ConfusionMatrix, scores
+from cyclenet.models import build_model
 from cyclenet.task import SegmentationTask, parameter_groups, poly
 
 
@@ -142,19 +146,25 @@ def test_ignored_crops_and_options_train(tmp_path):
     assert task.training_step(batch, 0) == 0
 
 
-@pytest.mark.slow
-def test_four_images_are_learnt_by_heart(tmp_path):
-    """200 steps on 4 scenes reach more than 95 % mIoU on them."""
-    cfg = config()
-    widths = {"head_channels": 64, "growth_channels": 32, "bottleneck_channels": 64, "reduce_channels": 64}
-    cfg.model = tiny_model(backbone="resnet18", dropout=0.0, **widths)
-    size = [128, 256]
-    cfg.dataset = DatasetConfig(
-        scenes_train=4, scenes_size=size, crop_size=size, scale=[1.0, 1.0], flip=0.0, batch_size=4, val_split="train"
-    )
-    cfg.optim = OptimConfig(lr=0.05, warmup_steps=10)
-    cfg.trainer.max_epochs = cfg.trainer.val_every_epochs = 200
-    cfg.trainer.checkpoint_every_steps = 0
-    task, _ = fit(cfg, tmp_path)
-    print(task.val_scores)
-    assert task.val_scores["mIoU"] > 0.95
+def test_four_images_are_learnt_by_heart():
+    """200 steps on 4 images of noisy blobs reach more than 95 % mIoU on them."""
+    generator = torch.Generator().manual_seed(0)
+    mask = F.interpolate(torch.randn(4, 5, 3, 3, generator=generator), (64, 64), mode="bicubic").argmax(1).byte()
+    colors = torch.randint(40, 216, (5, 3), generator=generator)
+    noise = 50 * torch.randn(4, 3, 64, 64, generator=generator)
+    image = (colors[mask.long()].permute(0, 3, 1, 2) + noise).clamp(0, 255).byte()
+    torch.manual_seed(0)
+    widths = {"head_channels": 32, "growth_channels": 16, "bottleneck_channels": 32, "reduce_channels": 32}
+    net, loss = build_model(tiny_model(dropout=0.0, **widths), 5).train(), SegmentationLoss(LossConfig(), 5, False)
+    cfg = OptimConfig(lr=0.05, warmup_steps=10)
+    optimizer = torch.optim.SGD(parameter_groups(net, cfg), momentum=cfg.momentum)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: poly(step, 200, cfg))
+    for _ in range(200):
+        logits, aux = net(image)
+        optimizer.zero_grad()
+        (loss(logits, mask) + 0.4 * loss(aux, mask)).backward()
+        optimizer.step()
+        schedule.step()
+    confusion = ConfusionMatrix(5)
+    confusion.update(net.eval().predict_logits(image).max(1).indices, mask)
+    assert scores(confusion.compute(), list("abcde"))["mIoU"] > 0.95
