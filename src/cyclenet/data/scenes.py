@@ -9,7 +9,7 @@ bicycles are a few pixels wide; things occlude each other; light, haze, shadow, 
 import hashlib
 import math
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 import cv2
 import numpy as np
@@ -77,7 +77,7 @@ class Scenes(Source):
         return self._draw(index)[1]
 
     def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return _cached_scene(self.seed, self.split, index, *self.size)
+        return _draw_once(self.seed, self.split, index, *self.size)
 
 
 @cache
@@ -87,17 +87,6 @@ def _tiles() -> tuple[np.ndarray, np.ndarray]:
     fine = rng.standard_normal((1024, 2048), np.float32)
     coarse = cv2.GaussianBlur(rng.standard_normal((1024, 2048), np.float32), (0, 0), 3)
     return fine, coarse / coarse.std()
-
-
-_last: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
-
-
-def _cached_scene(*key: int | str) -> tuple[np.ndarray, np.ndarray]:
-    # An image and its mask are asked for one after the other, and come from one drawing.
-    if key not in _last:
-        _last.clear()
-        _last[key] = draw_scene(*key)  # type: ignore[arg-type]
-    return _last[key]
 
 
 def draw_scene(seed: int, split: str, index: int, height: int = 256, width: int = 512) -> tuple[np.ndarray, np.ndarray]:
@@ -113,6 +102,10 @@ def draw_scene(seed: int, split: str, index: int, height: int = 256, width: int 
     street.draw_things()
     street.draw_bonnet()
     return street.develop()
+
+
+# An image and its mask are asked for one after the other, and come from one drawing.
+_draw_once = lru_cache(maxsize=1)(draw_scene)
 
 
 class _Street:
