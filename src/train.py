@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cyclenet.cli import check_train_arguments, sentence, user_errors
-from cyclenet.config import TrainConfig, register, to_config
+from cyclenet.config import EvaluateConfig, ProtocolConfig, TrainConfig, load_protocol, register, to_config
 
 register()
 
@@ -35,9 +35,20 @@ def main(cfg: DictConfig) -> None:
 
 
 def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
-    """Run training and validation in ``folder``; a run that has finished stands."""
+    """Train, validate and evaluate in ``folder``; of a run that has finished, only evaluations that are missing are made."""
     stored = folder / "result.json"
-    if cfg.resume == "auto" and stored.exists() and json.loads(stored.read_text())["status"] == "finished":
+    protocols = [cfg.protocol, *(load_protocol(name) for name in cfg.extra_protocols)]
+    before: dict[str, Any] = json.loads(stored.read_text()) if cfg.resume == "auto" and stored.exists() else {}
+    if before.get("status") == "finished":
+        missing = [protocol for protocol in protocols if protocol.describe() not in before["evaluations"]]
+        if missing:
+            from cyclenet.checkpoint import load_checkpoint, load_task
+            from cyclenet.engine import LAST, choose_device
+
+            task = load_task(load_checkpoint(folder / LAST))
+            device = choose_device("cpu" if cfg.trainer.accelerator == "cpu" else "auto")
+            before["evaluations"] |= evaluate_all(task, cfg, folder, missing, device)
+            write_result(stored, before)
         print(f"Finished before: {stored}. Train it anew with resume=never.")
         return
 
@@ -45,7 +56,6 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
 
     from cyclenet.data.datamodule import SegmentationData
     from cyclenet.engine import BEST, build_trainer, close_loggers, is_first_process, peak_rss_mb, prepare_folder, quiet
-    from cyclenet.pictures import score_table
     from cyclenet.task import SegmentationTask
 
     quiet()
@@ -56,8 +66,8 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
         checkpoint = prepare_folder(cfg, folder, first)
         L.seed_everything(cfg.seed, verbose=False)
         trainer = build_trainer(cfg, folder, checkpoint)
-        on_gpu = trainer.strategy.root_device.type == "cuda"
-        data = SegmentationData(cfg.dataset, cfg.seed, cfg.trainer.num_workers, pin_memory=on_gpu)
+        device = trainer.strategy.root_device
+        data = SegmentationData(cfg.dataset, cfg.seed, cfg.trainer.num_workers, pin_memory=device.type == "cuda")
         data.prepare_data()
         data.setup("fit")
         source = data.train_source
@@ -70,12 +80,16 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
             metrics |= {key: value.item() for key, value in trainer.callback_metrics.items()}
             if not (folder / BEST).exists():
                 trainer.save_checkpoint(folder / BEST)
-        trainer.print(f"{score_table(task.val_scores)}\nProtocol: {cfg.protocol.describe()}. Run folder: {folder}")
+        train_seconds = round(time.time() - started, 1)
+        evaluations = evaluate_all(task, cfg, folder, protocols, device, trainer.global_rank, trainer.world_size)
+        trainer.print(f"Run folder: {folder}")
         result |= {
             "status": "finished",
             "metrics": metrics,
             "protocol": cfg.protocol.describe(),
+            "evaluations": evaluations,
             "epochs": trainer.current_epoch,
+            "train_seconds": train_seconds,
         }
     except (KeyboardInterrupt, SystemExit):
         result["status"] = "interrupted"
@@ -87,9 +101,32 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
         if first:
             close_loggers()
             result |= {"seconds": round(time.time() - started, 1), "peak_rss_mb": peak_rss_mb()}
-            part = folder / "result.json.tmp"
-            part.write_text(json.dumps(result, indent=1))
-            part.replace(stored)
+            write_result(stored, result)
+
+
+def evaluate_all(
+    task: Any, cfg: TrainConfig, folder: Path, protocols: list[ProtocolConfig], device: Any, rank: int = 0, world_size: int = 1
+) -> dict[str, str]:
+    """Evaluate the last weights by each protocol; return the folders by the protocols' descriptions."""
+    from cyclenet.engine import LAST
+    from cyclenet.evaluation import boundary_line, evaluate
+    from cyclenet.pictures import score_table
+
+    folders = {}
+    for protocol in protocols:
+        options = EvaluateConfig(str(folder / LAST), cfg.dataset, protocol)
+        scores, where = evaluate(task, options, folder, device, rank, world_size)
+        folders[scores["protocol"]] = where.relative_to(folder).as_posix()
+        if rank == 0:
+            print(f"{score_table(scores)}\n{boundary_line(scores)}\nProtocol: {scores['protocol']}")
+    return folders
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """Replace the result file as a whole."""
+    part = path.with_name(path.name + ".tmp")
+    part.write_text(json.dumps(result, indent=1))
+    part.replace(path)
 
 
 if __name__ == "__main__":

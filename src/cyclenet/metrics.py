@@ -35,6 +35,20 @@ class ConfusionMatrix(Metric):
         return self.counts
 
 
+def class_iou(counts: np.ndarray) -> np.ndarray:
+    """Return IoU in [0, 1] from counts (..., 3) of right, true and predicted pixels; NaN where a class does not occur."""
+    hit, true, predicted = np.moveaxis(counts, -1, 0)
+    union = true + predicted - hit
+    return np.divide(hit, union, out=np.full(union.shape, np.nan), where=union > 0)
+
+
+def mean_iou(counts: np.ndarray) -> np.ndarray:
+    """Return the mean IoU over the classes that occur, from counts (..., num_classes, 3); 0 where none does."""
+    iou = class_iou(counts)
+    present = ~np.isnan(iou)
+    return np.where(present, iou, 0).sum(-1) / np.maximum(present.sum(-1), 1)
+
+
 def scores(counts: Tensor | np.ndarray, classes: list[str]) -> dict[str, Any]:
     """Derive the usual scores, each in [0, 1], from a confusion matrix with true classes in rows.
 
@@ -45,14 +59,17 @@ def scores(counts: Tensor | np.ndarray, classes: list[str]) -> dict[str, Any]:
     """
     counts = np.asarray(counts, dtype=np.int64)
     hit, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
-    union = true + predicted - hit
-    present = union > 0
-    iou = np.divide(hit, union, out=np.zeros(len(hit)), where=present)
+    triples = np.stack([hit, true, predicted], -1)
     recall = np.divide(hit, true, out=np.zeros(len(hit)), where=true > 0)
     return {
-        "mIoU": float(iou[present].mean()) if present.any() else 0.0,
+        "mIoU": float(mean_iou(triples)),
         "pixel_accuracy": float(hit.sum() / max(counts.sum(), 1)),
         "mean_accuracy": float(recall[true > 0].mean()) if (true > 0).any() else 0.0,
-        "classes_counted": int(present.sum()),
-        "IoU": {name: float(value) if there else None for name, value, there in zip(classes, iou, present, strict=True)},
+        "classes_counted": int(((true + predicted) > 0).sum()),
+        "IoU": by_class(class_iou(triples), classes),
     }
+
+
+def by_class(values: np.ndarray, classes: list[str]) -> dict[str, float | None]:
+    """Name the values of classes; NaN becomes None."""
+    return {name: None if np.isnan(value) else float(value) for name, value in zip(classes, values, strict=True)}

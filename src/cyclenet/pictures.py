@@ -98,11 +98,7 @@ def save_png(path: Path, image: np.ndarray) -> None:
 
 def confusion_picture(path: Path, scores: dict[str, Any], counts: np.ndarray, title: str) -> None:
     """Draw a confusion matrix, each row divided by its true pixels, and the IoU of each class."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = _pyplot()
     names = list(scores["IoU"])
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = max(6.0, 0.34 * len(names) + 2)
@@ -129,6 +125,31 @@ def confusion_picture(path: Path, scores: dict[str, Any], counts: np.ndarray, ti
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def trimap_picture(path: Path, trimap: dict[str, Any], title: str) -> None:
+    """Draw IoU against the width of the band around edges, of each class and on the mean."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for name, curve in trimap["IoU"].items():
+        if len(trimap["IoU"]) <= 30:
+            axes.plot(trimap["widths"], [100 * (v if v is not None else np.nan) for v in curve], lw=0.8, alpha=0.6)
+            axes.text(trimap["widths"][-1] + 0.5, 100 * (curve[-1] or 0.0), name, fontsize=7, va="center")
+    axes.plot(trimap["widths"], [100 * v for v in trimap["mIoU"]], "k-o", ms=3, label="mean")
+    axes.set(xlabel="width of the band on each side of an edge, pixels", ylabel="IoU, %", ylim=(0, 100), title=title)
+    axes.title.set_fontsize(9)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
 
 
 def score_table(scores: dict[str, Any]) -> str:

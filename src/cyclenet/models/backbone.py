@@ -20,18 +20,19 @@ class Backbone(nn.Module):
     """A timm model that returns its features at 1/4, of its third stage and of its last: the two last at ``output_stride``.
 
     Stages beyond the stride are dilated by timm: a stage's first block keeps the rate of the stage before, the others have
-    twice that. (The paper's words and CCNet's code dilate the first block too.)
+    twice that, unless ``first_block_dilation`` is ``stage``.
 
     Args:
         name: a timm model that supports ``features_only`` and ``output_stride``.
         weights: ``timm``, ``package``, ``none`` or the path of a ``.pth`` or ``.safetensors`` file.
         output_stride: input pixels per feature pixel.
+        first_block_dilation: ``previous``, or ``stage`` to dilate the first block of a stage too (the paper's words; CCNet).
 
     Raises:
         ValueError: timm has no such model or weights, or the file does not fit it.
     """
 
-    def __init__(self, name: str, weights: str, output_stride: int) -> None:
+    def __init__(self, name: str, weights: str, output_stride: int, first_block_dilation: str = "previous") -> None:
         super().__init__()
         if not timm.is_model(name):
             raise ValueError(f"model.backbone: timm has no model named {name!r}; see timm.list_models('*resnet*').")
@@ -53,6 +54,8 @@ class Backbone(nn.Module):
                 f"model.backbone_weights=timm: no weights of {name} could be had ({reason}); give a local file, or none."
             ) from error
         self.channels: list[int] = _feature_info(self.body).channels()
+        if first_block_dilation == "stage":
+            _dilate_first_blocks(self.body, name)
         data = timm.get_pretrained_cfg(name)
         self.mean: tuple[float, ...] = data.mean if data else (0.485, 0.456, 0.406)
         self.std: tuple[float, ...] = data.std if data else (0.229, 0.224, 0.225)
@@ -62,6 +65,19 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map a normalised image (N, 3, H, W) to [1/4 features, third stage, last stage]."""
         return self.body(x)
+
+
+def _dilate_first_blocks(body: nn.Module, name: str) -> None:
+    # timm has no argument for it.
+    stages = [getattr(body, f"layer{number}", None) for number in (3, 4)]
+    if None in stages:
+        raise ValueError(f"model.first_block_dilation=stage is for ResNets, not for {name}; set it to previous.")
+    for stage in stages:
+        blocks = [[m for m in block.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)] for block in stage]  # type: ignore[union-attr]
+        rate = max(conv.dilation[0] for conv in blocks[-1])
+        for conv in blocks[0]:
+            if conv.stride == (1, 1):
+                conv.dilation = conv.padding = (rate, rate)
 
 
 def _feature_info(model: nn.Module) -> FeatureInfo:

@@ -27,7 +27,7 @@ class CycleNet(nn.Module):
     def __init__(self, cfg: ModelConfig, num_classes: int) -> None:
         super().__init__()
         self.align_corners = cfg.align_corners
-        self.backbone = Backbone(cfg.backbone, cfg.backbone_weights, cfg.output_stride)
+        self.backbone = Backbone(cfg.backbone, cfg.backbone_weights, cfg.output_stride, cfg.first_block_dilation)
         low, third, last = self.backbone.channels
         self.context = build_context(last, cfg)
         self.decoder: SkipDecoder | None = None
