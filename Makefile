@@ -5,10 +5,10 @@ BIN := .venv/bin
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo table1 test lint format clean
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: .venv/.done ## Create .venv with the package and everything the tests need
 
@@ -20,6 +20,9 @@ setup: .venv/.done ## Create .venv with the package and everything the tests nee
 
 demo: setup ## Train on drawn street scenes beside a backbone-only baseline (minutes, CPU, no download)
 	$(BIN)/python src/demo.py $(DEMO_ARGS)
+
+table1: setup ## Count the GFLOPs of the paper's Table 1 (seconds)
+	$(BIN)/python src/complexity.py table1
 
 test: setup lint ## Lint, check types, run the tests
 	$(BIN)/pytest

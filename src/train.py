@@ -100,7 +100,7 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
     finally:
         if first:
             close_loggers()
-            result |= {"seconds": round(time.time() - started, 1), "peak_rss_mb": peak_rss_mb()}
+            result |= {"seconds": round(time.time() - started, 1), "finished_at": time.time(), "peak_rss_mb": peak_rss_mb()}
             write_result(stored, result)
 
 

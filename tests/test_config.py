@@ -42,6 +42,9 @@ def complaint(*overrides: str) -> str:
         ("protocol.window=100", "protocol.stride must be between 1 and protocol.window (100)"),
         ("trainer.precision=fp8", "trainer.precision must be one of"),
         ("loss.aux_weight=0", "set model.aux_head=false"),
+        ("extra_protocols=[ms]", "extra_protocols must be one of mmseg_ms_flip, paper_ms, semseg_ss, sliding, whole; got 'ms'"),
+        ("arm=nope", "Could not find 'arm/nope'"),
+        ("model.first_block_dilation=2", "model.first_block_dilation must be one of previous, stage; got '2'"),
         ("resume=maybe", "resume must be one of auto, never, must"),
     ],
 )
@@ -110,7 +113,7 @@ def test_the_run_folder_is_a_function_of_what_changes_the_result():
     ]
     names = {folder("experiment=demo", other) for other in others} | {folder("experiment=demo")}
     assert len(names) == 7
-    assert folder("experiment=demo").startswith("demo/scenes-tf_efficientnet_lite0-cycleaspp1-adc-seed0-")
+    assert folder("experiment=demo").startswith("demo/scenes-tf_efficientnet_lite0-cycleaspp_2.3.6.9.12_k1-adc-seed0-")
 
 
 def test_seed_zero_is_a_seed():
@@ -120,7 +123,86 @@ def test_seed_zero_is_a_seed():
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_experiment_composes(path):
     cfg = compose_config("config", TrainConfig, [f"experiment={path.stem}"])
-    assert cfg.name == path.stem
+    assert cfg.name == ("ablation" if path.stem.startswith("ablation_") else path.stem)
+
+
+@pytest.mark.parametrize("model", ["cyclenet", "cyclenet_lite"])
+@pytest.mark.parametrize("path", sorted((CONF / "arm").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_arm_composes_with_every_model_and_keeps_the_rest(path, model):
+    chosen = [f"model={model}", "dataset=camvid", "trainer=cpu"]
+    plain, arm = (compose_config("config", TrainConfig, [*chosen, *word]) for word in ([], [f"arm={path.stem}"]))
+    assert (arm.dataset, arm.trainer, arm.protocol) == (plain.dataset, plain.trainer, plain.protocol)
+    assert (arm.model.reduce_channels, arm.model.output_stride) == (plain.model.reduce_channels, plain.model.output_stride)
+    assert arm.model.head_channels == plain.model.head_channels
+
+
+def grid(experiment: str) -> dict[str, str]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [f"experiment={experiment}"], return_hydra_config=True)
+    assert cfg.hydra.mode.name == "MULTIRUN"
+    return dict(cfg.hydra.sweeper.params)
+
+
+def arms(experiment: str) -> list:
+    axes = grid(experiment)
+    return [
+        compose_config("config", TrainConfig, [f"experiment={experiment}", f"arm={arm}"]).model
+        for arm in axes["arm"].split(",")
+    ]
+
+
+def test_the_grids_are_the_papers_tables():
+    from cyclenet.paper import TABLE1, TABLE2, find
+
+    assert [find(model, "whole") for model in arms("ablation_rates")] == list(TABLE1)
+    assert [find(model, "whole") for model in arms("ablation_cycle")] == list(TABLE2[:3])
+    ms = compose_config("config", TrainConfig, ["experiment=ablation_cycle", "arm=cycleaspp_adc_ms"])
+    assert ms.extra_protocols == ["paper_ms"] and find(ms.model, "paper_ms") == TABLE2[3]
+    decoders = [(model.decoder, model.mask_scale > 0) for model in arms("ablation_adc")]
+    assert decoders == [("none", True), ("skip", True), ("adc", True), ("adc", False)]
+    assert grid("ablation_feedback") == {"arm": "cycleaspp", "model.feedback": "0,1,2,3"}
+    assert all(m.context == "cycleaspp" and len(m.atrous_rates) == 6 for m in arms("ablation_adc"))
+
+
+def test_each_option_of_the_options_ablation_changes_one_key():
+    from dataclasses import asdict
+
+    base = asdict(compose_config("config", TrainConfig, ["experiment=ablation_options", "arm=cycleaspp_adc"]))
+    changed = []
+    for arm in grid("ablation_options")["arm"].split(",")[1:]:
+        cfg = asdict(compose_config("config", TrainConfig, ["experiment=ablation_options", f"arm={arm}"]))
+        keys = [f"{g}.{k}" for g in ("model", "optim", "loss", "trainer") for k in cfg[g] if cfg[g][k] != base[g][k]]
+        assert len(keys) == 1, arm
+        changed += keys
+    assert changed == [
+        "optim.head_lr_scale",
+        "model.share_norm",
+        "model.mask_scale",
+        "model.backbone",
+        "model.first_block_dilation",
+        "loss.ohem_threshold",
+    ]
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"`{key}`" in readme for key in changed)
+
+
+def test_rates_keep_their_reach_at_another_stride():
+    lite = compose_config("config", TrainConfig, ["model=cyclenet_lite", "arm=cycleaspp"]).model
+    assert lite.output_stride == 16 and lite.atrous_rates == [2, 3, 6, 9, 12, 15]
+    assert compose_config("config", TrainConfig, ["model=cyclenet", "arm=aspp"]).model.atrous_rates == [6, 12, 18]
+
+
+def test_ablations_share_the_runs_they_have_in_common():
+    words = ["dataset=camvid", "model=cyclenet_lite"]
+    same = [
+        folder("experiment=ablation_cycle", "arm=cycleaspp", *words),
+        folder("experiment=ablation_rates", "arm=cycleaspp", *words),
+        folder("experiment=ablation_feedback", "arm=cycleaspp", "model.feedback=1", *words),
+        folder("experiment=ablation_adc", "arm=cycleaspp", *words),
+    ]
+    assert len(set(same)) == 1
+    # More evaluations of the same training are in the same folder.
+    assert folder("arm=cycleaspp_adc", *words) == folder("arm=cycleaspp_adc_ms", *words)
 
 
 def test_the_papers_runs_are_to_the_letter():

@@ -18,6 +18,13 @@ def blurring(x):
     return torch.nn.functional.avg_pool2d(pointwise(x), 5, 1, 2)
 
 
+def skewed(x):
+    """Not the same from the left as from the right."""
+    logits = blurring(x)
+    logits[:, 0] += x[:, 1].roll(3, -1) / 40
+    return logits
+
+
 def sliding(window, stride, **kwargs):
     return ProtocolConfig(name="sliding", window=window, stride=stride, **kwargs)
 
@@ -63,9 +70,6 @@ def test_flip_of_a_symmetric_network_is_the_identity():
 
 
 def test_scales_and_flips_average_probabilities():
-    def skewed(x):
-        return blurring(x) + x[:, :1].roll(3, -1) / 40
-
     def at(scale, flip):
         size = (round(50 * scale), round(70 * scale))
         view = torch.nn.functional.interpolate(IMAGE, size, mode="bilinear")
@@ -78,14 +82,54 @@ def test_scales_and_flips_average_probabilities():
     torch.testing.assert_close(found.sum(1), torch.ones(1, 50, 70))
 
 
+def test_flipping_twice_is_the_identity():
+    """With flips averaged, the mirrored image gives the mirrored prediction, whatever the network."""
+
+    for changes in ({}, {"scales": [0.5, 1.25]}, {"window": 50, "stride": 20}):
+        protocol = ProtocolConfig(flip=True, **changes)
+        found, mirrored = predict(skewed, IMAGE, protocol), predict(skewed, IMAGE.flip(-1), protocol)
+        torch.testing.assert_close(mirrored.flip(-1), found)
+    assert not torch.allclose(
+        predict(skewed, IMAGE.flip(-1), ProtocolConfig()).flip(-1), predict(skewed, IMAGE, ProtocolConfig())
+    )
+
+
+def test_windows_are_mirrored_one_by_one():
+    """As semseg does: a network that looks at its window's left edge sees that of the mirrored window too."""
+
+    def edge(x):
+        return pointwise(x) + x[..., :1] / 30
+
+    (rows, _), *_ = windows(50, 70, 50, 20)
+    total, count = torch.zeros(1, 3, 50, 70), torch.zeros(50, 70)
+    for _, columns in windows(50, 70, 50, 20):
+        view = IMAGE[..., rows, columns]
+        total[..., rows, columns] += (edge(view).softmax(1) + edge(view.flip(-1)).softmax(1).flip(-1)) / 2
+        count[rows, columns] += 1
+    torch.testing.assert_close(predict(edge, IMAGE, sliding(50, 20, flip=True)), total / count)
+
+
+def test_the_network_sees_one_view_at_a_time():
+    """Memory does not grow with scales, flips or windows: no view is larger than the largest scale's window, nor batched."""
+    sizes = []
+
+    def spy(x):
+        sizes.append(tuple(x.shape))
+        return pointwise(x)
+
+    predict(spy, IMAGE, ProtocolConfig(scales=[0.5, 1, 1.5], flip=True, window=32, stride=32))
+    assert {size[0] for size in sizes} == {1} and max(size[2] * size[3] for size in sizes) == 32 * 32
+    assert len(sizes) == 2 * (2 * 1 * 2 // 2 + 2 * 3 + 3 * 4)
+
+
 def test_the_description_tells_what_was_done():
     assert ProtocolConfig().describe() == "whole (whole image; scale 1; no flip)"
     changed = ProtocolConfig(name="whole", window=64, stride=32, scales=[0.5, 1], flip=True)
     assert changed.describe() == "whole (windows 64/32, probs; scale 0.5/1; flip)"
 
 
-@pytest.mark.parametrize("stored", ["whole", "sliding", "paper_ms", "mmseg_ms_flip"])
-@pytest.mark.parametrize("chosen", ["whole", "sliding", "paper_ms", "mmseg_ms_flip"])
+@pytest.mark.parametrize("stored", ["whole", "sliding", "paper_ms", "semseg_ss", "mmseg_ms_flip"])
+@pytest.mark.parametrize("chosen", ["whole", "sliding", "paper_ms", "semseg_ss", "mmseg_ms_flip"])
 def test_a_preset_replaces_the_protocol_that_a_checkpoint_knows(stored, chosen):
     from hydra.core.config_store import ConfigStore
 

@@ -4,6 +4,7 @@ The YAML files in ``conf/`` hold only what differs from these defaults. This mod
 refused in a fraction of a second. A bad value raises `ValueError` with one sentence that names the key.
 """
 
+import copy
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
@@ -358,6 +359,19 @@ class PredictConfig:
 
 
 @dataclass
+class SubmitConfig:
+    """All of `src/submit.py`."""
+
+    ckpt_path: str = "???"
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    split: str = "test"
+    accelerator: str = "auto"
+    # Folder for the PNGs, beside which the .zip is written; null: a folder in submit/, in the run folder.
+    output: str | None = None
+
+
+@dataclass
 class CheckConfig:
     """All of `src/check_data.py`."""
 
@@ -367,7 +381,30 @@ class CheckConfig:
     num_workers: int = -1
 
 
-Schema = type[TrainConfig] | type[EvaluateConfig] | type[PredictConfig] | type[CheckConfig]
+@dataclass
+class ComplexityConfig:
+    """All of `src/complexity.py`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    # Height x width of the image, pixels.
+    input: str = "769x769"
+    num_classes: int = 19
+
+    def __post_init__(self) -> None:
+        sides = self.input.split("x")
+        ok = len(sides) == 2 and all(side.isdigit() and int(side) >= 32 for side in sides)
+        _require(ok, f"input must be HEIGHTxWIDTH in pixels, each at least 32, as 769x769; got {self.input!r}.")
+        _require(self.num_classes > 0, f"num_classes must be positive; got {self.num_classes}.")
+
+
+Schema = (
+    type[TrainConfig]
+    | type[EvaluateConfig]
+    | type[PredictConfig]
+    | type[SubmitConfig]
+    | type[CheckConfig]
+    | type[ComplexityConfig]
+)
 
 
 def to_config(schema: Schema, cfg: DictConfig) -> Any:
@@ -408,15 +445,9 @@ def _changed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def run_folder(_root_: DictConfig) -> str:
-    """Name the run folder as a function of the configuration (the resolver ``${run_folder:}``).
-
-    All processes of a run agree on it and a repeated command finds its own checkpoints. What does not change the result
-    (devices, workers, logging, evaluations) is left out of the hash; another ``dataset.root`` may hold other data.
-    """
-    # As it is, unchecked: a sweep asks for the folder of a wrong job too, and the job itself says what is wrong.
-    cfg: Any = _plain(_root_)
-    model, dataset = cfg["model"], cfg["dataset"]
+def identity(cfg: dict[str, Any]) -> dict[str, Any]:
+    """Return a plain TrainConfig without what does not change a training's result: devices, workers, logging, evaluations."""
+    cfg = copy.deepcopy(cfg)
     for key in ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "progress_bar"):
         cfg["trainer"].pop(key)
     for key in ("checkpoint_every_steps", "log_images_every_epochs"):
@@ -424,7 +455,19 @@ def run_folder(_root_: DictConfig) -> str:
     for key in ("logger", "resume", "extra_protocols"):
         cfg.pop(key)
     for key in ("download", "boundary_ratio"):
-        dataset.pop(key)
+        cfg["dataset"].pop(key)
+    return cfg
+
+
+def run_folder(_root_: DictConfig) -> str:
+    """Name the run folder as a function of the configuration (the resolver ``${run_folder:}``).
+
+    All processes of a run agree on it and a repeated command finds its own checkpoints. The hash is of the `identity`, in
+    which ``dataset.root`` counts, for another may hold other data.
+    """
+    # As it is, unchecked: a sweep asks for the folder of a wrong job too, and the job itself says what is wrong.
+    cfg = identity(_plain(_root_))
+    model, dataset = cfg["model"], cfg["dataset"]
     changed = _changed(cfg, asdict(TrainConfig()))
     digest = hashlib.blake2b(json.dumps(changed, sort_keys=True).encode(), digest_size=4).hexdigest()
     context = model["context"]
@@ -438,7 +481,7 @@ def run_folder(_root_: DictConfig) -> str:
 def register() -> None:
     """Make the schemas and the resolver known to Hydra."""
     store = ConfigStore.instance()
-    for schema in (TrainConfig, EvaluateConfig, PredictConfig, CheckConfig):
+    for schema in (TrainConfig, EvaluateConfig, PredictConfig, SubmitConfig, CheckConfig, ComplexityConfig):
         store.store(name=schema.__name__, node=schema)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("rates_at_8", rates_at_8, replace=True)

@@ -11,13 +11,13 @@ import torch.distributed
 from rich.progress import track
 
 from cyclenet.boundary import TRIMAP_WIDTHS, boundary_counts, trimap_counts
+from cyclenet.charts import confusion_picture, trimap_picture
 from cyclenet.config import EvaluateConfig
 from cyclenet.data.datamodule import Limited
 from cyclenet.data.loader import derive, eval_loader
 from cyclenet.data.source import Source, build_source
 from cyclenet.inference import predict
 from cyclenet.metrics import ConfusionMatrix, by_class, class_iou, mean_iou, scores
-from cyclenet.pictures import confusion_picture, trimap_picture
 from cyclenet.task import SegmentationTask
 
 Counts = dict[str, np.ndarray]
@@ -60,6 +60,7 @@ def evaluate(
     name = f"{Path(cfg.ckpt_path).stem}-{cfg.dataset.name}-{split}-{cfg.protocol.name}-{number:08x}"
     folder = Path(cfg.output) if cfg.output else run / "evaluate" / name
     counts = count(task, source, cfg, device, rank, world_size)
+    counts["names"] = np.array([source.name(index) for index in range(len(source))])
     result = {
         "protocol": protocol,
         "protocol_name": cfg.protocol.name,
@@ -153,7 +154,7 @@ def summarise(counts: Counts, classes: list[str], boundary_ratio: float) -> dict
 
 
 def write(folder: Path, counts: Counts, result: dict[str, Any]) -> None:
-    """Write ``images.npz`` (the counts), pictures, and last ``scores.json``: where that is, the evaluation is complete."""
+    """Write ``images.npz`` (counts and names of the images), pictures, and last ``scores.json``: the sign of a complete one."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.json").unlink(missing_ok=True)
     with (folder / "images.npz").open("wb") as file:

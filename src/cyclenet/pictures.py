@@ -54,6 +54,7 @@ def panel(
     classes: list[str],
     palette: np.ndarray,
     width: int = 420,
+    boxes: list[list[tuple[int, int, int]]] | None = None,
 ) -> np.ndarray:
     """Compare predictions: image, truth, then each prediction with its wrong pixels in white beneath it.
 
@@ -63,11 +64,12 @@ def panel(
         classes: names, by train id.
         palette: their colours.
         width: of a column, pixels.
+        boxes: for each row, squares to draw in red, as (left, top, side) in the image's pixels.
     """
     gap, font = 6, cv2.FONT_HERSHEY_SIMPLEX
     lines = []
     present: set[int] = set()
-    for image, truth, predictions in rows:
+    for number, (image, truth, predictions) in enumerate(rows):
         present |= set(np.unique(truth[truth < len(classes)]).tolist())
         upper, lower = [image, *(colorize(p, palette) for p in predictions)], [colorize(truth, palette)]
         for prediction in predictions:
@@ -80,13 +82,38 @@ def panel(
                 how = cv2.INTER_LINEAR if cell is image else cv2.INTER_NEAREST
                 left = column * (width + gap)
                 row[:height, left : left + width] = cv2.resize(cell, (width, height), interpolation=how)
+                for x, y, side in boxes[number] if boxes else ():
+                    zoom = width / image.shape[1]
+                    corner = left + round(x * zoom), round(y * zoom)
+                    cv2.rectangle(row, corner, (corner[0] + round(side * zoom), corner[1] + round(side * zoom)), (255, 0, 0), 2)
             lines.append(row)
         lines.append(np.full((gap, lines[-1].shape[1], 3), 255, np.uint8))
     head = np.full((26, lines[0].shape[1], 3), 255, np.uint8)
     for column, title in enumerate(["image / truth", *(f"{title} / errors in white" for title in titles)]):
-        cv2.putText(head, title, (column * (width + gap) + 4, 18), font, 0.5, (20, 20, 20), 1, cv2.LINE_AA)
+        length = cv2.getTextSize(title, font, 0.5, 1)[0][0]
+        size = 0.5 * min(1, (width - 8) / length)
+        cv2.putText(head, title, (column * (width + gap) + 4, 18), font, size, (20, 20, 20), 1, cv2.LINE_AA)
     key = legend(head.shape[1], classes, palette, np.array(sorted(present), int))
     return np.vstack([head, *lines, key])
+
+
+def disagreement(predictions: list[np.ndarray], truth: np.ndarray, count: int = 2) -> list[tuple[int, int, int]]:
+    """Find the squares with the most pixels that some predictions have right and some wrong.
+
+    Returns:
+        At most ``count`` squares (left, top, side), pixels, a quarter of the image's height wide, which do not overlap.
+    """
+    right = np.stack([prediction == truth for prediction in predictions])
+    differ = ((truth != IGNORE) & right.any(0) & ~right.all(0)).astype(np.float32)
+    side = max(truth.shape[0] // 4, 8)
+    sums = cv2.boxFilter(differ, -1, (side, side), normalize=False, borderType=cv2.BORDER_CONSTANT, anchor=(0, 0))
+    sums = sums[: max(truth.shape[0] - side, 1), : max(truth.shape[1] - side, 1)].copy()
+    found: list[tuple[int, int, int]] = []
+    while len(found) < count and sums.max() > 0:
+        top, left = (int(v) for v in np.unravel_index(sums.argmax(), sums.shape))
+        found.append((left, top, side))
+        sums[max(top - side, 0) : top + side, max(left - side, 0) : left + side] = 0
+    return found
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
@@ -94,62 +121,6 @@ def save_png(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image):
         raise OSError(f"{path} could not be written.")
-
-
-def confusion_picture(path: Path, scores: dict[str, Any], counts: np.ndarray, title: str) -> None:
-    """Draw a confusion matrix, each row divided by its true pixels, and the IoU of each class."""
-    plt = _pyplot()
-    names = list(scores["IoU"])
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = max(6.0, 0.34 * len(names) + 2)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(side * 1.45, side), width_ratios=[3, 1], layout="constrained")
-    left.imshow(share, cmap="cividis", vmin=0, vmax=1)
-    ticks = range(len(names))
-    left.set_xticks(ticks, names, rotation=90)
-    left.set_yticks(ticks, names)
-    left.set_xlabel("predicted")
-    left.set_ylabel("true (rows sum to 1)")
-    if len(names) <= 30:
-        for row in ticks:
-            for column in ticks:
-                if share[row, column] >= 0.01:
-                    shade = "black" if share[row, column] > 0.6 else "white"
-                    left.text(column, row, f"{100 * share[row, column]:.0f}", ha="center", va="center", fontsize=7, color=shade)
-    values = [value or 0.0 for value in scores["IoU"].values()]
-    right.barh(list(ticks), [100 * value for value in values], color="#2b6a99")
-    right.set_yticks(ticks, [] if len(names) <= 30 else names)
-    right.set_ylim(len(names) - 0.5, -0.5)
-    right.set_xlim(0, 100)
-    right.set_xlabel("IoU, %")
-    figure.suptitle(title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def trimap_picture(path: Path, trimap: dict[str, Any], title: str) -> None:
-    """Draw IoU against the width of the band around edges, of each class and on the mean."""
-    plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for name, curve in trimap["IoU"].items():
-        if len(trimap["IoU"]) <= 30:
-            axes.plot(trimap["widths"], [100 * (v if v is not None else np.nan) for v in curve], lw=0.8, alpha=0.6)
-            axes.text(trimap["widths"][-1] + 0.5, 100 * (curve[-1] or 0.0), name, fontsize=7, va="center")
-    axes.plot(trimap["widths"], [100 * v for v in trimap["mIoU"]], "k-o", ms=3, label="mean")
-    axes.set(xlabel="width of the band on each side of an edge, pixels", ylabel="IoU, %", ylim=(0, 100), title=title)
-    axes.title.set_fontsize(9)
-    axes.legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
 
 
 def score_table(scores: dict[str, Any]) -> str:

@@ -17,6 +17,23 @@ def test_features_at_a_quarter_and_at_the_stride(name, stride):
     assert sizes[1][0] == third
 
 
+def rates(backbone):
+    """Dilation of each block's 3x3 convolution, in the two last stages."""
+    return [[block.conv2.dilation[0] for block in getattr(backbone.body, layer)] for layer in ("layer3", "layer4")]
+
+
+def test_dilation_of_the_first_block():
+    timms, ccnets = (Backbone("resnet50", "none", 8, first) for first in ("previous", "stage"))
+    assert rates(timms) == [[1, 2, 2, 2, 2, 2], [2, 4, 4]]
+    assert rates(ccnets) == [[2] * 6, [4] * 3]
+    x = torch.randn(1, 3, 64, 64)
+    assert timms.eval()(x)[-1].shape == ccnets.eval()(x)[-1].shape
+    # At 1/16 the third stage still has a stride, and keeps it.
+    assert rates(Backbone("resnet50", "none", 16, "stage")) == [[1] * 6, [2] * 3]
+    with pytest.raises(ValueError, match="is for ResNets, not for tf_efficientnet_lite0"):
+        Backbone("tf_efficientnet_lite0", "none", 8, "stage")
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_local_file_with_timms_names(tmp_path, suffix, prefix):

@@ -25,9 +25,10 @@ def deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor
         (N, C_out, H, W) in the dtype that a convolution of ``x`` would have.
     """
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
-    autocast = torch.is_autocast_enabled(x.device.type) and exact == torch.float32
-    dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
-    with torch.autocast(x.device.type, enabled=False):
+    kind = "cpu" if x.device.type == "meta" else x.device.type  # Autocast does not know meta tensors, which cost counts use.
+    autocast = torch.is_autocast_enabled(kind) and exact == torch.float32
+    dtype = torch.get_autocast_dtype(kind) if autocast else x.dtype
+    with torch.autocast(kind, enabled=False):
         offset, mask = offset.to(exact), None if mask is None else mask.to(exact)
         if x.device.type == "cpu":
             return _gather_conv(x.to(dtype), offset, mask, weight.to(dtype), groups)

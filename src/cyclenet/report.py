@@ -1,0 +1,369 @@
+"""Compare runs in one report: Markdown, CSV, and an HTML page that needs no network and no other file."""
+
+import base64
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cyclenet.charts import Curve, cost_picture, curves_picture, heat_map
+from cyclenet.comparison import Arm, Difference, Evaluation, Run, comparable, difference, group_arms, read_curve
+from cyclenet.complexity import complexity, total
+from cyclenet.metrics import class_iou
+from cyclenet.paper import TABLE1, find, name_of
+
+Score = Callable[[Evaluation], float]
+Row = tuple[Arm, str]
+"""An arm and the protocol it was evaluated by."""
+
+
+def write_report(runs: list[Run], output: Path, title: str, baseline: str = "", images: int = 3) -> Path:
+    """Write ``report.md``, ``report.csv``, the plots, and last ``report.html``; the files there are replaced.
+
+    Args:
+        runs: in the order of the table; those that did not finish are listed as such.
+        output: folder.
+        title: of the report.
+        baseline: a part of the label of the arm that the others are compared with; the first arm if empty.
+        images: in the qualitative panel, which needs the checkpoints and the data.
+
+    Returns:
+        The HTML page.
+
+    Raises:
+        ValueError: no run has finished, the runs are of different data, or there is no such baseline.
+    """
+    arms = group_arms(runs)
+    if not arms:
+        states = ", ".join(sorted({run.status for run in runs}))
+        raise ValueError(f"None of the {len(runs)} runs has finished ({states}); there is nothing to report yet.")
+    if baseline:
+        first = [arm for arm in arms if baseline in arm.label]
+        if not first:
+            raise ValueError(f"No arm's name holds {baseline!r}; there are: {'; '.join(arm.label for arm in arms)}.")
+        arms = [first[0], *(arm for arm in arms if arm is not first[0])]
+    output.mkdir(parents=True, exist_ok=True)
+    rows = [(arm, protocol) for arm in arms for protocol in arm.protocols]
+    costs = _costs(arms)
+    _write_csv(output / "report.csv", runs, arms, costs)
+    parts = [
+        f"# {title}",
+        _summary(runs, arms),
+        "## Results",
+        _results(rows),
+        "## At boundaries",
+        _boundaries(rows, output),
+        "## By class",
+        _by_class(rows, output),
+        "## Cost",
+        _cost(arms, costs, output),
+        "## Training",
+        _training(arms, output),
+        "## The same images for all arms",
+        _panel(arms, output, images),
+        "## Runs",
+        _runs(runs),
+    ]
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    (output / "report.md").write_text(text)
+    page = output / "report.html"
+    page.write_text(_html(text, title, output))
+    return page
+
+
+def _percent(values: list[float]) -> str:
+    mean = 100 * float(np.mean(values))
+    return f"{mean:.2f} ± {100 * float(np.std(values, ddof=1)):.2f}" if len(values) > 1 else f"{mean:.2f}"
+
+
+def _signed(change: Difference | None) -> str:
+    if change is None:
+        return "–"
+    return f"{100 * change.value:+.2f} [{100 * change.low:+.2f}, {100 * change.high:+.2f}]"
+
+
+def _compare(row: Row, other: Row, key: str, band: int | None = None) -> Difference | None:
+    """Compare two rows by the counts ``key``; None where they are not of the same images or have no such counts."""
+    a, b = row[0].evaluations(row[1]), other[0].evaluations(other[1])
+    if row == other or not comparable(a, b) or any(key not in evaluation.counts for evaluation in (*a, *b)):
+        return None
+    a_counts, b_counts = ([e.counts[key] if band is None else e.counts[key][:, band] for e in side] for side in (a, b))
+    return difference(a_counts, b_counts)
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    rule = ["---"] + ["---:"] * (len(head) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
+
+
+def _row_name(row: Row) -> str:
+    arm, protocol = row
+    return arm.label + (f", {protocol}" if len(arm.protocols) > 1 or protocol != "whole" else "")
+
+
+def _summary(runs: list[Run], arms: list[Arm]) -> str:
+    cfg, scores = arms[0].cfg, next(iter(arms[0].runs[0].evaluations.values())).scores
+    seeds = sorted({run.cfg.seed for arm in arms for run in arm.runs if run.cfg})
+    missing = sum(not run.finished for run in runs)
+    protocols = sorted({e.scores["protocol"] for arm in arms for run in arm.runs for e in run.evaluations.values()})
+    lines = [
+        f"{cfg.dataset.name}, {scores['split']} split, {scores['images']} images of original size, last checkpoint. "
+        f"Backbone {cfg.model.backbone} at 1/{cfg.model.output_stride}. {len(runs) - missing} finished runs"
+        + (f", **{missing} not finished** (listed at the end)" if missing else "")
+        + f"; seeds {', '.join(map(str, seeds))}.",
+        "Protocols: " + "; ".join(protocols) + ".",
+    ]
+    if len(seeds) == 1:
+        lines.append(
+            "**One seed:** the intervals are over images only. They say nothing about training again, which moves mIoU by "
+            "0.5 to 0.7 in works like this one, as much as most differences in the paper."
+        )
+    return "\n\n".join(lines)
+
+
+def _results(rows: list[Row]) -> str:
+    lines = []
+    for number, row in enumerate(rows):
+        arm, protocol = row
+        found = arm.evaluations(protocol)
+        paper = find(arm.cfg.model, protocol)
+        lines.append(
+            [
+                _row_name(row),
+                str(len(found)),
+                _percent([e.scores["mIoU"] for e in found]),
+                f"{paper.miou:.2f}" if paper else "–",
+                _signed(_compare(row, rows[0], "pixels")),
+                _signed(_compare(row, rows[number - 1], "pixels") if number > 1 else None),
+                _percent([e.scores["pixel_accuracy"] for e in found]),
+            ]
+        )
+    head = ["arm", "seeds", "mIoU, %", "paper", "to the first row [95 %]", "to the row above [95 %]", "pixel accuracy, %"]
+    note = (
+        "Mean ± standard deviation over seeds. The paper's numbers are of Cityscapes val and ResNet-101, whatever the data "
+        "here. Differences are of mIoU in percentage points, with a paired bootstrap interval over images (and over seeds, "
+        "where there are several)."
+    )
+    return _table(head, lines) + "\n\n" + note
+
+
+BAND = 1  # Of TRIMAP_WIDTHS, for the table; the plot has all.
+
+
+def _boundaries(rows: list[Row], output: Path) -> str:
+    rows = [row for row in rows if all("boundary" in e.scores for e in row[0].evaluations(row[1]))]
+    if not rows:
+        return "No boundary scores: the evaluations were made with boundary=false."
+    first = rows[0][0].evaluations(rows[0][1])[0].scores
+    width = first["trimap"]["widths"][BAND]
+    lines, curves = [], []
+    for row in rows:
+        found = row[0].evaluations(row[1])
+        lines.append(
+            [
+                _row_name(row),
+                _percent([e.scores["boundary"]["mIoU"] for e in found]),
+                _signed(_compare(row, rows[0], "boundary")),
+                _percent([e.scores["trimap"]["mIoU"][BAND] for e in found]),
+                _signed(_compare(row, rows[0], "trimap", BAND)),
+            ]
+        )
+        widths = [list(map(float, e.scores["trimap"]["widths"])) for e in found]
+        curves.append(Curve(_row_name(row), widths, [[100 * v for v in e.scores["trimap"]["mIoU"]] for e in found]))
+    curves_picture(output / "trimap.svg", curves, "width of the band on each side of an edge, pixels", "mIoU in the band, %")
+    band = f"mIoU within {width} px of an edge, %"
+    head = ["arm", "boundary IoU, %", "to the first row [95 %]", band, "to the first row [95 %]"]
+    note = f"Boundary IoU after Cheng et al., with {100 * first['boundary']['ratio']:g} % of the image's diagonal."
+    return f"{_table(head, lines)}\n\n{note}\n\n![mIoU in a band around the true edges, by its width](trimap.svg)"
+
+
+def _by_class(rows: list[Row], output: Path) -> str:
+    classes = list(rows[0][0].evaluations(rows[0][1])[0].scores["IoU"])
+    values = np.stack([_class_means(arm, protocol) for arm, protocol in rows])
+    note = "Numbers are IoU in percent; colours are differences to the first row."
+    if len(classes) > 30:
+        # The classes that differ most.
+        order = np.nan_to_num(np.abs(values - values[:1]).max(0)).argsort()[::-1][:30]
+        values, classes = values[:, order], [classes[i] for i in order]
+        note += " Of all classes, the 30 that differ most are shown; report.csv has the others."
+    heat_map(output / "classes.svg", values, [_row_name(row) for row in rows], classes, "IoU by class, %")
+    return f"{note}\n\n![IoU by class](classes.svg)"
+
+
+def _class_means(arm: Arm, protocol: str) -> np.ndarray:
+    return np.mean([100 * class_iou(e.counts["pixels"].sum(0, dtype=np.int64)) for e in arm.evaluations(protocol)], 0)
+
+
+def _costs(arms: list[Arm]) -> list[tuple[float, float, float]]:
+    """Return (parameters in millions, GFLOPs once, GFLOPs executed) of each arm, for a training crop."""
+    found = []
+    for arm in arms:
+        classes = len(next(iter(arm.runs[0].evaluations.values())).scores["IoU"])
+        height, width = arm.cfg.dataset.crop_size
+        cost = total(complexity(arm.cfg.model, height, width, classes))
+        found.append((cost.parameters / 1e6, cost.once / 1e9, cost.executed / 1e9))
+    return found
+
+
+def _cost(arms: list[Arm], costs: list[tuple[float, float, float]], output: Path) -> str:
+    lines, points = [], []
+    for arm, (parameters, once, executed) in zip(arms, costs, strict=True):
+        paper = find(arm.cfg.model, "whole")
+        seconds = [run.result["train_seconds"] for run in arm.runs if "train_seconds" in run.result]
+        lines.append(
+            [
+                arm.label,
+                f"{parameters:.2f}",
+                f"{once:.2f}",
+                f"{executed:.2f}",
+                f"{paper.gflops:.1f}" if paper and paper.gflops else "–",
+                f"{np.mean(seconds) / 60:.1f}" if seconds else "–",
+            ]
+        )
+        score = 100 * float(np.mean([e.scores["mIoU"] for e in arm.evaluations(arm.protocols[0])]))
+        points.append((arm.label, once, executed, score))
+    table1 = [(name_of(r.context, list(r.rates)), r.gflops, r.miou) for r in TABLE1 if r.gflops]
+    cost_picture(output / "cost.svg", points, table1)
+    crop = " x ".join(map(str, arms[0].cfg.dataset.crop_size))
+    head = ["arm", "parameters, M", "GFLOPs once", "GFLOPs executed", "paper's GFLOPs (769 x 769)", "training, min"]
+    note = (
+        f"Multiply-adds of convolutions for one image of {crop}: with each module counted once, as the paper does, and as "
+        "executed, where a filter that feedback uses again counts again. Training time includes validation, on the machine as "
+        "it was."
+    )
+    return f"{_table(head, lines)}\n\n{note}\n\n![mIoU against GFLOPs](cost.svg)"
+
+
+def _training(arms: list[Arm], output: Path) -> str:
+    parts = []
+    for column, name, label in (("val/mIoU", "learning", "val mIoU, %"), ("train/loss", "loss", "training loss")):
+        curves = []
+        for arm in arms:
+            found = [read_curve(run.folder, column) for run in arm.runs]
+            scale = 100 if column == "val/mIoU" else 1
+            if all(x for x, _ in found):
+                curves.append(Curve(arm.label, [x for x, _ in found], [[scale * v for v in y] for _, y in found]))
+        if curves:
+            curves_picture(output / f"{name}.svg", curves, "optimizer step", label)
+            parts.append(f"![{label} by step]({name}.svg)")
+    return "\n\n".join(parts) or "No metrics.csv was found."
+
+
+def _panel(arms: list[Arm], output: Path, count: int) -> str:
+    """Predict the images on which the arms' pixel accuracies differ most, with each arm's first seed."""
+    import torch
+
+    from cyclenet.checkpoint import load_checkpoint, load_task
+    from cyclenet.data.source import build_source
+    from cyclenet.inference import predict
+    from cyclenet.pictures import disagreement, panel, save_png
+
+    runs = [arm.runs[0] for arm in arms]
+    evaluations = [next(iter(run.evaluations.values())) for run in runs]
+    if count < 1 or not comparable(evaluations[:1], evaluations[1:]):
+        return "Left out." if count < 1 else "Left out: the arms were evaluated on different images."
+    cfg = arms[0].cfg
+    try:
+        tasks = [load_task(load_checkpoint(run.folder / "checkpoints" / "last.ckpt")) for run in runs]
+        source = build_source(cfg.dataset, cfg.dataset.val_split)
+        pixels = np.stack([e.counts["pixels"].sum(1) for e in evaluations])  # (arms, images, 3)
+        accuracy = pixels[..., 0] / np.maximum(pixels[..., 1], 1)
+        chosen = np.sort(np.argsort(-np.ptp(accuracy, 0), kind="stable")[:count])
+        rows, boxes = [], []
+        for index in map(int, chosen):
+            image, truth = source.image(index), source.mask(index)
+            tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+            predictions = []
+            for task in tasks:
+                corners = task.cfg.model.align_corners
+                found = predict(task.net.predict_logits, tensor, task.cfg.protocol, corners)
+                predictions.append(found[0].max(0).indices.byte().numpy())
+            rows.append((image, truth, predictions))
+            boxes.append(disagreement(predictions, truth))
+    except (ValueError, OSError) as error:
+        return f"Left out: {error}"
+    titles = [arm.label for arm in arms]
+    save_png(output / "panel.png", panel(rows, titles, source.classes, source.palette, 360, boxes))
+    names = ", ".join(source.name(int(index)) for index in chosen)
+    note = (
+        f"The images of the split on which the arms' pixel accuracies differ most ({names}), so not typical ones; each arm's "
+        "first seed. Red squares: where most pixels are right in some arms and wrong in others."
+    )
+    return f"{note}\n\n![image, truth, predictions and their errors](panel.png)"
+
+
+def _runs(runs: list[Run]) -> str:
+    lines = []
+    for run in runs:
+        seed = str(run.cfg.seed) if run.cfg else "–"
+        seconds = run.result.get("seconds")
+        error = str(run.result.get("error", "")).replace("|", "\\|").replace("\n", " ")
+        minutes = f"{seconds / 60:.1f}" if seconds is not None else "–"
+        lines.append([f"`{run.folder.name}`", seed, run.status if run.finished else f"**{run.status}**", minutes, error or "–"])
+    return _table(["run", "seed", "status", "minutes in all", "error"], lines)
+
+
+def _write_csv(path: Path, runs: list[Run], arms: list[Arm], costs: list[tuple[float, float, float]]) -> None:
+    """Write a line for each run and protocol, and one for each run that did not finish."""
+    label = {str(run.folder): (arm.label, cost) for arm, cost in zip(arms, costs, strict=True) for run in arm.runs}
+    with path.open("w", newline="") as file:
+        writer = None
+        lines = []
+        for run in runs:
+            name, (parameters, once, executed) = label.get(str(run.folder), ("", (None, None, None)))
+            common = {
+                "run": run.folder.name,
+                "status": run.status,
+                "arm": name,
+                "seed": run.cfg.seed if run.cfg else None,
+                "parameters_M": parameters,
+                "GFLOPs_once": once,
+                "GFLOPs_executed": executed,
+                "train_seconds": run.result.get("train_seconds"),
+            }
+            if not run.finished:
+                lines.append(common)
+            for evaluation in run.evaluations.values() if run.finished else ():
+                s = evaluation.scores
+                line = common | {"protocol": s["protocol"], "images": s["images"], "mIoU": s["mIoU"]}
+                line["pixel_accuracy"] = s["pixel_accuracy"]
+                if "boundary" in s:
+                    line["boundary_IoU"] = s["boundary"]["mIoU"]
+                    line |= {f"mIoU_within_{w}px": v for w, v in zip(s["trimap"]["widths"], s["trimap"]["mIoU"], strict=True)}
+                lines.append(line | {f"IoU/{name}": value for name, value in s["IoU"].items()})
+        columns = list(dict.fromkeys(key for line in lines for key in line))
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em;
+       color: #222; background: #fff; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+th, td { padding: .25em .7em; border-bottom: 1px solid #ccc; font-variant-numeric: tabular-nums; }
+img { max-width: 100%; height: auto; }
+h2 { margin-top: 2em; }
+"""
+
+
+def _html(text: str, title: str, folder: Path) -> str:
+    from html import escape
+
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark").enable("table").render(text)
+
+    def embed(match: re.Match[str]) -> str:
+        path = folder / match[1]
+        kind = "svg+xml" if path.suffix == ".svg" else "png"
+        return f'src="data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"'
+
+    body = re.sub(r'src="([\w.]+)"', embed, body)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
+        f"<body>\n{body}</body></html>\n"
+    )
