@@ -37,7 +37,6 @@ def submit(cfg: SubmitConfig) -> tuple[Path, int]:
     Raises:
         ValueError: the data set has no server or other classes than the model, or the predictions are not whole.
     """
-    import numpy as np
     import torch
     from rich.progress import track
 
@@ -67,7 +66,7 @@ def submit(cfg: SubmitConfig) -> tuple[Path, int]:
     for index, name in enumerate(track(file_names(source), cfg.split, disable=not sys.stderr.isatty())):
         if keep and (folder / name).is_file():
             continue
-        image = torch.from_numpy(np.ascontiguousarray(source.image(index))).permute(2, 0, 1)[None].to(device)
+        image = torch.from_numpy(source.image(index).copy()).permute(2, 0, 1)[None].to(device)
         probabilities = predict(task.net.predict_logits, image, cfg.protocol, task.cfg.model.align_corners)
         write_prediction(folder / name, probabilities[0].max(0).indices.byte().cpu().numpy(), ids)
     for part in folder.glob("*.tmp"):

@@ -2,7 +2,9 @@
 
 # Only light imports here: --help and a typo answer in a fraction of a second.
 import json
+import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +13,38 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cyclenet.cli import check_train_arguments, sentence, user_errors
+from cyclenet.cli import USER_ERRORS, check_train_arguments, sentence, user_errors
 from cyclenet.config import EvaluateConfig, ProtocolConfig, TrainConfig, load_protocol, register, to_config
 
 register()
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
-def main(cfg: DictConfig) -> None:
-    """Check the configuration, train, and leave ``result.json`` as the very last file of the run folder."""
+def main(cfg: DictConfig) -> bool:
+    """Check the configuration, train, and leave ``result.json`` as the very last file of the run folder.
+
+    Returns:
+        Of a sweep's job, whether it succeeded; the next job goes on (`cyclenet.sweep` ends the program).
+    """
     hydra_cfg = HydraConfig.get()
-    arguments = Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task)
-    if hydra_cfg.mode == RunMode.MULTIRUN:
-        # An ordinary exception: Hydra goes on with the next job.
-        options = cfg.trainer
-        if options.strategy.startswith("ddp") or options.num_nodes > 1 or options.devices != "1":
+    folder, overrides = Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task)
+    if hydra_cfg.mode == RunMode.RUN:
+        with user_errors():
+            train(to_config(TrainConfig, cfg), folder, overrides)
+        return True
+    try:
+        if cfg.trainer.strategy.startswith("ddp") or cfg.trainer.num_nodes > 1 or cfg.trainer.devices != "1":
             # Lightning's launcher leaves its environment behind: the second job would train on a part of the data.
             raise ValueError("A sweep (-m) runs its jobs in one process, where DDP goes wrong silently: set trainer.devices=1.")
-        train(to_config(TrainConfig, cfg), *arguments)
-    else:
-        with user_errors():
-            train(to_config(TrainConfig, cfg), *arguments)
+        train(to_config(TrainConfig, cfg), folder, overrides)
+    except Exception as error:
+        if not isinstance(error, USER_ERRORS):
+            traceback.print_exc()
+        print(f"error: {hydra_cfg.job.override_dirname}: {sentence(error) or type(error).__name__}", file=sys.stderr)
+        if not (folder / "result.json").exists():  # Refused before it began. A finished run of that folder stands.
+            write_result(folder / "result.json", {"status": "failed", "error": sentence(error), "overrides": overrides})
+        return False
+    return True
 
 
 def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:

@@ -175,10 +175,13 @@ def test_sweep_of_two_seeds(tmp_path):
     # The job in the middle is wrong; the others run, each into its own wandb run.
     output = run("train", "-m", "seed=0,-1,1", *words, "logger.wandb=offline", cwd=tmp_path, ok=False, WANDB_SILENT="true")
     assert "seed must be 0 or more" in output
-    folders = sorted(path.parent for path in tmp_path.rglob("result.json"))
-    assert len(folders) == 2 and "seed0" in folders[0].name and "seed1" in folders[1].name
+    results = {path.parent: json.loads(path.read_text()) for path in sorted(tmp_path.rglob("result.json"))}
+    assert [result["status"] for result in results.values()] == ["failed", "finished", "finished"]
+    folders = [folder for folder, result in results.items() if result["status"] == "finished"]
+    assert "seed0" in folders[0].name and "seed1" in folders[1].name
     assert [len(list(folder.glob("wandb/offline-run-*"))) for folder in folders] == [1, 1]
     assert "DDP goes wrong silently" in run("train", "-m", "seed=0,1", *words, "trainer.devices=2", cwd=tmp_path, ok=False)
+    assert all(json.loads((folder / "result.json").read_text())["status"] == "finished" for folder in folders)
 
 
 def test_every_command_tells_its_usage(tmp_path):

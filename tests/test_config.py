@@ -73,6 +73,14 @@ def test_mistakes_in_a_file(text, message, tmp_path, monkeypatch):
 def test_a_mistake_ends_the_program_and_writes_nothing(tmp_path):
     output = run("train", "model.feedbak=3", cwd=tmp_path, ok=False)
     assert output == "error: There is no key model.feedbak (did you mean feedback?); --help lists them all.\n"
+    output = run("train", "optim.lr=0.1,0.2", cwd=tmp_path, ok=False)
+    assert output == "error: optim.lr=0.1,0.2 lists several values: add -m to sweep over them, or give one.\n"
+    # A sweep, here one that needs no -m, is checked before its first job too.
+    words = ["experiment=ablation_cycle", "arm=baseline,cycleaspp"]
+    output = run("train", *words, "optim.lr=-1", cwd=tmp_path, ok=False)
+    assert output == "error: optim.lr must be positive; got -1.0.\n"
+    output = run("train", *words, "dataset=camvid", "dataset.root=nowhere", cwd=tmp_path, ok=False)
+    assert output.startswith("error: There is no folder nowhere: set dataset.root") and output.count("\n") == 1
     output = run("train", "dataset=camvid", "dataset.root=nowhere", cwd=tmp_path, ok=False)
     assert output.startswith("error: There is no folder nowhere: set dataset.root") and output.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

@@ -11,12 +11,16 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cyclenet import config
 from cyclenet.config import CONF, Schema, register, to_config
+
+USER_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 
 
 @contextmanager
@@ -24,7 +28,7 @@ def user_errors() -> Iterator[None]:
     """End the program with one sentence and exit code 1 where the user can mend what went wrong."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+    except USER_ERRORS as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         raise SystemExit(1) from None
 
@@ -97,13 +101,23 @@ def parse_overrides(usage: str) -> list[str]:
 
 
 def check_train_arguments(name: str, schema: Schema) -> None:
-    """Refuse a wrong command line before Hydra makes a run folder. Sweeps and --help are Hydra's own to parse."""
+    """Refuse a wrong command line before Hydra makes a run folder; of a sweep, what is the same for all its jobs."""
     arguments = get_args_parser().parse_args()
     informative = (arguments.help, arguments.hydra_help, arguments.info, arguments.cfg, arguments.shell_completion)
-    if any(informative) or arguments.multirun or arguments.config_dir or arguments.config_path:
+    if any(informative) or arguments.config_dir or arguments.config_path:
         return
     from cyclenet.data.source import find_root
 
     with user_errors():
-        cfg = compose_config(arguments.config_name or name, schema, arguments.overrides)
-        find_root(cfg.dataset)  # It may not exist.
+        overrides = OverridesParser.create().parse_overrides(arguments.overrides)
+        swept = [override for override in overrides if override.is_sweep_override()]
+        words = [str(override.input_line) for override in overrides if override not in swept]
+        register()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose(arguments.config_name or name, words, return_hydra_config=True)
+        if swept and not arguments.multirun and composed.hydra.mode != RunMode.MULTIRUN:
+            first = swept[0]
+            raise ValueError(f"{first.input_line} lists several values: add -m to sweep over them, or give one.")
+        cfg = to_config(schema, composed)
+        if not any((override.key_or_group or "").startswith("dataset") for override in swept):
+            find_root(cfg.dataset)  # It may not exist.

@@ -11,33 +11,38 @@ from omegaconf import DictConfig
 
 
 class ReportAfterSweep(Callback):
-    """Note each job's run folder, and compare the runs when all have ended (`cyclenet.report`)."""
+    """Note each job's run folder; when all have ended, compare the runs (`cyclenet.report`), and exit with 1 if one failed."""
 
     def __init__(self) -> None:
         self.folders: list[Path] = []
+        self.failed = False
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         assert job_return.hydra_cfg is not None
         self.folders.append(Path(job_return.hydra_cfg.hydra.runtime.output_dir))
+        self.failed |= job_return.return_value is False
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        if not self.folders:
-            return
-        name = config.hydra.runtime.choices.experiment or config.name
-        output = self.folders[0].parent / f"report-{name}-{config.hydra.runtime.choices.dataset}"
+        choices = config.hydra.runtime.choices
+        title = f"{choices.experiment or config.name} on {choices.dataset}"
+        try:
+            print(f"Report: {self._report(title)}")
+        except ValueError as error:
+            print(f"No report: {error}", file=sys.stderr)
+        if self.failed:
+            raise SystemExit(1)
+
+    def _report(self, title: str) -> Path:
+        output = self.folders[0].parent / f"report-{title.replace(' on ', '-')}"
         stamp, state = output / "inputs.txt", inputs(self.folders)
         if stamp.is_file() and stamp.read_text() == state:
-            print(f"Report: {output / 'report.html'}")  # Made from the same results before.
-            return
+            return output / "report.html"  # Made from the same results before.
         from cyclenet.comparison import read_run
         from cyclenet.report import write_report
 
-        runs = [read_run(folder) for folder in dict.fromkeys(self.folders)]
-        try:
-            print(f"Report: {write_report(runs, output, f'{name} on {config.hydra.runtime.choices.dataset}')}")
-            stamp.write_text(state)
-        except ValueError as error:
-            print(f"No report: {error}", file=sys.stderr)
+        page = write_report([read_run(folder) for folder in dict.fromkeys(self.folders)], output, title)
+        stamp.write_text(state)
+        return page
 
 
 def inputs(folders: list[Path]) -> str:

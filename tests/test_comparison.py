@@ -1,0 +1,196 @@
+"""Comparing arms: statistics against direct computation, and reading whatever runs left."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from cyclenet.comparison import difference, find_runs, group_arms, read_run
+from cyclenet.config import TrainConfig, load_protocol
+from cyclenet.evaluation import summarise, write
+from cyclenet.metrics import mean_iou
+
+CLASSES = ["sky", "road", "pole"]
+
+
+def counts_of(rng, accuracy, images=40):
+    """Counts of noisy predictions: right with a probability, else of any class."""
+    confusion, pixels = np.zeros((3, 3), int), []
+    for index in range(images):
+        image_rng = np.random.default_rng(index)
+        truth = image_rng.integers(0, 3, 200)
+        prediction = np.where(rng.random(200) < accuracy - 0.2 * image_rng.random(), truth, rng.integers(0, 3, 200))
+        own = np.zeros((3, 3), int)
+        np.add.at(own, (truth, prediction), 1)
+        confusion += own
+        pixels.append(np.stack([own.diagonal(), own.sum(1), own.sum(0)], 1))
+    pixels = np.array(pixels, np.int32)
+    trimap = np.repeat(pixels[:, None], 9, 1)
+    names = np.array([f"image {i}" for i in range(images)])
+    return {"confusion": confusion, "pixels": pixels, "boundary": pixels.copy(), "trimap": trimap, "names": names}
+
+
+def make_run(
+    root: Path, cfg: TrainConfig, accuracy: float = 0.7, protocols=("whole",), number: int = 0, status="finished"
+) -> Path:
+    """A run folder as training leaves it, with no training."""
+    folder = root / f"run{number}"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
+    evaluations = {}
+    for name in protocols if status == "finished" else ():
+        protocol = load_protocol(name)
+        counts = counts_of(np.random.default_rng([number, cfg.seed]), accuracy)
+        result = {
+            "protocol": protocol.describe(),
+            "protocol_name": name,
+            "dataset": cfg.dataset.name,
+            "split": "val",
+            "images": len(counts["names"]),
+            **summarise(counts, CLASSES, 0.02),
+        }
+        where = folder / "evaluate" / f"last-{cfg.dataset.name}-val-{name}-0"
+        write(where, counts, result)
+        evaluations[result["protocol"]] = where.relative_to(folder).as_posix()
+    result = {
+        "status": status,
+        "evaluations": evaluations,
+        "seconds": 90.0,
+        "train_seconds": 60.0,
+        "finished_at": 1000.0 + number,
+    }
+    if status == "finished":
+        result["protocol"] = cfg.protocol.describe()
+    else:
+        result["error"] = "bad.png is not a readable image"
+    (folder / "result.json").write_text(json.dumps(result))
+    rows = "".join(
+        f"{epoch},{10 * epoch + 9},{0.2 * epoch + 0.1},\n{epoch},{10 * epoch + 5},,{2 - epoch}\n" for epoch in range(2)
+    )
+    (folder / "metrics.csv").write_text("epoch,step,val/mIoU,train/loss\n" + rows)
+    return folder
+
+
+def config(seed=0, lr=0.01, **model) -> TrainConfig:
+    cfg = TrainConfig(seed=seed)
+    return replace(cfg, model=replace(cfg.model, **model), optim=replace(cfg.optim, lr=lr))
+
+
+def test_difference_equals_a_direct_bootstrap():
+    a, b = ([counts_of(np.random.default_rng([s, k]), acc)["pixels"] for s in range(2)] for k, acc in ((0, 0.8), (1, 0.7)))
+    found = difference(a, b, draws=300)
+    direct = np.mean([mean_iou(c.sum(0)) for c in a]) - np.mean([mean_iou(c.sum(0)) for c in b])
+    assert found.value == pytest.approx(direct, abs=1e-15)
+    rng = np.random.default_rng(0)
+    weights, seeds = rng.multinomial(40, np.full(40, 1 / 40), size=300), rng.integers(0, 2, (300, 2))
+    draws = []
+    for w, chosen in zip(weights, seeds, strict=True):
+        images = np.repeat(np.arange(40), w)
+        score = [np.mean([mean_iou(arm[s][images].sum(0)) for s in chosen]) for arm in (a, b)]
+        draws.append(score[0] - score[1])
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])), abs=1e-12)
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+    """Two arms of equal quality: 0 is in 95 % of the intervals, here 60 pairs."""
+    inside = 0
+    for trial in range(60):
+        a, b = ([counts_of(np.random.default_rng([trial, k]), 0.7, 30)["pixels"]] for k in range(2))
+        found = difference(a, b, draws=400)
+        inside += found.low <= 0 <= found.high
+    assert 50 <= inside < 60 or inside == 60
+
+
+def test_pairing_makes_the_interval_narrow():
+    """Images differ in how hard they are; that they are the same for both arms must not be lost."""
+    rng = np.random.default_rng(0)
+    a = counts_of(rng, 0.8)["pixels"]
+    b = a.copy()
+    b[:, 0, 0] -= 1
+    found = difference([a], [b])
+    assert 0 < found.low < found.value < found.high and found.high - found.low < 0.02
+    shuffled = difference([a], [b[rng.permutation(40)]])
+    assert shuffled.high - shuffled.low > 4 * (found.high - found.low)
+    assert difference([a], [a]) == (0, 0, 0)
+
+
+def test_several_seeds_widen_the_interval():
+    rng = np.random.default_rng(0)
+    good, bad, other = (counts_of(rng, accuracy)["pixels"] for accuracy in (0.9, 0.6, 0.7))
+    alone, both = difference([good], [other]), difference([good, bad], [other, other])
+    assert both.high - both.low > 2 * (alone.high - alone.low)
+
+
+def test_runs_are_grouped_by_all_but_the_seed_and_named_by_what_differs(tmp_path):
+    plain = {"context": "none", "decoder": "none"}
+    made = [config(0, **plain), config(1, **plain), config(1), config(0), config(0, lr=0.02), config(0, feedback=2)]
+    for number, cfg in enumerate(made):
+        make_run(tmp_path, cfg, number=number)
+    arms = group_arms(find_runs([tmp_path]))
+    whole = "CycleASPP(3,6,12,18,24,30) + ADC"
+    assert [arm.label for arm in arms] == [
+        "Baseline",
+        f"{whole} [optim.lr=0.01]",
+        f"{whole} [optim.lr=0.02]",
+        "CycleASPP(3,6,12,18,24,30) k=2 + ADC",
+    ]
+    assert [[run.cfg.seed for run in arm.runs] for arm in arms] == [[0, 1], [0, 1], [0], [0]]
+
+
+def test_what_does_not_change_the_result_does_not_tell_arms_apart(tmp_path):
+    first, second = config(0), config(1)
+    second.trainer.num_workers, second.trainer.devices, second.extra_protocols = 3, "4", ["paper_ms"]
+    for number, cfg in enumerate((first, second)):
+        make_run(tmp_path, cfg, number=number)
+    assert len(group_arms(find_runs([tmp_path]))) == 1
+
+
+def test_runs_in_any_state_are_read(tmp_path):
+    make_run(tmp_path, config(), number=0)
+    make_run(tmp_path, config(), number=1, status="failed")
+    cut = make_run(tmp_path, config(), number=2)
+    (cut / "result.json").unlink()
+    (tmp_path / "run3/.hydra").mkdir(parents=True)
+    (tmp_path / "run3/.hydra/config.yaml").write_text("seed: -1\n")  # Refused before it began.
+    (tmp_path / "run4").mkdir()
+    (tmp_path / "run4/result.json").write_text('{"status": "fini')
+    # A logger's own config.yaml is not a run.
+    (tmp_path / "run0/wandb/offline-run-1/files").mkdir(parents=True)
+    (tmp_path / "run0/wandb/offline-run-1/files/config.yaml").write_text("a: 1")
+    runs = find_runs([tmp_path])
+    states = {run.folder.name: (run.status, run.finished) for run in runs}
+    assert states == {
+        "run0": ("finished", True),
+        "run1": ("failed", False),
+        "run2": ("unfinished", False),
+        "run3": ("unfinished", False),
+        "run4": ("unfinished", False),
+    }
+    assert read_run(tmp_path / "run3").cfg is None
+    with pytest.raises(ValueError, match=r"There is no folder .*nowhere"):
+        find_runs([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no runs"):
+        find_runs([tmp_path / "empty"])
+
+
+def test_a_run_keeps_its_own_protocol_first_and_ignores_other_data_and_checkpoints(tmp_path):
+    folder = make_run(tmp_path, config(), protocols=("paper_ms", "whole"))
+    for name in ("best-scenes-val-whole-0", "last-scenes-train-whole-0"):
+        other = folder / "evaluate" / name
+        other.mkdir()
+        text = (folder / "evaluate/last-scenes-val-whole-0/scores.json").read_text()
+        (other / "scores.json").write_text(text.replace('"split": "val"', '"split": "train"') if "train" in name else text)
+    assert list(read_run(folder).evaluations) == ["whole", "paper_ms"]
+
+
+def test_runs_of_different_data_are_not_compared(tmp_path):
+    make_run(tmp_path, config(), number=0)
+    cfg = config()
+    cfg.dataset.name = "camvid"
+    make_run(tmp_path, cfg, number=1)
+    with pytest.raises(ValueError, match=r"different data \(camvid val, scenes val\)"):
+        group_arms(find_runs([tmp_path]))
