@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table1 test lint format clean
+.PHONY: help setup demo table1 bench test lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ demo: setup ## Train on drawn street scenes beside a backbone-only baseline (min
 
 table1: setup ## Count the GFLOPs of the paper's Table 1 (seconds)
 	$(BIN)/python src/complexity.py table1
+
+bench: setup ## Measure what the README claims; a part: make bench ROWS=eval_ms_memory_lite
+	$(BIN)/python bench/run.py --rows "$(ROWS)"
 
 test: setup lint ## Lint, check types, run the tests
 	$(BIN)/pytest

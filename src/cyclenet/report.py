@@ -144,7 +144,8 @@ def _results(rows: list[Row]) -> str:
     note = (
         "Mean ± standard deviation over seeds. The paper's numbers are of Cityscapes val and ResNet-101, whatever the data "
         "here. Differences are of mIoU in percentage points, with a paired bootstrap interval over images (and over seeds, "
-        "where there are several)."
+        "where there are several). Images are taken as independent: where they are frames of one video, intervals are too "
+        "narrow."
     )
     return _table(head, lines) + "\n\n" + note
 
@@ -252,7 +253,7 @@ def _training(arms: list[Arm], output: Path) -> str:
 
 
 def _panel(arms: list[Arm], output: Path, count: int) -> str:
-    """Predict the images on which the arms' pixel accuracies differ most, with each arm's first seed."""
+    """Predict images on which the arms' pixel accuracies differ most, with each arm's first seed."""
     import torch
 
     from cyclenet.checkpoint import load_checkpoint, load_task
@@ -270,9 +271,11 @@ def _panel(arms: list[Arm], output: Path, count: int) -> str:
         source = build_source(cfg.dataset, cfg.dataset.val_split)
         pixels = np.stack([e.counts["pixels"].sum(1) for e in evaluations])  # (arms, images, 3)
         accuracy = pixels[..., 0] / np.maximum(pixels[..., 1], 1)
-        chosen = np.sort(np.argsort(-np.ptp(accuracy, 0), kind="stable")[:count])
+        # One of each stretch of the split, for neighbours may be frames of one video.
+        stretches = np.array_split(np.arange(len(source)), min(count, len(source)))
+        chosen = [int(part[np.ptp(accuracy, 0)[part].argmax()]) for part in stretches]
         rows, boxes = [], []
-        for index in map(int, chosen):
+        for index in chosen:
             image, truth = source.image(index), source.mask(index)
             tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
             predictions = []
@@ -286,10 +289,10 @@ def _panel(arms: list[Arm], output: Path, count: int) -> str:
         return f"Left out: {error}"
     titles = [arm.label for arm in arms]
     save_png(output / "panel.png", panel(rows, titles, source.classes, source.palette, 360, boxes))
-    names = ", ".join(source.name(int(index)) for index in chosen)
+    names = ", ".join(source.name(index) for index in chosen)
     note = (
-        f"The images of the split on which the arms' pixel accuracies differ most ({names}), so not typical ones; each arm's "
-        "first seed. Red squares: where most pixels are right in some arms and wrong in others."
+        f"Of each part of the split, the image on which the arms' pixel accuracies differ most ({names}), so not typical ones; "
+        "each arm's first seed. Red squares: where most pixels are right in some arms and wrong in others."
     )
     return f"{note}\n\n![image, truth, predictions and their errors](panel.png)"
 
