@@ -133,7 +133,7 @@ def test_runs_are_grouped_by_all_but_the_seed_and_named_by_what_differs(tmp_path
     whole = "CycleASPP(3,6,12,18,24,30) + ADC"
     assert [arm.label for arm in arms] == [
         "Baseline",
-        f"{whole} [optim.lr=0.01]",
+        whole,
         f"{whole} [optim.lr=0.02]",
         "CycleASPP(3,6,12,18,24,30) k=2 + ADC",
     ]

@@ -109,7 +109,7 @@ def test_a_sweep_ends_in_its_report_and_is_at_once_when_repeated(tmp_path):
     assert table(text, "Runs")[1][4] == message
     assert (folder / "panel.png").stat().st_size > 10_000 and "![image, truth" in text
     stamp = (folder / "report.html").stat().st_mtime_ns
-    words = [*words[:-1], "trainer.accumulate_grad_batches=1"]
+    words = [*words[:-1], "-m", "trainer.accumulate_grad_batches=1"]
     output = run("train", *words, cwd=tmp_path)
     assert output.count("Finished before") == 2 and (folder / "report.html").stat().st_mtime_ns != stamp
     stamp = (folder / "report.html").stat().st_mtime_ns

@@ -102,6 +102,10 @@ def parse_overrides(usage: str) -> list[str]:
 
 def check_train_arguments(name: str, schema: Schema) -> None:
     """Refuse a wrong command line before Hydra makes a run folder; of a sweep, what is the same for all its jobs."""
+    for flag in {"-m", "--multirun"} & set(sys.argv):
+        # Hydra takes it before all overrides or after them, and users write it anywhere.
+        sys.argv.remove(flag)
+        sys.argv.insert(1, flag)
     arguments = get_args_parser().parse_args()
     informative = (arguments.help, arguments.hydra_help, arguments.info, arguments.cfg, arguments.shell_completion)
     if any(informative) or arguments.config_dir or arguments.config_path:

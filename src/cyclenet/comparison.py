@@ -102,7 +102,7 @@ class Arm:
     """Runs that differ in nothing but their seed.
 
     Attributes:
-        label: what the arm is made of, and what else tells it from the others.
+        label: what the arm is made of, and what tells it from the first arm that is made of the same.
         cfg: the configuration of its first run.
         runs: the finished ones, by seed.
     """
@@ -142,9 +142,8 @@ def group_arms(runs: list[Run]) -> list[Arm]:
     flat = {key: _flatten(json.loads(key)) for key in groups}
     arms = []
     for key, group in groups.items():
-        same = [flat[other] for other in groups if labels[other] == labels[key]]
-        telling = [name for name in flat[key] if any(other.get(name) != flat[key][name] for other in same)]
-        extra = ", ".join(f"{name}={flat[key][name]}" for name in telling)
+        first = next(flat[other] for other in groups if labels[other] == labels[key])
+        extra = ", ".join(f"{name}={value}" for name, value in flat[key].items() if first.get(name) != value)
         label = labels[key] + (f" [{extra}]" if extra else "")
         arms.append(Arm(label, configs[key], sorted(group, key=lambda run: run.cfg.seed if run.cfg else 0)))
     return arms

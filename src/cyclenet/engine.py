@@ -63,6 +63,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
     # Short epochs: the values of an epoch's last steps are logged by the next.
     warnings.filterwarnings("ignore", "The number of training batches")
+    # Validation scores come from a matrix that was summed over processes: they are the same on all.
+    warnings.filterwarnings("ignore", "It is recommended to use `self.log")
     # Workers are chosen by cores here.
     warnings.filterwarnings("ignore", ".*does not have many workers")
 
