@@ -1,12 +1,13 @@
 import itertools
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
-from conftest import run, tiny_model
+from conftest import ROOT, tiny_model
 from cyclenet.complexity import COMPONENTS, complexity, total, training_memory
-from cyclenet.config import ModelConfig
+from cyclenet.config import ComplexityConfig, ModelConfig
 from cyclenet.models.cyclenet import build_model
 from cyclenet.paper import TABLE1, describe, find
 
@@ -22,10 +23,17 @@ def test_the_five_numbers_of_table_1(row, once, executed):
     assert abs(cost.once / 1e9 / row.gflops - 1) < 0.0035
 
 
-def test_table1_command_prints_them(tmp_path):
-    output = run("complexity", "table1", cwd=tmp_path)
+def test_the_commands_tables():
+    sys.path.insert(0, str(ROOT / "src"))
+    from complexity import table, table1
+
+    output = table1()
     for expected in ("537.5   539.1     -0.30 %", "553.8   555.5", "529.2   530.8", "549.8   551.5", "572.3   574.0"):
         assert expected in output
+    output = table(ComplexityConfig(tiny_model(), input="64x96", num_classes=7))
+    assert "input 64 x 96" in output and [line.split()[0] for line in output.splitlines()[2:9]] == [
+        "backbone", "context,", "context,", "context,", "ADC", "classifier", "aux"
+    ]  # fmt: skip
 
 
 def test_context_and_adc_by_hand():
