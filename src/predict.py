@@ -31,7 +31,7 @@ def main() -> None:
         store_checkpoint_defaults(PredictConfig, overrides)
         cfg: PredictConfig = compose_config("predict", PredictConfig, overrides)
         done, failed = predict_all(cfg)
-    print(f"{done} predicted, {len(failed)} skipped; written to {cfg.output}")
+    print(f"{done} predicted, {len(failed)} skipped; written to {cfg.output}. Protocol: {cfg.protocol.describe()}")
     raise SystemExit(1 if failed else 0)
 
 

@@ -59,12 +59,19 @@ def submit(cfg: SubmitConfig) -> tuple[Path, int]:
     folder.mkdir(parents=True, exist_ok=True)
 
     # What the PNGs that are there already were made by; those of another model or protocol are made again.
-    made_by = {"sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(), "protocol": cfg.protocol.describe()}
+    made_by = {
+        "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "protocol": cfg.protocol.describe(),
+        "root": str(Path(source.pairs[0].image).resolve().parent),
+    }
     note = folder.with_name(folder.name + ".json")
-    keep = note.is_file() and json.loads(note.read_text()) == made_by
-    note.write_text(json.dumps(made_by))
+    folder.with_name(folder.name + ".zip").unlink(missing_ok=True)
+    if not note.is_file() or json.loads(note.read_text()) != made_by:
+        for name in file_names(source):
+            (folder / name).unlink(missing_ok=True)
+        note.write_text(json.dumps(made_by))
     for index, name in enumerate(track(file_names(source), cfg.split, disable=not sys.stderr.isatty())):
-        if keep and (folder / name).is_file():
+        if (folder / name).is_file():
             continue
         image = torch.from_numpy(source.image(index).copy()).permute(2, 0, 1)[None].to(device)
         probabilities = predict(task.net.predict_logits, image, cfg.protocol, task.cfg.model.align_corners)

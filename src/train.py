@@ -53,14 +53,15 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
     protocols = [cfg.protocol, *(load_protocol(name) for name in cfg.extra_protocols)]
     before: dict[str, Any] = json.loads(stored.read_text()) if cfg.resume == "auto" and stored.exists() else {}
     if before.get("status") == "finished":
-        missing = [protocol for protocol in protocols if protocol.describe() not in before["evaluations"]]
+        made = before.setdefault("evaluations", {})
+        missing = [protocol for protocol in protocols if protocol.describe() not in made]
         if missing:
             from cyclenet.checkpoint import load_checkpoint, load_task
             from cyclenet.engine import LAST, choose_device
 
             task = load_task(load_checkpoint(folder / LAST))
             device = choose_device("cpu" if cfg.trainer.accelerator == "cpu" else "auto")
-            before["evaluations"] |= evaluate_all(task, cfg, folder, missing, device)
+            made |= evaluate_all(task, cfg, folder, missing, device)
             write_result(stored, before)
         print(f"Finished before: {stored}. Train it anew with resume=never.")
         return
@@ -86,6 +87,7 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
         source = data.train_source
         task = SegmentationTask(cfg, source.classes, source.palette.tolist())
         trainer.print(f"{len(source)} training and {len(data.val_source)} validation images; run folder {folder}")
+        trainer.print(f"Validated by {cfg.protocol.describe()}")
         trainer.fit(task, data, ckpt_path=checkpoint)
         metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
         if task.validated_at != trainer.global_step:  # trainer.max_steps ended an epoch early.

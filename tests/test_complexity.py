@@ -9,7 +9,7 @@ from conftest import ROOT, tiny_model
 from cyclenet.complexity import COMPONENTS, complexity, total, training_memory
 from cyclenet.config import ComplexityConfig, ModelConfig
 from cyclenet.models.cyclenet import build_model
-from cyclenet.paper import TABLE1, describe, find
+from cyclenet.paper import TABLE1, describe, find, is_papers
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,21 @@ def test_arms_are_named_and_found_in_the_paper():
     # k = 0 is DenseASPP; at 1/16 the rates are half as large.
     half = ModelConfig(output_stride=16, atrous_rates=[2, 3, 6, 9, 12], decoder="none")
     assert find(half, "whole").miou == 78.93 and find(replace(half, feedback=0), "whole").miou == 78.45
-    for changes in ({"feedback": 2}, {"mask_scale": 0.0}, {"decoder": "skip"}, {"atrous_rates": [1, 2, 3]}):
+    for changes in (
+        {"feedback": 2},
+        {"mask_scale": 0.0},
+        {"share_norm": True},
+        {"first_block_dilation": "stage"},
+        {"decoder": "skip"},
+        {"atrous_rates": [1, 2, 3]},
+    ):
         assert find(replace(ModelConfig(), **changes), "whole") is None
-    assert find(ModelConfig(), "sliding") is None
+    assert find(ModelConfig(), "sliding").miou == 80.55 and find(ModelConfig(), "mmseg_ms_flip") is None
+    assert is_papers(ModelConfig(decoder="none")) and not is_papers(replace(ModelConfig(), backbone="resnet101"))
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "hrnet_w18_small"])
+def test_any_backbone_can_be_counted(name):
+    """Blocks with weights beside their children's."""
+    costs = complexity(tiny_model(backbone=name, output_stride=32), 64, 64, 7)
+    assert costs["backbone"].executed == costs["backbone"].once > 0

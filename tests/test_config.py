@@ -75,6 +75,8 @@ def test_a_mistake_ends_the_program_and_writes_nothing(tmp_path):
     assert output == "error: There is no key model.feedbak (did you mean feedback?); --help lists them all.\n"
     output = run("train", "optim.lr=0.1,0.2", cwd=tmp_path, ok=False)
     assert output == "error: optim.lr=0.1,0.2 lists several values: add -m to sweep over them, or give one.\n"
+    output = run("train", "experiment=ablation_cycle", "arm=baseline,nope", cwd=tmp_path, ok=False)
+    assert output.startswith("error: ") and "Could not find 'arm/nope'" in output and output.count("\n") == 1
     # A sweep, here one that needs no -m, is checked before its first job too.
     words = ["experiment=ablation_cycle", "arm=baseline,cycleaspp"]
     output = run("train", *words, "optim.lr=-1", cwd=tmp_path, ok=False)

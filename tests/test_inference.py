@@ -126,6 +126,7 @@ def test_the_description_tells_what_was_done():
     assert ProtocolConfig().describe() == "whole (whole image; scale 1; no flip)"
     changed = ProtocolConfig(name="whole", window=64, stride=32, scales=[0.5, 1], flip=True)
     assert changed.describe() == "whole (windows 64/32, probs; scale 0.5/1; flip)"
+    assert ProtocolConfig(flip=True, window_average="logits").describe() == "whole (whole image, logits; scale 1; flip)"
 
 
 @pytest.mark.parametrize("stored", ["whole", "sliding", "paper_ms", "semseg_ss", "mmseg_ms_flip"])

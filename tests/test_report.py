@@ -37,7 +37,12 @@ def test_report_holds_the_numbers_beside_the_papers(runs, tmp_path):
     text = (tmp_path / "out/report.md").read_text()
     rows = table(text, "Results")
     whole = "CycleASPP(3,6,12,18,24,30)"
-    assert [row[0] for row in rows] == ["Baseline", whole, f"{whole} + ADC, whole", f"{whole} + ADC, paper_ms"]
+    assert [row[0] for row in rows] == [
+        "Baseline, whole",
+        f"{whole}, whole",
+        f"{whole} + ADC, whole",
+        f"{whole} + ADC, paper_ms",
+    ]
     assert [row[3] for row in rows] == ["76.25", "78.95", "80.55", "81.26"] and {row[1] for row in rows} == {"2"}
     scores = [100 * r.evaluations["whole"].scores["mIoU"] for r in found[:2]]
     mean, spread = sum(scores) / 2, abs(scores[0] - scores[1]) / 2**0.5
@@ -72,7 +77,7 @@ def test_the_same_runs_give_the_same_report(runs, tmp_path):
 def test_baseline_can_be_chosen(runs, tmp_path):
     write_report(find_runs([runs]), tmp_path / "out", "x", baseline="+ ADC", images=0)
     rows = table((tmp_path / "out/report.md").read_text(), "Results")
-    assert rows[0][0].endswith("+ ADC, whole") and rows[2][0] == "Baseline" and rows[2][4].startswith("-")
+    assert rows[0][0].endswith("+ ADC, whole") and rows[2][0] == "Baseline, whole" and rows[2][4].startswith("-")
     with pytest.raises(ValueError, match="No arm's name holds 'DenseASPP'; there are: Baseline; "):
         write_report(find_runs([runs]), tmp_path / "out", "x", baseline="DenseASPP")
 
@@ -89,7 +94,8 @@ def test_one_seed_other_images_and_missing_checkpoints_are_said(runs, tmp_path):
 def test_nothing_finished_is_a_sentence(tmp_path):
     make_run(tmp_path / "runs", config(), number=0, status="failed")
     output = run("report", "runs", cwd=tmp_path, ok=False)
-    assert output == "error: None of the 1 runs has finished (failed); there is nothing to report yet.\n"
+    reason = "(run0: failed, bad.png is not a readable image)"
+    assert output == f"error: None of the 1 runs has finished with an evaluation that can be read {reason}.\n"
 
 
 def test_a_sweep_ends_in_its_report_and_is_at_once_when_repeated(tmp_path):

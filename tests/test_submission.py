@@ -99,15 +99,25 @@ def ade_benchmark(truth: list[np.ndarray], prediction: list[np.ndarray]) -> tupl
 
 
 def test_ade20k_is_scored_by_the_benchmarks_rule_as_by_ours(ade20k, tmp_path):
-    dataset = DatasetConfig(name="ade20k", root=str(ade20k), train_split="training", val_split="validation")
+    compare_with_ade20k(ade20k, tmp_path, 3)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs real ADE20K files")
+def test_ade20k_is_scored_by_the_benchmarks_rule_on_real_files(tmp_path):
+    """Two images, in which most of the 150 classes do not occur."""
+    compare_with_ade20k(REAL / "ade20k", tmp_path, 2)
+
+
+def compare_with_ade20k(root: Path, tmp_path: Path, images: int) -> None:
+    dataset = DatasetConfig(name="ade20k", root=str(root), train_split="training", val_split="validation")
     checkpoint = untrained(tmp_path, dataset)
     archive, _ = submit(SubmitConfig(str(checkpoint), dataset, ProtocolConfig(), split="validation"))
     truth, prediction = [], []
     with zipfile.ZipFile(archive) as file:
         for name in file.namelist():
             prediction.append(np.asarray(Image.open(file.open(name))))
-            truth.append(np.asarray(Image.open(ade20k / "ADEChallengeData2016/annotations/validation" / name)))
-    assert len(truth) == 3 and min(p.min() for p in prediction) >= 1 and max(p.max() for p in prediction) <= 150
+            truth.append(np.asarray(Image.open(root / "ADEChallengeData2016/annotations/validation" / name)))
+    assert len(truth) == images and min(p.min() for p in prediction) >= 1 and max(p.max() for p in prediction) <= 150
     miou, accuracy = ade_benchmark(truth, prediction)
     ours = scored(checkpoint, dataset, tmp_path / "scores")
     assert abs(ours["mIoU"] - miou) < 1e-12 and abs(ours["pixel_accuracy"] - accuracy) < 1e-12
@@ -144,7 +154,7 @@ def test_what_the_server_would_refuse_is_refused_here(whole, damage, message):
     assert not folder.with_name("out.zip").exists()
 
 
-def test_test_images_need_no_masks_and_a_stopped_submission_goes_on(tmp_path):
+def test_test_images_need_no_masks_and_a_stopped_submission_goes_on(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for i in range(3):
         write(tmp_path / f"city/leftImg8bit/test/berlin/berlin_{i:06d}_000019_leftImg8bit.png", noise_image(rng, 64, 128))
@@ -168,6 +178,25 @@ def test_test_images_need_no_masks_and_a_stopped_submission_goes_on(tmp_path):
     torch.save(state, checkpoint)
     submit(cfg)
     assert all(p.read_bytes() != before[p.name][1] for p in folder.iterdir())
+    # Nor if it was stopped after the first of them.
+    second = {p.name: p.read_bytes() for p in folder.iterdir()}
+    state["state_dict"]["net.classifier.1.weight"] *= -0.5
+    torch.save(state, checkpoint)
+    written = []
+
+    def stop(path, *args):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_prediction(path, *args)
+
+    monkeypatch.setattr("cyclenet.submission.write_prediction", stop)
+    with pytest.raises(KeyboardInterrupt):
+        submit(cfg)
+    assert len(list(folder.iterdir())) == 1 and not folder.with_name(folder.name + ".zip").exists()
+    monkeypatch.undo()
+    submit(cfg)
+    assert all(p.read_bytes() != second[p.name] for p in folder.iterdir()) and len(list(folder.iterdir())) == 3
 
 
 @pytest.mark.parametrize("name", ["camvid", "scenes"])

@@ -59,8 +59,11 @@ class PrintScores(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if isinstance(module, SegmentationTask) and not trainer.sanity_checking:
+            protocol = module.cfg.protocol.name
             score, loss = module.val_scores["mIoU"], trainer.callback_metrics.get("train/loss", float("nan"))
-            trainer.print(f"epoch {_epoch(trainer)}/{trainer.max_epochs}: loss {loss:.3f}, val mIoU {100 * score:.2f} %")
+            trainer.print(
+                f"epoch {_epoch(trainer)}/{trainer.max_epochs}: loss {loss:.3f}, val mIoU {100 * score:.2f} % ({protocol})"
+            )
 
 
 class ValidationPictures(L.Callback):

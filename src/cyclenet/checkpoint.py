@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cyclenet.config import TrainConfig
 from cyclenet.task import SegmentationTask
@@ -56,9 +57,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def stored_config(checkpoint: dict[str, Any]) -> TrainConfig:
-    """Return the configuration that a checkpoint was trained with."""
+    """Return the configuration that a checkpoint was trained with. Raises `ValueError` if this version does not know it."""
     schema = OmegaConf.structured(TrainConfig)
-    return OmegaConf.to_object(OmegaConf.merge(schema, checkpoint["hyper_parameters"]["cfg"]))  # type: ignore[return-value]
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(schema, checkpoint["hyper_parameters"]["cfg"]))  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ValueError(f"The checkpoint was made by another version: {str(error).splitlines()[0]}.") from error
 
 
 def load_task(checkpoint: dict[str, Any]) -> SegmentationTask:
@@ -69,5 +73,10 @@ def load_task(checkpoint: dict[str, Any]) -> SegmentationTask:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         task = SegmentationTask(cfg, hyper["classes"], hyper["palette"])
-    task.load_state_dict(checkpoint["state_dict"])
+    try:
+        task.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(
+            "The checkpoint's weights do not fit this version of the model; use the version it was made by."
+        ) from error
     return task.eval()

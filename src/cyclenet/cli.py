@@ -116,9 +116,13 @@ def check_train_arguments(name: str, schema: Schema) -> None:
         overrides = OverridesParser.create().parse_overrides(arguments.overrides)
         swept = [override for override in overrides if override.is_sweep_override()]
         words = [str(override.input_line) for override in overrides if override not in swept]
+        # Every value of an axis once, with the first values of the others; a job's own checks are left to the job.
+        axes = [[f"{axis.get_key_element()}={value}" for value in axis.sweep_string_iterator()] for axis in swept]
+        firsts = [axis[0] for axis in axes]
+        points = [firsts] + [[*firsts[:i], word, *firsts[i + 1 :]] for i, axis in enumerate(axes) for word in axis[1:]]
         register()
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose(arguments.config_name or name, words, return_hydra_config=True)
+            composed, *_ = [compose(arguments.config_name or name, [*words, *p], return_hydra_config=True) for p in points]
         if swept and not arguments.multirun and composed.hydra.mode != RunMode.MULTIRUN:
             first = swept[0]
             raise ValueError(f"{first.input_line} lists several values: add -m to sweep over them, or give one.")

@@ -5,10 +5,12 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from scipy.stats import t as student
 from yaml import YAMLError
 
 from cyclenet.config import TrainConfig, identity
@@ -31,7 +33,8 @@ class Run:
     Attributes:
         cfg: its configuration; None where there is no readable one.
         status: ``finished``, ``failed``, ``interrupted``, or ``unfinished`` where there is no result file.
-        evaluations: by the protocol's name, the run's own first.
+        evaluations: those that its result file names, by the protocol's name, the run's own first.
+        problem: why there is nothing to compare, "" if there is.
     """
 
     folder: Path
@@ -39,6 +42,7 @@ class Run:
     status: str
     result: dict[str, Any]
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    problem: str = ""
 
     @property
     def finished(self) -> bool:
@@ -56,7 +60,7 @@ def find_runs(paths: list[Path]) -> list[Run]:
     for path in paths:
         if not path.is_dir():
             raise ValueError(f"There is no folder {path}: give run folders, or a folder that holds them.")
-        found = _search(path)
+        found = _search(path.resolve())
         if not found:
             raise ValueError(f"{path} holds no runs (folders with a config.yaml and a result.json).")
         folders += [folder for folder in found if folder not in folders]
@@ -75,25 +79,31 @@ def read_run(folder: Path) -> Run:
     try:
         result = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError):
-        result = {}
-    cfg: TrainConfig | None = None
+        result = None
+    result = result if isinstance(result, dict) else {}
+    run = Run(folder, None, result.get("status", "unfinished"), result, problem=str(result.get("error", "")))
     for name in ("config.yaml", ".hydra/config.yaml"):
         try:
             merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(folder / name))
-            cfg = OmegaConf.to_object(merged)  # type: ignore[assignment]
+            run.cfg = OmegaConf.to_object(merged)  # type: ignore[assignment]
             break
-        except (OSError, ValueError, OmegaConfBaseException, YAMLError):
-            continue  # Not there, cut off, or the wrong configuration that the job failed for.
-    run = Run(folder, cfg, result.get("status", "unfinished"), result)
-    if cfg is not None:
-        found = []
-        for path in (folder / "evaluate").glob("last-*/scores.json"):
-            scores = json.loads(path.read_text())
-            if (scores["dataset"], scores["split"]) == (cfg.dataset.name, cfg.dataset.val_split):
-                with np.load(path.with_name("images.npz")) as arrays:
-                    found.append(Evaluation(scores, dict(arrays)))
-        found.sort(key=lambda e: (e.scores["protocol"] != result.get("protocol"), e.scores["protocol"]))
-        run.evaluations = {evaluation.scores["protocol_name"]: evaluation for evaluation in found}
+        except OSError:
+            continue
+        except (ValueError, OmegaConfBaseException, YAMLError) as error:
+            # Cut off, of another version, or the wrong configuration that the job failed for.
+            run.problem = run.problem or f"{name}: {str(error).splitlines()[0]}"
+    if run.cfg is not None and run.status == "finished":
+        # Only these: what was evaluated by hand may be of fewer images, or by other rules under the same name.
+        run.problem = "" if result.get("evaluations") else "has no evaluation: made by an earlier version"
+        for where in result.get("evaluations", {}).values():
+            try:
+                scores = json.loads((folder / where / "scores.json").read_text())
+                with np.load(folder / where / "images.npz") as arrays:
+                    run.evaluations[scores["protocol_name"]] = Evaluation(scores, dict(arrays))
+            except (OSError, ValueError, KeyError, BadZipFile) as error:
+                run.problem = f"{where} cannot be used ({type(error).__name__}): run src/evaluate.py again"
+        own = run.cfg.protocol.describe()
+        run.evaluations = dict(sorted(run.evaluations.items(), key=lambda item: item[1].scores["protocol"] != own))
     return run
 
 
@@ -114,6 +124,10 @@ class Arm:
     def evaluations(self, protocol: str) -> list[Evaluation]:
         """Return an evaluation for each seed that has one."""
         return [run.evaluations[protocol] for run in self.runs if protocol in run.evaluations]
+
+    def seeds(self, protocol: str) -> list[int]:
+        """Return the seeds of `evaluations`."""
+        return [run.cfg.seed for run in self.runs if protocol in run.evaluations and run.cfg]
 
     @property
     def protocols(self) -> list[str]:
@@ -137,7 +151,9 @@ def group_arms(runs: list[Run]) -> list[Arm]:
     data = {(cfg.dataset.name, cfg.dataset.val_split) for cfg in configs.values()}
     if len(data) > 1:
         names = ", ".join(sorted(f"{name} {split}" for name, split in data))
-        raise ValueError(f"These runs are of different data ({names}) and cannot be compared; give those of one.")
+        raise ValueError(
+            f"These runs are of different data ({names}) and cannot be compared; give those of one, as runs/ablation/camvid-*."
+        )
     labels = {key: describe(cfg.model) for key, cfg in configs.items()}
     flat = {key: _flatten(json.loads(key)) for key in groups}
     arms = []
@@ -171,38 +187,47 @@ class Difference(NamedTuple):
     high: float
 
 
-def difference(a: list[np.ndarray], b: list[np.ndarray], draws: int = 2000) -> Difference:
-    """Compare two arms by a paired bootstrap over images, and over seeds where there are several.
+def difference(a: list[np.ndarray], b: list[np.ndarray], paired: bool = True, draws: int = 2000) -> Difference:
+    """Compare two arms by a paired bootstrap over images and, where there are several seeds, by Student's t over them.
 
     In each draw both arms are scored on the same images, drawn with replacement, all their pixels in one matrix as mIoU is
-    defined; seeds are drawn with replacement too, the same ones for both arms if both have as many. The interval is the
-    percentile one. With a single seed it tells how far the images may mislead, and nothing about training anew.
+    defined; that gives a percentile interval. Seeds are too few to draw from (with 3, an interval of nominal 95 % holds the
+    truth 64 times in 100), so their half width, t * s / sqrt(n), is added in quadrature to both sides of it. With a single
+    seed the interval tells how far the images may mislead, and nothing about training anew.
 
     Args:
         a: counts of one arm, for each seed (images, C, 3) right, true and predicted pixels.
         b: of the other, of the same images.
+        paired: the seeds of both arms are the same, in the same order.
         draws: bootstrap samples.
 
     Returns:
         mIoU of ``a`` minus that of ``b``, each the mean over its seeds.
     """
-    rng = np.random.default_rng(0)
     images = len(a[0])
-    weights = rng.multinomial(images, np.full(images, 1 / images), size=draws).astype(np.float64)
-    samples = []
-    paired = rng.integers(0, len(a), (draws, len(a)))
-    for arm in (a, b):
-        # (seeds, draws). Sums of counts are whole numbers below 2 ** 53.
-        scores = np.stack([mean_iou((weights @ c.reshape(images, -1)).reshape(draws, *c.shape[1:])) for c in arm])
-        chosen = paired if len(arm) == len(a) else rng.integers(0, len(arm), (draws, len(arm)))
-        samples.append(np.take_along_axis(scores.T, chosen, 1).mean(1))
-    low, high = np.percentile(samples[0] - samples[1], [2.5, 97.5])
-    value = _mean_score(a) - _mean_score(b)
-    return Difference(value, float(low), float(high))
+    weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=draws).astype(np.float64)
+
+    def drawn(arm: list[np.ndarray]) -> np.ndarray:
+        # Sums of counts are whole numbers below 2 ** 53.
+        scores = [mean_iou((weights @ c.reshape(images, -1)).reshape(draws, *c.shape[1:])) for c in arm]
+        return np.mean(scores, 0)
+
+    low, high = np.percentile(drawn(a) - drawn(b), [2.5, 97.5])
+    score_a, score_b = (np.array([mean_iou(c.sum(0, dtype=np.int64)) for c in arm]) for arm in (a, b))
+    value = score_a.mean() - score_b.mean()
+    seeds = _seed_half_width(score_a, score_b, paired)
+    return Difference(float(value), float(value - np.hypot(value - low, seeds)), float(value + np.hypot(high - value, seeds)))
 
 
-def _mean_score(arm: list[np.ndarray]) -> float:
-    return float(np.mean([mean_iou(counts.sum(0, dtype=np.int64)) for counts in arm]))
+def _seed_half_width(a: np.ndarray, b: np.ndarray, paired: bool) -> float:
+    if paired and len(a) == len(b) > 1:
+        return float(student.ppf(0.975, len(a) - 1) * (a - b).std(ddof=1) / len(a) ** 0.5)
+    variances = [(x.var(ddof=1) / len(x), len(x) - 1) for x in (a, b) if len(x) > 1]
+    total = sum(variance for variance, _ in variances)
+    if total == 0:
+        return 0.0
+    freedom = total**2 / sum(variance**2 / n for variance, n in variances)  # Welch and Satterthwaite.
+    return float(student.ppf(0.975, freedom) * total**0.5)
 
 
 def comparable(a: list[Evaluation], b: list[Evaluation]) -> bool:

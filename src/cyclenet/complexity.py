@@ -68,11 +68,11 @@ def complexity(cfg: ModelConfig, height: int, width: int, num_classes: int = 19)
 
         return note
 
-    # Modules that hold weights of their own; ADC's are in ADC itself, so its inner modules are not looked at one by one.
-    for name, module in net.named_modules():
-        if name == "decoder" or (list(module.parameters(recurse=False)) and not name.startswith("decoder.")):
-            module.register_forward_pre_hook(enter(name))
-            module.register_forward_hook(leave(name))
+    # Of the context, the modules with weights, which feedback may use again; the other components as wholes.
+    leaves = [(f"context.{n}", m) for n, m in net.context.named_modules() if list(m.parameters(recurse=False))]
+    for name, module in [*leaves, *((n, m) for n, m in net.named_children() if n != "context")]:
+        module.register_forward_pre_hook(enter(name))
+        module.register_forward_hook(leave(name))
     with counter, torch.no_grad():
         net(torch.empty(1, 3, height, width, device="meta"))
     assert sum(cost.executed for cost in costs.values()) * 2 == counter.get_total_flops()

@@ -230,7 +230,9 @@ class ProtocolConfig:
 
     def describe(self) -> str:
         """State the rule from its values, so that a changed value cannot hide behind a preset's name."""
-        how = f"windows {self.window}/{self.stride}, {self.window_average}" if self.window else "whole image"
+        how = f"windows {self.window}/{self.stride}" if self.window else "whole image"
+        if self.window or self.window_average != "probs":
+            how += f", {self.window_average}"
         scales = "/".join(f"{scale:g}" for scale in self.scales)
         return f"{self.name} ({how}; scale {scales}; {'flip' if self.flip else 'no flip'})"
 

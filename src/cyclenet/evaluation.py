@@ -112,8 +112,8 @@ def count(
         rows["pixels"].append(triples((confusion.counts - before).cpu().numpy()))
         if cfg.boundary:
             pair = prediction[0].to(torch.uint8).cpu().numpy(), mask[0].cpu().numpy()
-            rows["boundary"].append(boundary_counts(*pair, classes, cfg.dataset.boundary_ratio))
-            rows["trimap"].append(trimap_counts(*pair, classes))
+            rows["boundary"].append(boundary_counts(*pair, classes, cfg.dataset.boundary_ratio).astype(np.int32))
+            rows["trimap"].append(trimap_counts(*pair, classes).astype(np.int32))
     # Reshaped, for a process may have no image at all.
     counts = {key: np.array(rows[key], np.int32).reshape(-1, *shape) for key, shape in shapes.items()}
     counts["confusion"] = confusion.counts.cpu().numpy()

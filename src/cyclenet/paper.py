@@ -49,15 +49,27 @@ def describe(model: ModelConfig) -> str:
 
 
 def find(model: ModelConfig, protocol: str) -> Row | None:
-    """Return the paper's row of an arm, whatever the backbone and its output stride; None if it has none.
+    """Return the paper's row of an arm, whatever its backbone, stride and widths; None if it has none.
 
-    Rates are compared by their reach in the image. A row's GFLOPs are for the paper's widths and backbone at 769 x 769.
+    Rates are compared by their reach in the image. Sliding windows pass for the paper's single scale as the whole image does. A
+    row's GFLOPs are for the paper's backbone and widths (`is_papers`) at 769 x 769.
     """
+    open_points = {"share_norm": False, "first_block_dilation": "previous", "mask_scale": 1.0, "offset_groups": 1}
+    if any(getattr(model, key) != value for key, value in open_points.items()):
+        return None
+    protocol = "whole" if protocol == "sliding" else protocol
     context = "denseaspp" if model.context == "cycleaspp" and model.feedback == 0 else model.context
-    if (context == "cycleaspp" and model.feedback != 1) or (model.decoder == "adc" and model.mask_scale == 0):
+    if context == "cycleaspp" and model.feedback != 1:
         return None
     for row in (*TABLE1, *TABLE2):
         same = (row.context, row.decoder, row.protocol) == (context, model.decoder, protocol)
         if same and (context == "none" or scale_rates(list(row.rates), model.output_stride) == list(model.atrous_rates)):
             return row
     return None
+
+
+def is_papers(model: ModelConfig) -> bool:
+    """Tell whether backbone and widths are those that Table 1's GFLOPs are of."""
+    keys = ("backbone", "output_stride", "reduce_channels", "bottleneck_channels", "growth_channels", "head_channels")
+    paper = ModelConfig()
+    return all(getattr(model, key) == getattr(paper, key) for key in keys)

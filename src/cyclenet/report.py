@@ -12,7 +12,7 @@ from cyclenet.charts import Curve, cost_picture, curves_picture, heat_map
 from cyclenet.comparison import Arm, Difference, Evaluation, Run, comparable, difference, group_arms, read_curve
 from cyclenet.complexity import complexity, total
 from cyclenet.metrics import class_iou
-from cyclenet.paper import TABLE1, find, name_of
+from cyclenet.paper import TABLE1, find, is_papers, name_of
 
 Score = Callable[[Evaluation], float]
 Row = tuple[Arm, str]
@@ -37,8 +37,8 @@ def write_report(runs: list[Run], output: Path, title: str, baseline: str = "", 
     """
     arms = group_arms(runs)
     if not arms:
-        states = ", ".join(sorted({run.status for run in runs}))
-        raise ValueError(f"None of the {len(runs)} runs has finished ({states}); there is nothing to report yet.")
+        states = "; ".join(f"{run.folder.name}: {run.status}{', ' + run.problem if run.problem else ''}" for run in runs[:3])
+        raise ValueError(f"None of the {len(runs)} runs has finished with an evaluation that can be read ({states}).")
     if baseline:
         first = [arm for arm in arms if baseline in arm.label]
         if not first:
@@ -90,7 +90,8 @@ def _compare(row: Row, other: Row, key: str, band: int | None = None) -> Differe
     if row == other or not comparable(a, b) or any(key not in evaluation.counts for evaluation in (*a, *b)):
         return None
     a_counts, b_counts = ([e.counts[key] if band is None else e.counts[key][:, band] for e in side] for side in (a, b))
-    return difference(a_counts, b_counts)
+    seeds = [row[0].seeds(row[1]) for row in (row, other)]
+    return difference(a_counts, b_counts, paired=seeds[0] == seeds[1])
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:
@@ -100,7 +101,7 @@ def _table(head: list[str], lines: list[list[str]]) -> str:
 
 def _row_name(row: Row) -> str:
     arm, protocol = row
-    return arm.label + (f", {protocol}" if len(arm.protocols) > 1 or protocol != "whole" else "")
+    return f"{arm.label}, {protocol}"
 
 
 def _summary(runs: list[Run], arms: list[Arm]) -> str:
@@ -143,9 +144,9 @@ def _results(rows: list[Row]) -> str:
     head = ["arm", "seeds", "mIoU, %", "paper", "to the first row [95 %]", "to the row above [95 %]", "pixel accuracy, %"]
     note = (
         "Mean ± standard deviation over seeds. The paper's numbers are of Cityscapes val and ResNet-101, whatever the data "
-        "here. Differences are of mIoU in percentage points, with a paired bootstrap interval over images (and over seeds, "
-        "where there are several). Images are taken as independent: where they are frames of one video, intervals are too "
-        "narrow."
+        "here. Differences are of mIoU in percentage points, with a paired bootstrap interval over images (where there are "
+        "several seeds, widened by Student's t over them). Images are taken as independent: where they are frames of one "
+        "video, intervals are too narrow."
     )
     return _table(head, lines) + "\n\n" + note
 
@@ -186,7 +187,7 @@ def _by_class(rows: list[Row], output: Path) -> str:
     note = "Numbers are IoU in percent; colours are differences to the first row."
     if len(classes) > 30:
         # The classes that differ most.
-        order = np.nan_to_num(np.abs(values - values[:1]).max(0)).argsort()[::-1][:30]
+        order = np.nan_to_num(np.abs(values - values[:1])).max(0).argsort()[::-1][:30]
         values, classes = values[:, order], [classes[i] for i in order]
         note += " Of all classes, the 30 that differ most are shown; report.csv has the others."
     heat_map(output / "classes.svg", values, [_row_name(row) for row in rows], classes, "IoU by class, %")
@@ -194,7 +195,10 @@ def _by_class(rows: list[Row], output: Path) -> str:
 
 
 def _class_means(arm: Arm, protocol: str) -> np.ndarray:
-    return np.mean([100 * class_iou(e.counts["pixels"].sum(0, dtype=np.int64)) for e in arm.evaluations(protocol)], 0)
+    # Over the seeds in which the class occurs, in masks or predictions; NaN where it does in none.
+    iou = np.stack([100 * class_iou(e.counts["pixels"].sum(0, dtype=np.int64)) for e in arm.evaluations(protocol)])
+    there = ~np.isnan(iou)
+    return np.divide(np.where(there, iou, 0).sum(0), there.sum(0), out=np.full(iou.shape[1], np.nan), where=there.any(0))
 
 
 def _costs(arms: list[Arm]) -> list[tuple[float, float, float]]:
@@ -211,7 +215,7 @@ def _costs(arms: list[Arm]) -> list[tuple[float, float, float]]:
 def _cost(arms: list[Arm], costs: list[tuple[float, float, float]], output: Path) -> str:
     lines, points = [], []
     for arm, (parameters, once, executed) in zip(arms, costs, strict=True):
-        paper = find(arm.cfg.model, "whole")
+        paper = find(arm.cfg.model, "whole") if is_papers(arm.cfg.model) else None
         seconds = [run.result["train_seconds"] for run in arm.runs if "train_seconds" in run.result]
         lines.append(
             [
@@ -272,7 +276,7 @@ def _panel(arms: list[Arm], output: Path, count: int) -> str:
         pixels = np.stack([e.counts["pixels"].sum(1) for e in evaluations])  # (arms, images, 3)
         accuracy = pixels[..., 0] / np.maximum(pixels[..., 1], 1)
         # One of each stretch of the split, for neighbours may be frames of one video.
-        stretches = np.array_split(np.arange(len(source)), min(count, len(source)))
+        stretches = np.array_split(np.arange(accuracy.shape[1]), min(count, accuracy.shape[1]))
         chosen = [int(part[np.ptp(accuracy, 0)[part].argmax()]) for part in stretches]
         rows, boxes = [], []
         for index in chosen:
@@ -302,9 +306,10 @@ def _runs(runs: list[Run]) -> str:
     for run in runs:
         seed = str(run.cfg.seed) if run.cfg else "–"
         seconds = run.result.get("seconds")
-        error = str(run.result.get("error", "")).replace("|", "\\|").replace("\n", " ")
+        error = run.problem.replace("|", "\\|").replace("\n", " ")
         minutes = f"{seconds / 60:.1f}" if seconds is not None else "–"
-        lines.append([f"`{run.folder.name}`", seed, run.status if run.finished else f"**{run.status}**", minutes, error or "–"])
+        status = run.status if run.finished else f"**{run.status}**" if run.status != "finished" else "**unreadable**"
+        lines.append([f"`{run.folder.name}`", seed, status, minutes, error or "–"])
     return _table(["run", "seed", "status", "minutes in all", "error"], lines)
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import sys
+import traceback
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,12 @@ class ReportAfterSweep(Callback):
             print(f"Report: {self._report(title)}")
         except ValueError as error:
             print(f"No report: {error}", file=sys.stderr)
+        except Exception:  # Hydra would make a warning of it, and forget the exit code.
+            traceback.print_exc()
+            self.failed = True
+        for folder, jobs in Counter(self.folders).items():
+            if jobs > 1:
+                print(f"Note: {jobs} jobs were one run, since they set the same values: {folder.name}")
         if self.failed:
             raise SystemExit(1)
 
