@@ -1,7 +1,5 @@
 """Evaluate a checkpoint on its data set's validation split, or on another."""
 
-from pathlib import Path
-
 from cyclenet.cli import compose_config, parse_overrides, store_checkpoint_defaults, user_errors
 from cyclenet.config import EvaluateConfig
 
@@ -29,16 +27,14 @@ def main() -> None:
 
 def run(cfg: EvaluateConfig) -> None:
     """Evaluate and print the scores."""
-    from cyclenet.checkpoint import load_checkpoint, load_task
+    from cyclenet.checkpoint import load_checkpoint, load_task, run_of
     from cyclenet.engine import choose_device
     from cyclenet.evaluation import boundary_line, evaluate
     from cyclenet.pictures import score_table
 
     device = choose_device(cfg.accelerator)
     task = load_task(load_checkpoint(cfg.ckpt_path))
-    checkpoint = Path(cfg.ckpt_path).resolve()
-    folder = checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    result, output = evaluate(task, cfg, folder, device)
+    result, output = evaluate(task, cfg, run_of(cfg.ckpt_path), device)
     print(score_table(result))
     print(boundary_line(result) or "boundary scores left out")
     print(

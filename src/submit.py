@@ -40,7 +40,7 @@ def submit(cfg: SubmitConfig) -> tuple[Path, int]:
     import torch
     from rich.progress import track
 
-    from cyclenet.checkpoint import load_checkpoint, load_task
+    from cyclenet.checkpoint import load_checkpoint, load_task, run_of
     from cyclenet.data.source import FolderSource, build_source
     from cyclenet.engine import choose_device
     from cyclenet.inference import predict
@@ -54,15 +54,14 @@ def submit(cfg: SubmitConfig) -> tuple[Path, int]:
     task = load_task(load_checkpoint(checkpoint)).to(device)
     if source.classes != task.classes:
         raise ValueError(f"{cfg.ckpt_path} was trained on other classes than {cfg.dataset.name} has; choose its own data set.")
-    run = checkpoint.parents[1] if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    folder = Path(cfg.output or run / "submit" / f"{cfg.dataset.name}-{cfg.split}-{cfg.protocol.name}")
+    folder = Path(cfg.output or run_of(checkpoint) / "submit" / f"{cfg.dataset.name}-{cfg.split}-{cfg.protocol.name}")
     folder.mkdir(parents=True, exist_ok=True)
 
     # What the PNGs that are there already were made by; those of another model or protocol are made again.
     made_by = {
         "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "protocol": cfg.protocol.describe(),
-        "root": str(Path(source.pairs[0].image).resolve().parent),
+        "root": str(source.pairs[0].image.resolve().parent),
     }
     note = folder.with_name(folder.name + ".json")
     folder.with_name(folder.name + ".zip").unlink(missing_ok=True)

@@ -81,6 +81,7 @@ def test_a_mistake_ends_the_program_and_writes_nothing(tmp_path):
     words = ["experiment=ablation_cycle", "arm=baseline,cycleaspp"]
     output = run("train", *words, "optim.lr=-1", cwd=tmp_path, ok=False)
     assert output == "error: optim.lr must be positive; got -1.0.\n"
+    words = [*words[:1], "arm=glob(cycleaspp_a*)"]
     output = run("train", *words, "dataset=camvid", "dataset.root=nowhere", cwd=tmp_path, ok=False)
     assert output.startswith("error: There is no folder nowhere: set dataset.root") and output.count("\n") == 1
     output = run("train", "dataset=camvid", "dataset.root=nowhere", cwd=tmp_path, ok=False)
@@ -124,6 +125,20 @@ def test_the_run_folder_is_a_function_of_what_changes_the_result():
     names = {folder("experiment=demo", other) for other in others} | {folder("experiment=demo")}
     assert len(names) == 7
     assert folder("experiment=demo").startswith("demo/scenes-tf_efficientnet_lite0-cycleaspp_2.3.6.9.12_k1-adc-seed0-")
+
+
+def test_a_key_that_a_later_version_adds_keeps_the_names_of_old_run_folders(monkeypatch):
+    from dataclasses import field, make_dataclass
+
+    from cyclenet import config
+
+    before = folder("experiment=camvid")
+    later = make_dataclass("TrainConfig", [("new_key", int, field(default=3))], bases=(TrainConfig,))
+    plain = config._plain
+    monkeypatch.setattr(config, "TrainConfig", later)
+    for value, same in ((3, True), (4, False)):
+        monkeypatch.setattr(config, "_plain", lambda cfg, value=value: plain(cfg) | {"new_key": value})
+        assert (folder("experiment=camvid") == before) == same
 
 
 def test_seed_zero_is_a_seed():

@@ -80,3 +80,9 @@ def load_task(checkpoint: dict[str, Any]) -> SegmentationTask:
             "The checkpoint's weights do not fit this version of the model; use the version it was made by."
         ) from error
     return task.eval()
+
+
+def run_of(path: str | Path) -> Path:
+    """Return the run folder of a checkpoint, or the folder it lies in."""
+    path = Path(path).resolve()
+    return path.parents[1] if path.parent.name == "checkpoints" else path.parent

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
@@ -116,8 +117,10 @@ def check_train_arguments(name: str, schema: Schema) -> None:
         overrides = OverridesParser.create().parse_overrides(arguments.overrides)
         swept = [override for override in overrides if override.is_sweep_override()]
         words = [str(override.input_line) for override in overrides if override not in swept]
-        # Every value of an axis once, with the first values of the others; a job's own checks are left to the job.
-        axes = [[f"{axis.get_key_element()}={value}" for value in axis.sweep_string_iterator()] for axis in swept]
+        # Every value of an axis once, with the first values of the others; a job's own checks are left to the job. A glob's
+        # values are names of existing options.
+        listed = [axis for axis in swept if not isinstance(axis.value(), Glob)]
+        axes = [[f"{axis.get_key_element()}={value}" for value in axis.sweep_string_iterator()] for axis in listed]
         firsts = [axis[0] for axis in axes]
         points = [firsts] + [[*firsts[:i], word, *firsts[i + 1 :]] for i, axis in enumerate(axes) for word in axis[1:]]
         register()

@@ -17,7 +17,7 @@ from cyclenet.data.datamodule import Limited
 from cyclenet.data.loader import derive, eval_loader
 from cyclenet.data.source import Source, build_source
 from cyclenet.inference import predict
-from cyclenet.metrics import ConfusionMatrix, by_class, class_iou, mean_iou, scores
+from cyclenet.metrics import ConfusionMatrix, by_class, class_iou, mean_iou, scores, triples
 from cyclenet.task import SegmentationTask
 
 Counts = dict[str, np.ndarray]
@@ -118,11 +118,6 @@ def count(
     counts = {key: np.array(rows[key], np.int32).reshape(-1, *shape) for key, shape in shapes.items()}
     counts["confusion"] = confusion.counts.cpu().numpy()
     return counts if world_size == 1 else _gather(counts, world_size)
-
-
-def triples(confusion: np.ndarray) -> np.ndarray:
-    """Return (C, 3) right, true and predicted pixels of each class, from a confusion matrix."""
-    return np.stack([confusion.diagonal(), confusion.sum(1), confusion.sum(0)], 1)
 
 
 def _gather(counts: Counts, world_size: int) -> Counts:

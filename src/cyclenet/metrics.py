@@ -35,6 +35,11 @@ class ConfusionMatrix(Metric):
         return self.counts
 
 
+def triples(confusion: np.ndarray) -> np.ndarray:
+    """Return (C, 3) right, true and predicted pixels of each class, from a confusion matrix with true classes in rows."""
+    return np.stack([confusion.diagonal(), confusion.sum(1), confusion.sum(0)], 1)
+
+
 def class_iou(counts: np.ndarray) -> np.ndarray:
     """Return IoU in [0, 1] from counts (..., 3) of right, true and predicted pixels; NaN where a class does not occur."""
     hit, true, predicted = np.moveaxis(counts, -1, 0)
@@ -58,15 +63,15 @@ def scores(counts: Tensor | np.ndarray, classes: list[str]) -> dict[str, Any]:
         ``mIoU``, ``pixel_accuracy``, ``mean_accuracy``, ``classes_counted`` and ``IoU``, a dict by class name.
     """
     counts = np.asarray(counts, dtype=np.int64)
-    hit, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
-    triples = np.stack([hit, true, predicted], -1)
+    by_kind = triples(counts)
+    hit, true, predicted = by_kind.T
     recall = np.divide(hit, true, out=np.zeros(len(hit)), where=true > 0)
     return {
-        "mIoU": float(mean_iou(triples)),
+        "mIoU": float(mean_iou(by_kind)),
         "pixel_accuracy": float(hit.sum() / max(counts.sum(), 1)),
         "mean_accuracy": float(recall[true > 0].mean()) if (true > 0).any() else 0.0,
         "classes_counted": int(((true + predicted) > 0).sum()),
-        "IoU": by_class(class_iou(triples), classes),
+        "IoU": by_class(class_iou(by_kind), classes),
     }
 
 

@@ -3,18 +3,16 @@
 import base64
 import csv
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from cyclenet.charts import Curve, cost_picture, curves_picture, heat_map
-from cyclenet.comparison import Arm, Difference, Evaluation, Run, comparable, difference, group_arms, read_curve
+from cyclenet.comparison import Arm, Difference, Run, comparable, difference, group_arms, read_curve
 from cyclenet.complexity import complexity, total
 from cyclenet.metrics import class_iou
 from cyclenet.paper import TABLE1, find, is_papers, name_of
 
-Score = Callable[[Evaluation], float]
 Row = tuple[Arm, str]
 """An arm and the protocol it was evaluated by."""
 

@@ -42,13 +42,13 @@ class ReportAfterSweep(Callback):
 
     def _report(self, title: str) -> Path:
         output = self.folders[0].parent / f"report-{title.replace(' on ', '-')}"
-        stamp, state = output / "inputs.txt", inputs(self.folders)
-        if stamp.is_file() and stamp.read_text() == state:
-            return output / "report.html"  # Made from the same results before.
+        page, stamp, state = output / "report.html", output / "inputs.txt", inputs(self.folders)
+        if page.is_file() and stamp.is_file() and stamp.read_text() == state:
+            return page  # Made from the same results before.
         from cyclenet.comparison import read_run
         from cyclenet.report import write_report
 
-        page = write_report([read_run(folder) for folder in dict.fromkeys(self.folders)], output, title)
+        write_report([read_run(folder) for folder in dict.fromkeys(self.folders)], output, title)
         stamp.write_text(state)
         return page
 
