@@ -1,7 +1,6 @@
 """Train one configuration: ``python src/train.py [experiment=NAME] [KEY=VALUE ...]``."""
 
 # Only light imports here: --help and a typo answer in a fraction of a second.
-import json
 import sys
 import time
 import traceback
@@ -14,7 +13,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cyclenet.cli import USER_ERRORS, check_train_arguments, sentence, user_errors
-from cyclenet.config import EvaluateConfig, ProtocolConfig, TrainConfig, load_protocol, register, to_config
+from cyclenet.config import EvaluateConfig, ProtocolConfig, TrainConfig, register, to_config
+from cyclenet.processes import end_well
+from cyclenet.results import missing, protocols, read_result, write_result
 
 register()
 
@@ -33,53 +34,57 @@ def main(cfg: DictConfig) -> bool:
             train(to_config(TrainConfig, cfg), folder, overrides)
         return True
     try:
-        if cfg.trainer.strategy.startswith("ddp") or cfg.trainer.num_nodes > 1 or cfg.trainer.devices != "1":
+        parallel = cfg.trainer.num_nodes > 1 or cfg.trainer.devices != "1"
+        if parallel and "BasicLauncher" in hydra_cfg.launcher._target_:
             # Lightning's launcher leaves its environment behind: the second job would train on a part of the data.
-            raise ValueError("A sweep (-m) runs its jobs in one process, where DDP goes wrong silently: set trainer.devices=1.")
+            raise ValueError(
+                "With hydra/launcher=basic all jobs share a process, where DDP goes wrong: use hydra/launcher=process."
+            )
         train(to_config(TrainConfig, cfg), folder, overrides)
     except Exception as error:
         if not isinstance(error, USER_ERRORS):
             traceback.print_exc()
         print(f"error: {hydra_cfg.job.override_dirname}: {sentence(error) or type(error).__name__}", file=sys.stderr)
         if not (folder / "result.json").exists():  # Refused before it began. A finished run of that folder stands.
-            write_result(folder / "result.json", {"status": "failed", "error": sentence(error), "overrides": overrides})
+            folder.mkdir(parents=True, exist_ok=True)
+            write_result(folder, {"status": "failed", "error": sentence(error), "overrides": overrides})
         return False
     return True
 
 
 def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
     """Train, validate and evaluate in ``folder``; of a run that has finished, only evaluations that are missing are made."""
-    stored = folder / "result.json"
-    protocols = [cfg.protocol, *(load_protocol(name) for name in cfg.extra_protocols)]
-    before: dict[str, Any] = json.loads(stored.read_text()) if cfg.resume == "auto" and stored.exists() else {}
-    if before.get("status") == "finished":
-        made = before.setdefault("evaluations", {})
-        missing = [protocol for protocol in protocols if protocol.describe() not in made]
-        if missing:
+    before = read_result(folder)
+    if cfg.resume == "auto" and before.get("status") == "finished":
+        if todo := missing(cfg, before):
             from cyclenet.checkpoint import load_checkpoint, load_task
-            from cyclenet.engine import LAST, choose_device
+            from cyclenet.engine import LAST, choose_device, is_first_process
 
+            if not is_first_process():
+                return
             task = load_task(load_checkpoint(folder / LAST))
             device = choose_device("cpu" if cfg.trainer.accelerator == "cpu" else "auto")
-            made |= evaluate_all(task, cfg, folder, missing, device)
-            write_result(stored, before)
-        print(f"Finished before: {stored}. Train it anew with resume=never.")
+            before["evaluations"] = before.get("evaluations", {}) | evaluate_all(task, cfg, folder, todo, device)
+            write_result(folder, before)
+        print(f"Finished before: {folder / 'result.json'}. Train it anew with resume=never.")
         return
 
     import lightning as L
 
     from cyclenet.data.datamodule import SegmentationData
-    from cyclenet.engine import BEST, build_trainer, close_loggers, is_first_process, peak_rss_mb, prepare_folder, quiet
+    from cyclenet.engine import BEST, build_trainer, check_saved, is_first_process, lock, peak_rss_mb, prepare_folder, quiet
+    from cyclenet.loggers import close_loggers
     from cyclenet.task import SegmentationTask
 
     quiet()
     started = time.time()
     first = is_first_process()
+    in_use = lock(folder) if first else None
     result: dict[str, Any] = {"status": "failed", "metrics": {}, "overrides": overrides}
     try:
-        checkpoint = prepare_folder(cfg, folder, first)
+        checkpoint, step = prepare_folder(cfg, folder, first)
         L.seed_everything(cfg.seed, verbose=False)
-        trainer = build_trainer(cfg, folder, checkpoint)
+        trainer = build_trainer(cfg, folder, step)
         device = trainer.strategy.root_device
         data = SegmentationData(cfg.dataset, cfg.seed, cfg.trainer.num_workers, pin_memory=device.type == "cuda")
         data.prepare_data()
@@ -87,24 +92,25 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
         source = data.train_source
         task = SegmentationTask(cfg, source.classes, source.palette.tolist())
         trainer.print(f"{len(source)} training and {len(data.val_source)} validation images; run folder {folder}")
+        if checkpoint:
+            trainer.print(f"Going on from {checkpoint}, step {step}")
         trainer.print(f"Validated by {cfg.protocol.describe()}")
         trainer.fit(task, data, ckpt_path=checkpoint)
-        metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
         if task.validated_at != trainer.global_step:  # trainer.max_steps ended an epoch early.
             trainer.validate(task, data, verbose=False)
-            metrics |= {key: value.item() for key, value in trainer.callback_metrics.items()}
             if not (folder / BEST).exists():
                 trainer.save_checkpoint(folder / BEST)
-        train_seconds = round(time.time() - started, 1)
-        evaluations = evaluate_all(task, cfg, folder, protocols, device, trainer.global_rank, trainer.world_size)
+        if first:
+            check_saved(folder, trainer.global_step)
+        evaluations = evaluate_all(task, cfg, folder, protocols(cfg), device, trainer.global_rank, trainer.world_size)
         trainer.print(f"Run folder: {folder}")
         result |= {
             "status": "finished",
-            "metrics": metrics,
+            "metrics": task.metrics,
             "protocol": cfg.protocol.describe(),
             "evaluations": evaluations,
             "epochs": trainer.current_epoch,
-            "train_seconds": train_seconds,
+            "train_seconds": round(task.seconds, 1),
         }
     except (KeyboardInterrupt, SystemExit):
         result["status"] = "interrupted"
@@ -116,7 +122,9 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
         if first:
             close_loggers()
             result |= {"seconds": round(time.time() - started, 1), "finished_at": time.time(), "peak_rss_mb": peak_rss_mb()}
-            write_result(stored, result)
+            write_result(folder, result)
+        if in_use:
+            in_use.close()
 
 
 def evaluate_all(
@@ -137,13 +145,7 @@ def evaluate_all(
     return folders
 
 
-def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Replace the result file as a whole."""
-    part = path.with_name(path.name + ".tmp")
-    part.write_text(json.dumps(result, indent=1))
-    part.replace(path)
-
-
 if __name__ == "__main__":
+    end_well()
     check_train_arguments("config", TrainConfig)
     main()

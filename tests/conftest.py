@@ -1,8 +1,11 @@
 """What the tests share: tiny models and tiny data sets in the real layouts, made on the spot."""
 
+import functools
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -96,17 +99,25 @@ def ade20k(tmp_path: Path) -> Path:
     return tmp_path / "ade"
 
 
+@functools.cache
+def warm() -> subprocess.Popen:
+    """The process that runs the commands (`tests/warm.py`); it ends with its standard input."""
+    command = [sys.executable, str(ROOT / "tests" / "warm.py")]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+
 def run(command: str, *words: str, cwd: Path, ok: bool = True, **environment: str) -> str:
     """Run a command of `src/` as a user does; return what it printed (both streams)."""
-    env = {**os.environ, "OMP_NUM_THREADS": "2", **environment}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "src" / f"{command}.py"), *words],
-        cwd=cwd,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    output = done.stdout + done.stderr
-    assert (done.returncode == 0) == ok, f"exit code {done.returncode}\n{output}"
-    return output
+    job = {
+        "script": str(ROOT / "src" / f"{command}.py"),
+        "words": words,
+        "cwd": str(cwd),
+        "env": {**os.environ, "OMP_NUM_THREADS": "2", **environment},
+    }
+    with tempfile.NamedTemporaryFile("r") as output:
+        process = warm()
+        process.stdin.write(json.dumps({**job, "output": output.name}) + "\n")
+        code = int(process.stdout.readline())
+        text = output.read()
+    assert (code == 0) == ok, f"exit code {code}\n{text}"
+    return text

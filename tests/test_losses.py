@@ -64,37 +64,3 @@ def test_half_precision_logits_are_summed_in_float32():
     logits, mask = example()
     low = SegmentationLoss(LossConfig(), 4, False)(logits.bfloat16(), mask)
     assert low.dtype == torch.float32 and abs(low - F.cross_entropy(logits, mask.long(), ignore_index=255)) < 0.01
-
-
-def _rank(rank, store, queue):
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    logits, mask = example(0.0)
-    mask[0, :5] = 255  # The two halves have 5 and 30 valid pixels.
-    share = logits.detach()[rank : rank + 1].requires_grad_()
-    loss = SegmentationLoss(LossConfig(), 4, False)(share, mask[rank : rank + 1])
-    loss.backward()
-    queue.put((rank, loss.item(), share.grad.tolist()))
-    dist.destroy_process_group()
-
-
-def test_two_processes_with_unequal_shares_equal_the_joined_batch(tmp_path):
-    import torch.multiprocessing as mp
-
-    context = mp.get_context("spawn")
-    queue = context.Queue()
-    processes = [context.Process(target=_rank, args=(rank, tmp_path / "store", queue)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    results = sorted(queue.get(timeout=120) for _ in processes)
-    for process in processes:
-        process.join()
-    logits, mask = example(0.0)
-    mask[0, :5] = 255
-    joined = F.cross_entropy(logits, mask.long(), ignore_index=255)
-    joined.backward()
-    # DDP averages the gradients of the processes; the mean of the losses is the joined loss.
-    assert abs(sum(loss for _, loss, _ in results) / 2 - joined.item()) < 1e-12
-    for rank, _, grad in results:
-        torch.testing.assert_close(torch.tensor(grad, dtype=torch.float64)[0] / 2, logits.grad[rank], rtol=1e-12, atol=1e-12)

@@ -32,7 +32,7 @@ def config(**changes) -> TrainConfig:
 
 def fit(cfg, folder, checkpoint=None, callback=None):
     L.seed_everything(cfg.seed, verbose=False)
-    trainer = build_trainer(cfg, folder, checkpoint)
+    trainer = build_trainer(cfg, folder, load_checkpoint(checkpoint)["global_step"] if checkpoint else 0)
     if callback:
         trainer.callbacks.append(callback)
     data = SegmentationData(cfg.dataset, cfg.seed)
@@ -92,10 +92,12 @@ def test_a_damaged_checkpoint_is_a_sentence(tmp_path):
 
 def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
     io, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
-    io.save_checkpoint({"a": 1}, path)
+    io.save_checkpoint({"state_dict": {}, "a": 1}, path)
     with pytest.raises(Exception, match="pickle"):
-        io.save_checkpoint({"a": lambda: 1}, path)
-    assert torch.load(path, weights_only=True) == {"a": 1}
+        io.save_checkpoint({"state_dict": {}, "a": lambda: 1}, path)
+    with pytest.raises(ValueError, match=r"w is not finite at step 7: training has diverged"):
+        io.save_checkpoint({"state_dict": {"w": torch.tensor([1, torch.nan])}, "global_step": 7}, path)
+    assert torch.load(path, weights_only=True) == {"state_dict": {}, "a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 

@@ -1,24 +1,38 @@
-"""What happens around the training steps: seeds, pictures, progress."""
+"""What happens around the training steps: seeds, checkpoints, stops, pictures, progress."""
 
+import json
+import os
 import random
+import shutil
+import signal
+import subprocess
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
 from cyclenet.data.loader import derive
+from cyclenet.loggers import MetricsCSV, ResumableWandb
 from cyclenet.pictures import panel, save_png
 from cyclenet.task import SegmentationTask
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that end a training at its next step. SLURM sends one of the last two before the time limit (conf/hydra/launcher)."""
+
 
 class SeedPerStep(L.Callback):
-    """Seed the random generators from (seed, batch, process) before each batch.
+    """Seed the random generators from (seed, batch) before each batch, alike in all processes.
 
-    Dropout is then a function of the step alone, and a resumed run draws what an uninterrupted one draws.
+    Dropout is then a function of the step alone: a resumed run draws what an uninterrupted one draws, and the processes draw
+    one mask for the joined batch (`cyclenet.models.layers.ChannelDropout`).
     """
 
     def __init__(self, seed: int) -> None:
@@ -26,7 +40,8 @@ class SeedPerStep(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         epoch_loop = trainer.fit_loop.epoch_loop
-        value = derive(self.seed, "step", epoch_loop.total_batch_idx, trainer.global_rank)
+        # (The last 0 stands where earlier versions had the process; so one process draws what it always drew.)
+        value = derive(self.seed, "step", epoch_loop.total_batch_idx, 0)
         random.seed(value)
         np.random.seed(value)
         torch.manual_seed(value)
@@ -38,6 +53,214 @@ class ValidateLastEpoch(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
+
+
+class KeepLast(L.Callback):
+    """Keep the state of a training, so that a stop costs little and changes nothing.
+
+    Writes ``last.ckpt`` at epoch ends, every ``every_steps`` optimizer steps, when ``every_minutes`` have passed, and when a
+    signal (`STOPS`) or an error ends the training between two steps; ``previous.ckpt`` is the one before. Only states between
+    two optimizer steps are saved, for only these can be gone on from exactly. Not the last step of an epoch either: Lightning
+    would skip the validation that follows. The first process writes alone, so no other waits for it.
+
+    Args:
+        folder: of the checkpoints.
+        every_steps: optimizer steps between checkpoints; 0: none for that reason.
+        every_minutes: minutes between them; 0: none for that reason.
+    """
+
+    def __init__(self, folder: Path, every_steps: int, every_minutes: float) -> None:
+        self.last, self.previous = folder / "last.ckpt", folder / "previous.ckpt"
+        self.every_steps, self.every_seconds = every_steps, 60 * every_minutes
+        self.between_steps = False
+        self.step = 0
+        self.signal: int | None = None
+        self.handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.step, self.saved_at = trainer.global_step, time.monotonic()
+        for number in STOPS:  # After Lightning's own, which wait for all processes inside the handler, and hang.
+            self.handlers[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.signal is not None:  # The second one does not wait.
+            raise SystemExit(128 + number)
+        self.signal = number
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        self.between_steps = False
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        stepped, self.step = trainer.global_step != self.step, trainer.global_step
+        self.between_steps = stepped and not trainer.is_last_batch
+        if self.between_steps:
+            due = self.every_steps and self.step % self.every_steps == 0
+            if due or (self.every_seconds and time.monotonic() - self.saved_at > self.every_seconds):
+                self._save(trainer)
+        if self.signal is not None and (self.between_steps or trainer.is_last_batch):
+            self._stop(trainer)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        if self.signal is not None:
+            self._stop(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._save(trainer)
+        if self.signal is not None:
+            self._stop(trainer)
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        if self.between_steps:  # As when the next batch could not be read.
+            self._save(trainer)
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
+
+    def _save(self, trainer: L.Trainer) -> None:
+        self.saved_at = time.monotonic()
+        if not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV):
+                logger.flush()  # The rows up to here, which a resumed run keeps.
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint()
+        keep_previous(self.last, self.previous)
+        trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.last)
+
+    def _stop(self, trainer: L.Trainer) -> None:
+        """End the program at the request of a signal. Of several processes, the first; the others end with it."""
+        assert self.signal is not None
+        if not trainer.is_global_zero:
+            return
+        number = signal.Signals(self.signal)
+        if self.between_steps:
+            self._save(trainer)
+            self.between_steps = False
+        print(f"Stopped by {number.name} at step {self.step}. The same command goes on.", flush=True)
+        handler = self.handlers[number]
+        if number in (signal.SIGUSR1, signal.SIGUSR2):
+            if callable(handler):  # submitit's: it puts the job into the queue again and exits.
+                handler(number, None)
+            elif "SLURM_JOB_ID" in os.environ:
+                requeue()
+        raise SystemExit(128 + number)
+
+
+def keep_previous(last: Path, previous: Path) -> None:
+    """Give a checkpoint that is about to be replaced a second name. At no moment is there none."""
+    if not last.exists():
+        return
+    part = previous.with_name(f"{previous.name}.tmp{os.getpid()}")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(last, part)
+    except OSError:  # A file system without links.
+        shutil.copyfile(last, part)
+    part.replace(previous)
+
+
+def requeue() -> None:
+    """Put this SLURM job into the queue again."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+    subprocess.run(["scontrol", "requeue", job], check=False)
+
+
+class StopAtNonFinite(L.Callback):
+    """Stop at a loss that is not finite, before it reaches the weights, and say which samples were in the batch.
+
+    Args:
+        folder: receives ``step-<n>-rank<r>.pt`` with the batch, the weights before the step and the loss
+            (``torch.load(weights_only=True)``).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.batch: dict[str, Any] = {}
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        self.batch = batch
+
+    def on_before_backward(self, trainer: L.Trainer, module: L.LightningModule, loss: Tensor) -> None:
+        # The loss is the joined batch's: all processes stop here, or none.
+        if torch.isfinite(loss):
+            return
+        step, names = trainer.global_step, self.batch["name"]
+        module.eval()  # Where each sample stands for itself.
+        with torch.no_grad():
+            finite = [bool(torch.isfinite(module.net(image[None])[0]).all()) for image in self.batch["image"]]  # type: ignore[operator]
+        bad = [name for name, good in zip(names, finite, strict=True) if not good]
+        path = self.folder / f"step-{step}-rank{trainer.global_rank}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dump = {key: value for key, value in self.batch.items() if key != "name"}
+        torch.save({**dump, "names": names, "not_finite": bad, "loss": loss.item(), "weights": module.state_dict()}, path)
+        if trainer.world_size > 1:
+            parts: list[Any] = [None] * trainer.world_size
+            dist.all_gather_object(parts, (names, bad))
+            names, bad = ([name for part in parts for name in part[i]] for i in (0, 1))
+        which = f"its samples {', '.join(bad)} give outputs that are not finite" if bad else f"its samples: {', '.join(names)}"
+        raise ValueError(
+            f"The loss is {loss.item()} at step {step}; {which}. The batch and the weights before it are in {path}; "
+            "lower optim.lr, or mend the data. The checkpoints are from before."
+        )
+
+
+class ProgressFile(L.Callback):
+    """Keep ``progress.json`` in the run folder: how far it is, for those who watch (a sweep's table). Once a second at most."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "progress.json"
+        self.score: float | None = None
+        self.written = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.began, self.first_step = time.monotonic(), trainer.global_step
+        self._write(trainer, module, "training", 0)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._write(trainer, module, "training", 1)
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._write(trainer, module, "validating", 0)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if isinstance(module, SegmentationTask):
+            self.score = module.val_scores.get("mIoU")
+        self._write(trainer, module, "training", 0)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._write(trainer, module, "evaluating", 0)
+
+    def _write(self, trainer: L.Trainer, module: L.LightningModule, stage: str, every_seconds: float) -> None:
+        now = time.monotonic()
+        if not trainer.is_global_zero or now - self.written < every_seconds or not isinstance(module, SegmentationTask):
+            return
+        self.written = now
+        step, steps = trainer.global_step, module.total_steps
+        done = step - self.first_step
+        left = round((now - self.began) / done * (steps - step)) if done else None
+        progress = {"stage": stage, "epoch": _epoch(trainer), "epochs": trainer.max_epochs, "step": step, "steps": steps}
+        part = self.path.with_name(self.path.name + ".tmp")
+        try:
+            part.write_text(json.dumps({**progress, "mIoU": self.score, "seconds_left": left}))
+            part.replace(self.path)
+        except OSError:  # A full disk is no reason to stop.
+            part.unlink(missing_ok=True)
+
+
+class BroadcastBuffers(L.Callback):
+    """Validate all processes' shares with the first one's running statistics, where batch norm is not synchronised."""
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.world_size > 1:
+            for buffer in module.net.buffers():  # type: ignore[union-attr]
+                dist.broadcast(buffer, 0)
 
 
 class Progress(RichProgressBar):
@@ -99,18 +322,23 @@ class ValidationPictures(L.Callback):
             return
         palette = np.array(module.palette, np.uint8)
         picture = panel(self.rows, [f"epoch {_epoch(trainer)}"], module.classes, palette)
-        save_png(self.folder / "validation.png", picture)
+        try:
+            save_png(self.folder / "validation.png", picture)
+        except OSError as error:
+            warnings.warn(f"No validation.png: {error}", stacklevel=1)
         if not self.every_epochs or (_epoch(trainer) % self.every_epochs and _epoch(trainer) != trainer.max_epochs):
             return
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, ResumableWandb):
                 self._log_wandb(logger, module, trainer.global_step)
             elif isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("val/pictures", picture, trainer.global_step, dataformats="HWC")
 
-    def _log_wandb(self, logger: WandbLogger, module: SegmentationTask, step: int) -> None:
+    def _log_wandb(self, logger: ResumableWandb, module: SegmentationTask, step: int) -> None:
         import wandb
 
+        if (step, "val/per_class") in logger.present:
+            return
         labels = dict(enumerate(module.classes))
         images = [
             wandb.Image(

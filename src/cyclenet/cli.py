@@ -21,7 +21,7 @@ from yaml import YAMLError
 from cyclenet import config
 from cyclenet.config import CONF, Schema, register, to_config
 
-USER_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
+USER_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 
 
 @contextmanager

@@ -189,7 +189,7 @@ class LossConfig:
     aux_weight: float = 0.4
     # Online hard example mining (semseg's, CCNet's): keep pixels whose true class has a probability below this; null: off.
     ohem_threshold: float | None = None
-    # ... but at least this many pixels of a process's batch.
+    # ... but at least this many pixels of the batch over all processes (CCNet, semseg: 100,000 on each GPU).
     ohem_min_kept: int = 100_000
     # One weight a class; null: none.
     class_weights: list[float] | None = None
@@ -245,6 +245,7 @@ class TrainerConfig:
     # Devices of one node: a number, or auto.
     devices: str = "auto"
     num_nodes: int = 1
+    # auto, or ddp: both are DDP where there is more than one process.
     strategy: str = "auto"
     # auto: bf16-mixed where the GPU has bfloat16, 16-mixed on older GPUs, 32-true on CPU.
     precision: str = "auto"
@@ -255,25 +256,28 @@ class TrainerConfig:
     accumulate_grad_batches: int = 1
     # Largest gradient norm; 0: no clipping.
     gradient_clip_norm: float = 0.0
+    # Batch-norm statistics of all processes together, on GPUs and on CPU.
     sync_batchnorm: bool = True
     # Validate every N epochs, and at the end.
     val_every_epochs: int = 1
     # Loader processes of each device; -1: as many as the cores allow, 4 at most.
     num_workers: int = -1
-    # Also save `last.ckpt` every N optimizer steps; 0: at epoch ends only.
+    # Save `last.ckpt` at epoch ends, and every N optimizer steps or M minutes between; 0: not so.
     checkpoint_every_steps: int = 0
+    checkpoint_every_minutes: float = 10.0
     # Epochs between logged images of the validation set; 0: none.
     log_images_every_epochs: int = 10
     progress_bar: bool = True
 
     def __post_init__(self) -> None:
+        _one_of("trainer.strategy", self.strategy, ("auto", "ddp"))
         _one_of("trainer.precision", self.precision, ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true"))
         _require(
             self.devices == "auto" or self.devices.isdigit(), f"trainer.devices must be a number or auto; got {self.devices!r}."
         )
         for key in ("num_nodes", "max_epochs", "accumulate_grad_batches", "val_every_epochs"):
             _require(getattr(self, key) > 0, f"trainer.{key} must be positive; got {getattr(self, key)}.")
-        for key in ("gradient_clip_norm", "checkpoint_every_steps", "log_images_every_epochs"):
+        for key in ("gradient_clip_norm", "checkpoint_every_steps", "checkpoint_every_minutes", "log_images_every_epochs"):
             _require(getattr(self, key) >= 0, f"trainer.{key} must be 0 or more; got {getattr(self, key)}.")
         _require(self.num_workers >= -1, f"trainer.num_workers must be -1 (automatic) or more; got {self.num_workers}.")
         _require(
@@ -314,9 +318,11 @@ class TrainConfig:
     name: str = "train"
     # auto: go on from the run folder's last checkpoint if there is one; never: start afresh; must: refuse to start afresh.
     resume: str = "auto"
+    # Go on from a checkpoint although its configuration differs in something that changes the result.
+    force: bool = False
     # Presets of conf/protocol by which the last checkpoint is evaluated at the end, beside `protocol` itself.
     extra_protocols: list[str] = field(default_factory=list)
-    # Start from this checkpoint: its weights, optimizer and position. The run folder's own last checkpoint is newer and wins.
+    # Go on from this checkpoint: its weights, optimizer and position. The run folder's own last checkpoint is newer and wins.
     ckpt_path: str | None = None
 
     def __post_init__(self) -> None:
@@ -452,13 +458,21 @@ def identity(cfg: dict[str, Any]) -> dict[str, Any]:
     cfg = copy.deepcopy(cfg)
     for key in ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "progress_bar"):
         cfg["trainer"].pop(key)
-    for key in ("checkpoint_every_steps", "log_images_every_epochs"):
+    for key in ("checkpoint_every_steps", "checkpoint_every_minutes", "log_images_every_epochs"):
         cfg["trainer"].pop(key)
-    for key in ("logger", "resume", "extra_protocols"):
+    for key in ("logger", "resume", "force", "extra_protocols"):
         cfg.pop(key)
     for key in ("download", "boundary_ratio"):
         cfg["dataset"].pop(key)
     return cfg
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested values: {"model": {"feedback": 1}} becomes {"model.feedback": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 def run_folder(_root_: DictConfig) -> str:

@@ -1,56 +1,93 @@
-"""The lightning.Trainer, its loggers and checkpoints, from the configuration."""
+"""The run folder and the lightning.Trainer, from the configuration."""
 
-import csv
-import hashlib
+import errno
+import fcntl
 import logging
-import os
 import resource
 import shutil
 import sys
+import time
 import warnings
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from cyclenet.callbacks import PrintScores, Progress, SeedPerStep, ValidateLastEpoch, ValidationPictures
-from cyclenet.checkpoint import AtomicCheckpointIO, load_checkpoint
+from cyclenet.callbacks import (
+    BroadcastBuffers,
+    KeepLast,
+    PrintScores,
+    Progress,
+    ProgressFile,
+    SeedPerStep,
+    StopAtNonFinite,
+    ValidateLastEpoch,
+    ValidationPictures,
+)
+from cyclenet.checkpoint import AtomicCheckpointIO, check_same, load_checkpoint, load_newest
 from cyclenet.config import TrainConfig
+from cyclenet.loggers import build_loggers
+from cyclenet.sync_batchnorm import SyncBatchNorm
 
 LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
 
 
-def prepare_folder(cfg: TrainConfig, folder: Path, first: bool) -> str | None:
-    """Make a run folder ready and return the checkpoint to go on from, or None to start afresh.
+def lock(folder: Path, seconds: float = 15) -> IO[str]:
+    """Keep other processes from training in a run folder, until the file that is returned is closed or the process ends.
+
+    Waits a little, for what is left of a killed process. Raises `ValueError` where the folder stays in use.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / "run.lock").open("a")
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                return file  # A file system without locks.
+        if time.monotonic() > until:
+            raise ValueError(f"{folder} is being trained by another process; wait for it, or end it.")
+        time.sleep(0.2)
+
+
+def prepare_folder(cfg: TrainConfig, folder: Path, first: bool) -> tuple[str | None, int]:
+    """Make a run folder ready and return the checkpoint to go on from and its step, or (None, 0) to start afresh.
 
     The folder's own last checkpoint comes first, then ``ckpt_path``. Only the ``first`` process writes.
 
     Raises:
-        ValueError: ``resume=must`` and there is no checkpoint, or it is not a whole one.
+        ValueError: ``resume=must`` and there is no checkpoint; it is damaged, or was made with another configuration.
     """
-    last = folder / LAST
-    if cfg.resume == "must" and not last.exists():
-        raise ValueError(f"resume=must, but there is no {last}: give resume=auto to start afresh.")
+    checkpoints = folder / "checkpoints"
+    newest = load_newest(checkpoints) if cfg.resume != "never" else None
+    if cfg.resume == "must" and newest is None:
+        raise ValueError(f"resume=must, but there is no {folder / LAST}: give resume=auto to start afresh.")
+    if newest is None and cfg.ckpt_path:
+        newest = Path(cfg.ckpt_path), load_checkpoint(cfg.ckpt_path)
+    if newest and not cfg.force:
+        check_same(newest[1], newest[0], cfg)
     if first:
         # Of an earlier run in this folder: what it left must not pass for the new one's.
-        (folder / "result.json").unlink(missing_ok=True)
-        stale = [*folder.glob("checkpoints/*.tmp*"), *([last, folder / BEST] if cfg.resume == "never" else [])]
-        for path in stale:
-            path.unlink(missing_ok=True)
-        if not last.exists():
-            shutil.rmtree(folder / "evaluate", ignore_errors=True)
+        for name in ("result.json", "progress.json"):
+            (folder / name).unlink(missing_ok=True)
+        for path in checkpoints.glob("*.tmp*"):
+            path.unlink()
+        if newest is None:
+            for left in ("checkpoints", "evaluate", "wandb", "tensorboard"):
+                shutil.rmtree(folder / left, ignore_errors=True)
+        elif newest[0].name == "previous.ckpt":
+            (folder / LAST).unlink(missing_ok=True)  # Damaged; it must not become the previous one.
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
-    checkpoint = str(last) if cfg.resume != "never" and last.exists() else cfg.ckpt_path
-    if checkpoint:
-        load_checkpoint(checkpoint)
-    return checkpoint
+    return (str(newest[0]), newest[1]["global_step"]) if newest else (None, 0)
 
 
 def quiet() -> None:
@@ -65,6 +102,12 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", "The number of training batches")
     # Validation scores come from a matrix that was summed over processes: they are the same on all.
     warnings.filterwarnings("ignore", "It is recommended to use `self.log")
+    # The data module keeps the loader's position.
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+    # The name that torch 2.14 gives it is not known to older ones.
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
+    # One process on a machine that has SLURM is no mistake.
+    warnings.filterwarnings("ignore", "The `srun` command is available")
     # Workers are chosen by cores here.
     warnings.filterwarnings("ignore", ".*does not have many workers")
 
@@ -91,43 +134,62 @@ def choose_device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def build_trainer(cfg: TrainConfig, folder: Path, checkpoint: str | None) -> L.Trainer:
-    """Build the trainer of a run folder; ``checkpoint`` is what it will go on from."""
+def build_trainer(cfg: TrainConfig, folder: Path, step: int) -> L.Trainer:
+    """Build the trainer of a run folder; ``step`` is that of the checkpoint it will go on from, or 0."""
     options = cfg.trainer
+    on_gpu = options.accelerator not in ("cpu", "mps") and torch.cuda.is_available()
+    devices = (torch.cuda.device_count() if on_gpu else 1) if options.devices == "auto" else int(options.devices)
+    parallel = devices * options.num_nodes > 1
     precision = choose_precision(options.precision, options.accelerator)
-    keep = partial(ModelCheckpoint, folder / "checkpoints", auto_insert_metric_name=False, enable_version_counter=False)
+    checkpoints = folder / "checkpoints"
+    best = ModelCheckpoint(
+        checkpoints,
+        "best",
+        monitor="val/mIoU",
+        mode="max",
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+        save_on_train_epoch_end=False,  # At the validation's end, so that KeepLast knows of it.
+    )
     callbacks: list[Callback] = [
         SeedPerStep(cfg.seed),
+        StopAtNonFinite(folder / "debug"),
         ValidateLastEpoch(),
         LearningRateMonitor("step"),
+        ProgressFile(folder),
         ValidationPictures(folder, options.log_images_every_epochs),
-        keep("best", monitor="val/mIoU", mode="max"),
-        keep("last", every_n_epochs=1, save_on_train_epoch_end=True),
+        best,
+        KeepLast(checkpoints, options.checkpoint_every_steps, options.checkpoint_every_minutes),
     ]
-    if options.checkpoint_every_steps:
-        callbacks.append(keep("last", every_n_train_steps=options.checkpoint_every_steps))
+    if parallel and not options.sync_batchnorm:
+        callbacks.append(BroadcastBuffers())
     if options.progress_bar and sys.stdout.isatty():
         callbacks.append(Progress())
     else:
         callbacks.append(PrintScores())
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if parallel and options.sync_batchnorm:
+        plugins.append(SyncBatchNorm())
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # KeepLast does it.
     trainer = L.Trainer(
         accelerator=options.accelerator,
-        devices=options.devices if options.devices == "auto" else int(options.devices),
+        devices=devices,
         num_nodes=options.num_nodes,
-        strategy=options.strategy,
+        # Validation does not run in step (images differ in size and number), so no buffers are exchanged in forward.
+        strategy=DDPStrategy(broadcast_buffers=False) if parallel else "auto",
         precision=precision,
         max_epochs=options.max_epochs,
         max_steps=options.max_steps,
         accumulate_grad_batches=options.accumulate_grad_batches,
         gradient_clip_val=options.gradient_clip_norm or None,
-        sync_batchnorm=options.sync_batchnorm and options.accelerator != "cpu" and torch.cuda.is_available(),
         check_val_every_n_epoch=options.val_every_epochs,
         log_every_n_steps=cfg.logger.every_n_steps,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        logger=build_loggers(cfg, folder, checkpoint),
+        logger=build_loggers(cfg, folder, step, is_first_process()),
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=plugins,
         enable_progress_bar=options.progress_bar and sys.stdout.isatty(),
         enable_model_summary=False,
         default_root_dir=folder,
@@ -136,53 +198,16 @@ def build_trainer(cfg: TrainConfig, folder: Path, checkpoint: str | None) -> L.T
     return trainer
 
 
-def build_loggers(cfg: TrainConfig, folder: Path, checkpoint: str | None) -> list[Logger]:
-    """Build the CSV logger and those that ``logger`` asks for. A resumed run keeps the rows up to its checkpoint."""
-    rows: list[dict[str, str]] = []
-    path = folder / "metrics.csv"
-    if checkpoint and path.exists():
-        step = load_checkpoint(checkpoint)["global_step"]
-        with path.open() as file:
-            # A kill may have left half a row.
-            rows = [row for row in csv.DictReader(file) if (row["step"] or "").isdigit() and int(row["step"]) < step]
-    csv_logger = CSVLogger(folder, name="", version="", flush_logs_every_n_steps=cfg.logger.every_n_steps)
-    if is_first_process():
-        path.unlink(missing_ok=True)
-        for row in rows:
-            csv_logger.experiment.metrics.append({key: value for key, value in row.items() if value})
-        csv_logger.save()
-    loggers: list[Logger] = [csv_logger]
-    if cfg.logger.tensorboard:
-        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
-    if cfg.logger.wandb != "disabled":
-        online = cfg.logger.wandb == "online" or (cfg.logger.wandb == "auto" and "WANDB_API_KEY" in os.environ)
-        loggers.append(
-            WandbLogger(
-                project=cfg.logger.wandb_project,
-                name=folder.name,
-                group=cfg.name,
-                # The same run folder is the same run.
-                id=hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest(),
-                resume="allow",
-                save_dir=folder,
-                offline=not online,
-            )
-        )
-    for logger in loggers[1:]:
-        logger.log_hyperparams(asdict(cfg))
-    return loggers
-
-
 def is_first_process() -> bool:
     """Tell whether this process is the one that writes (Lightning reads it from the launcher's environment)."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def close_loggers() -> None:
-    """End the wandb run, so that the next job of a sweep begins its own."""
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish()
+def check_saved(folder: Path, step: int) -> None:
+    """Raise `ValueError` unless the last checkpoint holds the end of the training."""
+    newest = load_newest(folder / "checkpoints")
+    if newest is None or newest[1]["global_step"] != step:
+        raise ValueError(f"{folder / LAST} is not of the last step ({step}): free disk space, and run the same command again.")
 
 
 def peak_rss_mb() -> float:

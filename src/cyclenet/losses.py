@@ -15,11 +15,12 @@ class SegmentationLoss(nn.Module):
 
     The sum over pixels is divided by their number (their weight, with ``class_weights``) over *all* processes, so that
     processes with unequal shares of ignored pixels give the gradient of the joined batch; DDP then averages gradients,
-    which the factor world_size undoes. A batch without a valid pixel has loss 0 and gradient 0.
+    which the factor world_size undoes. The value is the joined batch's on every process. A batch without a valid pixel has
+    loss 0 and gradient 0.
 
     Args:
         cfg: class weights and OHEM (semseg's and CCNet's: of the pixels whose true class has a probability below
-            ``ohem_threshold``, and at least the ``ohem_min_kept`` hardest).
+            ``ohem_threshold``, and at least the ``ohem_min_kept`` hardest; ours of the joined batch).
         num_classes: checked against the number of class weights.
         align_corners: of the upsampling.
 
@@ -49,17 +50,29 @@ class SegmentationLoss(nn.Module):
         weights = counted.to(losses.dtype)
         if self.class_weights is not None:
             weights = weights * self.class_weights[target.clamp(max=len(self.class_weights) - 1)]
-        total = weights.sum()
-        world_size = 1
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(total)
-            world_size = dist.get_world_size()
-        return (losses * counted).sum() * world_size / total.clamp(min=torch.finfo(total.dtype).tiny)
+        losses = losses * counted
+        if not _parallel():
+            return losses.sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+        joined = torch.stack([losses.detach().sum(), weights.sum()])
+        dist.all_reduce(joined)
+        total = joined[1].clamp(min=torch.finfo(weights.dtype).tiny)
+        # This process's gradient, and the value of all.
+        loss = losses.sum() * dist.get_world_size() / total
+        return loss + (joined[0] / total - loss).detach()
 
     def _hard(self, logits: Tensor, target: Tensor) -> Tensor:
         # Probability of the true class; ignored pixels are as easy as can be, and counted out by the caller.
         probability = -F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
         probability = probability.exp().masked_fill(target == IGNORE, 2.0)
-        kept = min(self.cfg.ohem_min_kept, probability.numel())
-        threshold = probability.flatten().kthvalue(kept).values.clamp(min=self.cfg.ohem_threshold)
+        joined = probability.flatten()
+        if _parallel():
+            parts = [torch.empty_like(joined) for _ in range(dist.get_world_size())]
+            dist.all_gather(parts, joined)
+            joined = torch.cat(parts)
+        kept = min(self.cfg.ohem_min_kept, joined.numel())
+        threshold = joined.kthvalue(kept).values.clamp(min=self.cfg.ohem_threshold)
         return probability <= threshold
+
+
+def _parallel() -> bool:
+    return dist.is_available() and dist.is_initialized()

@@ -4,27 +4,27 @@ import hashlib
 import sys
 import traceback
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn
+from hydra import compose
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+from cyclenet.config import TrainConfig, flat, run_folder, to_config
+from cyclenet.results import read_result
 
 
 class ReportAfterSweep(Callback):
-    """Note each job's run folder; when all have ended, compare the runs (`cyclenet.report`), and exit with 1 if one failed."""
-
-    def __init__(self) -> None:
-        self.folders: list[Path] = []
-        self.failed = False
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        assert job_return.hydra_cfg is not None
-        self.folders.append(Path(job_return.hydra_cfg.hydra.runtime.output_dir))
-        self.failed |= job_return.return_value is False
+    """When all jobs of a sweep have ended, compare the runs (`cyclenet.report`), and exit with 1 if one has not finished."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        self.folders = swept_folders(config)
+        self.failed = any(read_result(folder).get("status") != "finished" for folder in self.folders)
         choices = config.hydra.runtime.choices
         title = f"{choices.experiment or config.name} on {choices.dataset}"
         try:
@@ -51,6 +51,37 @@ class ReportAfterSweep(Callback):
         write_report([read_run(folder) for folder in dict.fromkeys(self.folders)], output, title)
         stamp.write_text(state)
         return page
+
+
+def swept_folders(config: DictConfig) -> list[Path]:
+    """Return the run folder of each job, by composing it again: some launchers run jobs out of this program's sight."""
+    axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    overrides = parser.parse_overrides([*axes, *config.hydra.overrides.task])
+    jobs = [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+    composed = [compose(config.hydra.job.config_name, job) for job in jobs]
+    root = Path(config.hydra.sweep.dir)
+    if "ProcessLauncher" in config.hydra.launcher._target_:
+        return job_folders(root, [to_config(TrainConfig, each) for each in composed])
+    return [root / run_folder(each) for each in composed]
+
+
+def job_folders(root: Path, configs: list[TrainConfig]) -> list[Path]:
+    """Name the run folder of each job of a sweep, as `run_folder` does.
+
+    Jobs that differ in what changes no result (devices, workers) get folders of their own, with the difference at the end of
+    the name; jobs that are alike share one.
+    """
+    known: dict[str, dict[str, Any]] = {}
+    folders = []
+    for cfg in configs:
+        values, name = flat(asdict(cfg)), run_folder(OmegaConf.structured(cfg))
+        first = known.setdefault(name, values)
+        for key in values:
+            if values[key] != first[key]:
+                name += f"-{key.rsplit('.', 1)[-1]}={values[key]}"
+        folders.append(root / name)
+    return folders
 
 
 def inputs(folders: list[Path]) -> str:

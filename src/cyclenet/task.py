@@ -1,6 +1,7 @@
 """The LightningModule: losses, optimizer, schedule and validation around the network."""
 
 import math
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -39,6 +40,9 @@ class SegmentationTask(L.LightningModule):
         self.confusion = ConfusionMatrix(len(classes))
         self.val_scores: dict[str, Any] = {}
         self.validated_at = -1
+        # Of the processes before this one, if the run was interrupted.
+        self._earlier: dict[str, Any] = {"metrics": {}, "seconds": 0.0}
+        self._began = time.monotonic()
         self._offset_stats: tuple[Tensor, Tensor] | None = None
         if isinstance(self.net.decoder, ADC):
             self.net.decoder.offset_conv.register_forward_hook(self._note_offsets)
@@ -84,17 +88,36 @@ class SegmentationTask(L.LightningModule):
             if value is not None:
                 self.log(f"val/IoU/{name}", value, rank_zero_only=True)
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was logged last, of each value."""
+        return self._earlier["metrics"] | {key: value.item() for key, value in self.trainer.callback_metrics.items()}
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on the run, by the processes before this one too."""
+        return self._earlier["seconds"] + time.monotonic() - self._began
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["run"] = {"metrics": self.metrics, "seconds": self.seconds, "validated_at": self.validated_at}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "run" in checkpoint:  # Of an earlier version: not.
+            self._earlier, self.validated_at = checkpoint["run"], checkpoint["run"]["validated_at"]
+
     def configure_optimizers(self) -> Any:
         cfg = self.cfg.optim
         # The fused step unscales 16-bit gradients itself, so clipping would see them scaled; Lightning refuses the pair.
         fused = self.cfg.trainer.gradient_clip_norm == 0
         groups = parameter_groups(self.net, cfg)
         optimizer = torch.optim.SGD(groups, cfg.lr, cfg.momentum, weight_decay=cfg.weight_decay, fused=fused)
-        steps = self._total_steps()
+        steps = self.total_steps
         schedule = LambdaLR(optimizer, lambda step: poly(step, steps, cfg))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _total_steps(self) -> int:
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
         # Not `trainer.estimated_stepping_batches`, which makes all loaders to count their batches.
         options = self.cfg.trainer
         data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]

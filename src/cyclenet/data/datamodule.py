@@ -9,6 +9,7 @@ from cyclenet.data.images import DataError
 from cyclenet.data.loader import Batch, KeyedBatchSampler, TrainDataset, TrainLoader, cores, eval_loader
 from cyclenet.data.source import Source, build_source, find_root
 from cyclenet.data.transforms import TrainTransform
+from cyclenet.processes import loader_worker
 
 
 class Limited(Source):
@@ -88,6 +89,7 @@ class SegmentationData(L.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=loader_worker,
         )
         self.loader.epoch, self.loader.seen = self.position["epoch"], self.position["seen"]
         return self.loader

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from cyclenet.data.images import DataError
 from cyclenet.data.source import Source
 from cyclenet.data.transforms import TrainTransform
+from cyclenet.processes import loader_worker
 
 Batch = dict[str, Any]
 
@@ -131,4 +132,5 @@ class TrainLoader(DataLoader[Batch]):
 def eval_loader(source: Source, rank: int, world_size: int, **kwargs: Any) -> DataLoader[Batch]:
     """Load image by image: process r takes every world_size-th, so that none is counted twice and none is dropped."""
     indices = range(rank, len(source), world_size)
-    return DataLoader(EvalDataset(source), batch_size=1, sampler=indices, collate_fn=collate, **kwargs)
+    kwargs |= {"batch_size": 1, "sampler": indices, "collate_fn": collate, "worker_init_fn": loader_worker}
+    return DataLoader(EvalDataset(source), **kwargs)

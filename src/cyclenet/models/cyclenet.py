@@ -7,7 +7,7 @@ from cyclenet.config import ModelConfig
 from cyclenet.models.backbone import Backbone
 from cyclenet.models.context import CycleASPP, build_context
 from cyclenet.models.decoder import ADC, SkipDecoder
-from cyclenet.models.layers import ConvNormReLU, resize
+from cyclenet.models.layers import ChannelDropout, ConvNormReLU, resize
 
 
 class CycleNet(nn.Module):
@@ -33,11 +33,11 @@ class CycleNet(nn.Module):
         self.decoder: SkipDecoder | None = None
         if cfg.decoder != "none":
             self.decoder = ADC(low, cfg) if cfg.decoder == "adc" else SkipDecoder(low, cfg)
-        self.classifier = nn.Sequential(nn.Dropout2d(cfg.dropout), nn.Conv2d(cfg.head_channels, num_classes, 1))
+        self.classifier = nn.Sequential(ChannelDropout(cfg.dropout), nn.Conv2d(cfg.head_channels, num_classes, 1))
         self.aux: nn.Module | None = None
         if cfg.aux_head:
             aux = min(256, third)
-            self.aux = nn.Sequential(ConvNormReLU(third, aux, 3), nn.Dropout2d(cfg.dropout), nn.Conv2d(aux, num_classes, 1))
+            self.aux = nn.Sequential(ConvNormReLU(third, aux, 3), ChannelDropout(cfg.dropout), nn.Conv2d(aux, num_classes, 1))
         # Of 0..255 images; kept with the weights, so that a checkpoint knows how its input was normalised.
         self.register_buffer("mean", 255 * torch.tensor(self.backbone.mean).view(3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(self.backbone.std).view(3, 1, 1))

@@ -1,0 +1,38 @@
+"""``result.json``, the last file that a run writes: what came of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cyclenet.config import ProtocolConfig, TrainConfig, load_protocol
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Return what ``result.json`` of a run folder holds; {} where there is none, or it cannot be read."""
+    try:
+        return json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    """Replace the result file as a whole."""
+    part = folder / "result.json.tmp"
+    part.write_text(json.dumps(result, indent=1))
+    part.replace(folder / "result.json")
+
+
+def protocols(cfg: TrainConfig) -> list[ProtocolConfig]:
+    """Return the protocols by which a training is evaluated at its end."""
+    return [cfg.protocol, *(load_protocol(name) for name in cfg.extra_protocols)]
+
+
+def missing(cfg: TrainConfig, result: dict[str, Any]) -> list[ProtocolConfig]:
+    """Return those by which it has not been evaluated yet."""
+    return [protocol for protocol in protocols(cfg) if protocol.describe() not in result.get("evaluations", {})]
+
+
+def is_complete(cfg: TrainConfig, folder: Path) -> bool:
+    """Tell whether the same command would find nothing to do in a run folder."""
+    result = read_result(folder)
+    return cfg.resume == "auto" and result.get("status") == "finished" and not missing(cfg, result)
