@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table1 bench test lint format clean
+.PHONY: help setup demo table1 bench test chaos test-slurm lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,12 @@ bench: setup ## Measure what the README claims; a part: make bench ROWS=eval_ms_
 
 test: setup lint ## Lint, check types, run the tests
 	$(BIN)/pytest
+
+chaos: setup ## Kill trainings and sweeps at random moments and compare with undisturbed ones (minutes)
+	$(BIN)/python tests/chaos.py
+
+test-slurm: setup ## Run sweeps, DDP and a requeue on a SLURM of this machine (needs slurm-wlm and munge, and root)
+	$(BIN)/pytest -m slurm
 
 lint: setup
 	$(BIN)/ruff check .

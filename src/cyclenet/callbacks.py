@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -55,6 +54,36 @@ class ValidateLastEpoch(L.Callback):
             trainer.check_val_every_n_epoch = 1
 
 
+class LogSteps(L.Callback):
+    """Log the losses and the learning rates of an optimizer step, in one row.
+
+    Before `KeepLast` saves the state after that step: Lightning itself logs later, and a kill in between would lose the row.
+
+    Args:
+        every_steps: optimizer steps between rows.
+    """
+
+    def __init__(self, every_steps: int) -> None:
+        self.every_steps = every_steps
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.step = trainer.global_step
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        # Groups are of the backbone and of the head, with and without weight decay.
+        self.rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        stepped, self.step = trainer.global_step != self.step, trainer.global_step
+        if stepped and self.step % self.every_steps == 0:
+            row = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("train/")}
+            row |= {"lr": self.rates[0], "lr_head": self.rates[-1], "epoch": trainer.current_epoch}
+            for logger in trainer.loggers:
+                logger.log_metrics(row, self.step - 1)
+
+
 class KeepLast(L.Callback):
     """Keep the state of a training, so that a stop costs little and changes nothing.
 
@@ -70,7 +99,7 @@ class KeepLast(L.Callback):
     """
 
     def __init__(self, folder: Path, every_steps: int, every_minutes: float) -> None:
-        self.last, self.previous = folder / "last.ckpt", folder / "previous.ckpt"
+        self.path = folder / "last.ckpt"
         self.every_steps, self.every_seconds = every_steps, 60 * every_minutes
         self.between_steps = False
         self.step = 0
@@ -128,8 +157,7 @@ class KeepLast(L.Callback):
             if isinstance(logger, MetricsCSV):
                 logger.flush()  # The rows up to here, which a resumed run keeps.
         checkpoint = trainer._checkpoint_connector.dump_checkpoint()
-        keep_previous(self.last, self.previous)
-        trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.last)
+        trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.path)
 
     def _stop(self, trainer: L.Trainer) -> None:
         """End the program at the request of a signal. Of several processes, the first; the others end with it."""
@@ -148,19 +176,6 @@ class KeepLast(L.Callback):
             elif "SLURM_JOB_ID" in os.environ:
                 requeue()
         raise SystemExit(128 + number)
-
-
-def keep_previous(last: Path, previous: Path) -> None:
-    """Give a checkpoint that is about to be replaced a second name. At no moment is there none."""
-    if not last.exists():
-        return
-    part = previous.with_name(f"{previous.name}.tmp{os.getpid()}")
-    part.unlink(missing_ok=True)
-    try:
-        os.link(last, part)
-    except OSError:  # A file system without links.
-        shutil.copyfile(last, part)
-    part.replace(previous)
 
 
 def requeue() -> None:
@@ -210,7 +225,9 @@ class StopAtNonFinite(L.Callback):
 
 
 class ProgressFile(L.Callback):
-    """Keep ``progress.json`` in the run folder: how far it is, for those who watch (a sweep's table). Once a second at most."""
+    """Keep ``progress.json`` in the run folder: how far it is, for those who watch (a sweep's table)."""
+
+    every_seconds = 1.0
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "progress.json"
@@ -219,32 +236,32 @@ class ProgressFile(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.began, self.first_step = time.monotonic(), trainer.global_step
-        self._write(trainer, module, "training", 0)
+        self._write(trainer, module, "training")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._write(trainer, module, "training", 1)
+        if time.monotonic() - self.written >= self.every_seconds:
+            self._write(trainer, module, "training")
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._write(trainer, module, "validating", 0)
+        self._write(trainer, module, "validating")
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if isinstance(module, SegmentationTask):
             self.score = module.val_scores.get("mIoU")
-        self._write(trainer, module, "training", 0)
+        self._write(trainer, module, "training")
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._write(trainer, module, "evaluating", 0)
+        self._write(trainer, module, "evaluating")
 
-    def _write(self, trainer: L.Trainer, module: L.LightningModule, stage: str, every_seconds: float) -> None:
-        now = time.monotonic()
-        if not trainer.is_global_zero or now - self.written < every_seconds or not isinstance(module, SegmentationTask):
+    def _write(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        self.written = time.monotonic()
+        if not trainer.is_global_zero or not isinstance(module, SegmentationTask):
             return
-        self.written = now
         step, steps = trainer.global_step, module.total_steps
         done = step - self.first_step
-        left = round((now - self.began) / done * (steps - step)) if done else None
+        left = round((self.written - self.began) / done * (steps - step)) if done else None
         progress = {"stage": stage, "epoch": _epoch(trainer), "epochs": trainer.max_epochs, "step": step, "steps": steps}
         part = self.path.with_name(self.path.name + ".tmp")
         try:

@@ -1,6 +1,7 @@
 """Checkpoints: written whole or not at all, read without executing anything in them."""
 
 import os
+import shutil
 import warnings
 import zipfile
 from dataclasses import asdict
@@ -19,7 +20,8 @@ from cyclenet.task import SegmentationTask
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write beside the target, flush to the disk, then rename: a kill leaves the old file or the new one.
 
-    (Lightning writes to $TMPDIR and moves, which is a copy where that is another file system.) Where the disk is full, the old
+    (Lightning writes to $TMPDIR and moves, which is a copy where that is another file system.) Of ``last.ckpt`` the one before
+    is kept as ``previous.ckpt``. Where the disk is full, the old
     file stays, training goes on, and a warning says so.
     """
 
@@ -39,6 +41,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+            if target.name == "last.ckpt":
+                keep_previous(target)
             part.replace(target)
             folder = os.open(target.parent, os.O_RDONLY)
             try:
@@ -53,6 +57,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             warnings.warn(f"{target} could not be written ({reason}). Training goes on; the one before stays.", stacklevel=1)
         finally:
             part.unlink(missing_ok=True)
+
+
+def keep_previous(last: Path) -> None:
+    """Give ``last.ckpt``, which is about to be replaced, its second name. At no moment is there none."""
+    if not last.exists():
+        return
+    previous = last.with_name("previous.ckpt")
+    part = previous.with_name(f"{previous.name}.tmp{os.getpid()}")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(last, part)
+    except OSError:  # A file system without links.
+        shutil.copyfile(last, part)
+    part.replace(previous)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

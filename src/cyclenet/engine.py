@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from cyclenet.callbacks import (
     BroadcastBuffers,
     KeepLast,
+    LogSteps,
     PrintScores,
     Progress,
     ProgressFile,
@@ -155,7 +156,7 @@ def build_trainer(cfg: TrainConfig, folder: Path, step: int) -> L.Trainer:
         SeedPerStep(cfg.seed),
         StopAtNonFinite(folder / "debug"),
         ValidateLastEpoch(),
-        LearningRateMonitor("step"),
+        LogSteps(cfg.logger.every_n_steps),
         ProgressFile(folder),
         ValidationPictures(folder, options.log_images_every_epochs),
         best,
@@ -184,7 +185,6 @@ def build_trainer(cfg: TrainConfig, folder: Path, step: int) -> L.Trainer:
         accumulate_grad_batches=options.accumulate_grad_batches,
         gradient_clip_val=options.gradient_clip_norm or None,
         check_val_every_n_epoch=options.val_every_epochs,
-        log_every_n_steps=cfg.logger.every_n_steps,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         logger=build_loggers(cfg, folder, step, is_first_process()),

@@ -50,17 +50,21 @@ class SegmentationTask(L.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         logits, aux = self.net(batch["image"])
         loss = self.loss(logits, batch["mask"])
-        self.log("train/loss_main", loss.detach())
+        self._note("train/loss_main", loss)
         if aux is not None:
             aux_loss = self.loss(aux, batch["mask"])
-            self.log("train/loss_aux", aux_loss.detach())
+            self._note("train/loss_aux", aux_loss)
             loss = loss + self.cfg.loss.aux_weight * aux_loss
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self._note("train/loss", loss)
         if self._offset_stats is not None:
             # Pixels of the 1/4 features; a maximum that grows without bound is how deformable training diverges.
-            self.log("train/offset_mean", self._offset_stats[0])
-            self.log("train/offset_max", self._offset_stats[1])
+            self._note("train/offset_mean", self._offset_stats[0])
+            self._note("train/offset_max", self._offset_stats[1])
         return loss
+
+    def _note(self, name: str, value: Tensor) -> None:
+        # For the progress bar, and for `cyclenet.callbacks.LogSteps`.
+        self.log(name, value.detach(), prog_bar=name == "train/loss", logger=False)
 
     def _note_offsets(self, module: torch.nn.Module, args: Any, predicted: Tensor) -> None:
         decoder = self.net.decoder
