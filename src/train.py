@@ -1,6 +1,7 @@
 """Train one configuration: ``python src/train.py [experiment=NAME] [KEY=VALUE ...]``."""
 
 # Only light imports here: --help and a typo answer in a fraction of a second.
+import os
 import sys
 import time
 import traceback
@@ -45,7 +46,8 @@ def main(cfg: DictConfig) -> bool:
         if not isinstance(error, USER_ERRORS):
             traceback.print_exc()
         print(f"error: {hydra_cfg.job.override_dirname}: {sentence(error) or type(error).__name__}", file=sys.stderr)
-        if not (folder / "result.json").exists():  # Refused before it began. A finished run of that folder stands.
+        first = os.environ.get("SLURM_PROCID", "0") == "0"
+        if first and not (folder / "result.json").exists():  # Refused before it began. A finished run of that folder stands.
             folder.mkdir(parents=True, exist_ok=True)
             write_result(folder, {"status": "failed", "error": sentence(error), "overrides": overrides})
         return False

@@ -223,7 +223,7 @@ def campaigns(short: bool) -> list[tuple[str, list[str], list[tuple[str, str, in
     few = [("training", KILL), ("save", KILL), ("training", TERM), ("training", KILL), ("validating", KILL)]
     ranks = [("training", "rank 0", KILL), ("training", "rank 1", KILL), ("save", "rank 0", KILL), ("training", "rank 0", TERM)]
     return [
-        ("one process", BASE, alone(one), workers),
+        ("one process", [*BASE, "trainer.max_epochs=6"], alone(one), workers),
         ("bf16, accumulated", [*BASE, *options, "trainer.max_epochs=6"], alone(few), workers),
         ("two processes", [*BASE, "trainer.devices=2"], ranks, [[]]),
     ]

@@ -192,6 +192,7 @@ def build_trainer(cfg: TrainConfig, folder: Path, step: int) -> L.Trainer:
         plugins=plugins,
         enable_progress_bar=options.progress_bar and sys.stdout.isatty(),
         enable_model_summary=False,
+        log_every_n_steps=1,
         default_root_dir=folder,
     )
     trainer.print(f"Device {trainer.strategy.root_device}, {trainer.world_size} process(es), precision {precision}")
