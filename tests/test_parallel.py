@@ -87,7 +87,8 @@ def evaluate(rank=0, world_size=1):
     return count(tiny_task(), build_source(VAL, "val"), cfg, torch.device("cpu"), rank, world_size)
 
 
-def train_tiny(rows=slice(None), dtype=torch.float64):
+def train_tiny(rows=slice(None), dtype=torch.float64, lr=0.01):
+    """Twenty steps on a share of four crops."""
     torch.manual_seed(0)
     net = build_model(tiny_model(dropout=0.3), 4).to(dtype).train()
     loss = SegmentationLoss(LossConfig(), 4, False).to(dtype)
@@ -95,12 +96,12 @@ def train_tiny(rows=slice(None), dtype=torch.float64):
     if dist.is_initialized():
         net = SyncBatchNorm().apply(net)
         parallel = DistributedDataParallel(net, broadcast_buffers=False)
-    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9)
+    optimizer = torch.optim.SGD(net.parameters(), lr, momentum=0.9)
     generator = torch.Generator().manual_seed(2)
     image = torch.randint(0, 256, (4, 3, 64, 64), generator=generator, dtype=torch.uint8)
     mask = torch.randint(0, 4, (4, 64, 64), generator=generator, dtype=torch.uint8)
     mask[0, 8:] = 255
-    for step in range(5):
+    for step in range(20):
         torch.manual_seed(step)  # As SeedPerStep.
         logits, aux = parallel(image[rows])
         optimizer.zero_grad()
@@ -168,7 +169,8 @@ def work(rank, folder):
     torch.manual_seed(5)
     found["dropout"] = ChannelDropout(0.5)(torch.ones(2, 7, 3, 3))
     found["evaluation"] = evaluate(rank, 2)
-    found["tiny"] = train_tiny(slice(2 * rank, 2 * rank + 2))
+    share = slice(2 * rank, 2 * rank + 2)
+    found["float64"], found["float32"] = train_tiny(share), train_tiny(share, torch.float32, 1e-4)
     library = register_kernels()
     for split, bounds in SPLITS.items():
         for kind in ("ours", "torch's", "plain"):
@@ -221,11 +223,18 @@ def test_plain_batch_norm_is_not(ranks, split):
 
 
 def test_training_the_whole_model_is_the_same(ranks):
-    """Batch norm, dropout, unequal shares of ignored pixels and the auxiliary loss together."""
-    one = train_tiny()
-    for found in ranks:
-        for key, value in one.items():
-            torch.testing.assert_close(found["tiny"][key], value, rtol=1e-10, atol=1e-10)
+    """Batch norm, dropout, unequal shares of ignored pixels and the auxiliary loss together.
+
+    In float32 a rounding error at a ReLU's bend is a difference in the gradient; hence the small learning rate.
+    """
+    for name, one, tolerance in (
+        ("float64", train_tiny(), 1e-10),
+        ("float32", train_tiny(dtype=torch.float32, lr=1e-4), 1e-5),
+    ):
+        for found in ranks:
+            for key, value in one.items():
+                bound = tolerance * max(1, value.abs().max().item())
+                torch.testing.assert_close(found[name][key], value, rtol=0, atol=bound)
 
 
 def test_evaluation_counts_every_image_once(ranks):

@@ -108,7 +108,7 @@ def output_of(process):
 
 
 def logs(cwd):
-    return "\n".join(path.read_text() for path in cwd.rglob("*_log.out"))
+    return "\n".join(path.read_text() for pattern in ("*_log.out", "job.log") for path in cwd.rglob(pattern))
 
 
 def results(cwd):
@@ -152,13 +152,12 @@ def test_a_requeued_batch_script_goes_on(slurm, tmp_path):
     words = [*WORDS, "trainer.max_epochs=60", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
     script = f"#!/bin/bash\nsrun {sys.executable} {ROOT / 'src/train.py'} {' '.join(words)}\n"
     (tmp_path / "job.sh").write_text(script)
-    options = ["--ntasks=2", "--requeue", "--open-mode=append", "--output=job.log", "--signal=USR1@60", "--time=20"]
+    options = ["--ntasks-per-node=2", "--requeue", "--open-mode=append", "--output=job.log", "--signal=USR1@60", "--time=20"]
     subprocess.run(["sbatch", *options, "job.sh"], cwd=tmp_path, env=slurm, check=True)
     wait_for_step(tmp_path, 20)
     subprocess.run(["scancel", "--signal=USR1", "--user=root"], env=slurm, check=True)
     until = time.monotonic() + 400
     while not any(result["status"] == "finished" for result in results(tmp_path)):
-        assert time.monotonic() < until, (tmp_path / "job.log").read_text()
+        assert time.monotonic() < until, logs(tmp_path)
         time.sleep(1)
-    text = (tmp_path / "job.log").read_text()
-    assert "Stopped by SIGUSR1" in text and "Going on from" in text
+    assert "Stopped by SIGUSR1" in logs(tmp_path) and "Going on from" in logs(tmp_path)

@@ -172,7 +172,10 @@ def build_trainer(cfg: TrainConfig, folder: Path, step: int) -> L.Trainer:
     if parallel and options.sync_batchnorm:
         plugins.append(SyncBatchNorm())
     if SLURMEnvironment.detect():
-        plugins.append(SLURMEnvironment(auto_requeue=False))  # KeepLast does it.
+        try:
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # KeepLast does it.
+        except RuntimeError as error:  # Options of sbatch that do not fit.
+            raise ValueError(" ".join(str(error).split())) from error
     trainer = L.Trainer(
         accelerator=options.accelerator,
         devices=devices,
