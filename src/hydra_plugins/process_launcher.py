@@ -64,6 +64,7 @@ class Job:
     process: subprocess.Popen[bytes] | None = None  # While it runs.
     gpus: list[str] = field(default_factory=list)
     started: float = 0.0
+    log_start: int = 0  # Bytes of the log that are of earlier starts.
     seconds: float = 0.0
 
     @property
@@ -98,7 +99,7 @@ class ProcessLauncher(Launcher):
         return [ret for _, ret in returns]
 
     def _prepare(self, job_overrides: Sequence[Sequence[str]], first: int) -> tuple[list[Any], dict[Path, Job]]:
-        shared = set(job_overrides[0]).intersection(*job_overrides) if len(job_overrides) > 1 else set()
+        shared = set(job_overrides[0]).intersection(*job_overrides)  # The rest tells the jobs apart.
         checked: list[tuple[str, DictConfig, TrainConfig]] = []
         errors = []
         state = Singleton.get_state()
@@ -228,6 +229,7 @@ def start(job: Job, threads: int) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / "progress.json").unlink(missing_ok=True)
     with (job.folder / "train.log").open("ab") as log:
+        job.log_start = log.tell()
         job.process = subprocess.Popen(
             job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, process_group=0
         )
@@ -241,15 +243,17 @@ def finish(job: Job) -> None:
     job.seconds = time.monotonic() - job.started
     result = read_result(job.folder)
     job.state = result.get("status", "failed")
-    if code < 0:
-        job.state, job.note = "killed", f"by {signal.Signals(-code).name}"
-    elif job.state == "finished":
+    if job.state == "finished":
         job.note = score(job)
     elif job.state == "failed":
         log = job.folder / "train.log"
-        lines = log.read_text(errors="replace").splitlines()
+        lines = log.read_bytes()[job.log_start :].decode(errors="replace").splitlines()
+        # An error of another process than the first is in the log alone: Lightning kills the first for it.
         said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        job.note = f"{result.get('error') or (said[-1] if said else f'exit code {code}')} (see {log})"
+        error = result.get("error") or (said[0] if said else "")
+        if not error and code < 0:
+            job.state, error = "killed", f"by {signal.Signals(-code).name}"
+        job.note = f"{error or f'exit code {code}'} (see {log})"
 
 
 def score(job: Job) -> str:
