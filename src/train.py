@@ -1,7 +1,6 @@
 """Train one configuration: ``python src/train.py [experiment=NAME] [KEY=VALUE ...]``."""
 
 # Only light imports here: --help and a typo answer in a fraction of a second.
-import os
 import sys
 import time
 import traceback
@@ -34,6 +33,7 @@ def main(cfg: DictConfig) -> bool:
         with user_errors():
             train(to_config(TrainConfig, cfg), folder, overrides)
         return True
+    began = False
     try:
         parallel = cfg.trainer.num_nodes > 1 or cfg.trainer.devices != "1"
         if parallel and "BasicLauncher" in hydra_cfg.launcher._target_:
@@ -41,13 +41,14 @@ def main(cfg: DictConfig) -> bool:
             raise ValueError(
                 "With hydra/launcher=basic all jobs share a process, where DDP goes wrong: use hydra/launcher=process."
             )
-        train(to_config(TrainConfig, cfg), folder, overrides)
+        checked = to_config(TrainConfig, cfg)
+        began = True
+        train(checked, folder, overrides)
     except Exception as error:
         if not isinstance(error, USER_ERRORS):
             traceback.print_exc()
         print(f"error: {hydra_cfg.job.override_dirname}: {sentence(error) or type(error).__name__}", file=sys.stderr)
-        first = os.environ.get("SLURM_PROCID", "0") == "0"
-        if first and not (folder / "result.json").exists():  # Refused before it began. A finished run of that folder stands.
+        if not began and not (folder / "result.json").exists():  # A finished run of that folder stands.
             folder.mkdir(parents=True, exist_ok=True)
             write_result(folder, {"status": "failed", "error": sentence(error), "overrides": overrides})
         return False
@@ -103,7 +104,7 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
             if not (folder / BEST).exists():
                 trainer.save_checkpoint(folder / BEST)
         if first:
-            check_saved(folder, trainer.global_step)
+            check_saved(folder, trainer)
         evaluations = evaluate_all(task, cfg, folder, protocols(cfg), device, trainer.global_rank, trainer.world_size)
         trainer.print(f"Run folder: {folder}")
         result |= {

@@ -50,7 +50,7 @@ def norms(kind):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 5, 3), nn.BatchNorm2d(5)).double()
     if kind == "ours":
-        return SyncBatchNorm().apply(net)
+        return SyncBatchNorm(cuda=False).apply(net)
     if kind == "torch's":
         for i in (1, 4):
             net[i] = StockSyncBatchNorm.of(net[i])
@@ -94,7 +94,7 @@ def train_tiny(rows=slice(None), dtype=torch.float64, lr=0.01):
     loss = SegmentationLoss(LossConfig(), 4, False).to(dtype)
     parallel: nn.Module = net
     if dist.is_initialized():
-        net = SyncBatchNorm().apply(net)
+        net = SyncBatchNorm(cuda=False).apply(net)
         parallel = DistributedDataParallel(net, broadcast_buffers=False)
     optimizer = torch.optim.SGD(net.parameters(), lr, momentum=0.9)
     generator = torch.Generator().manual_seed(2)
@@ -250,8 +250,9 @@ def test_conversion_keeps_timms_activations():
     net = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=[1]).eval()
     image = torch.randn(1, 3, 64, 64)
     expected = net(image)[0]
-    assert torch.equal(SyncBatchNorm().apply(copy.deepcopy(net)).eval()(image)[0], expected)
-    gpu = timm.layers.convert_sync_batchnorm(copy.deepcopy(net)).eval()  # What `apply` does on a GPU.
-    torch.testing.assert_close(gpu(image)[0], expected)
+    assert torch.equal(SyncBatchNorm(cuda=False).apply(copy.deepcopy(net)).eval()(image)[0], expected)
+    for_gpus = SyncBatchNorm(cuda=True).apply(copy.deepcopy(net)).eval()
+    assert any(isinstance(layer, nn.SyncBatchNorm) for layer in for_gpus.modules())
+    torch.testing.assert_close(for_gpus(image)[0], expected)
     stock = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(net)).eval()
     assert (stock(image)[0] - expected).abs().max() > 0.1  # Why not PyTorch's own.

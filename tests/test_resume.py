@@ -9,16 +9,17 @@ import pytest
 import torch
 
 from conftest import ROOT, run
+from cyclenet.callbacks import KeepBest
 from cyclenet.checkpoint import AtomicCheckpointIO, load_checkpoint, load_newest
 from cyclenet.engine import lock, prepare_folder
-from cyclenet.loggers import MetricsCSV, logged
+from cyclenet.loggers import MetricsCSV, build_loggers, logged
 from test_task import config, fit
 
 
 def test_killed_trainings_come_to_the_same_end():
     """Four kills, one of them in a save and one in validation, and a damaged checkpoint (`make chaos` has all of them)."""
     done = subprocess.run([sys.executable, ROOT / "tests/chaos.py", "--short", "--seed", "0"], capture_output=True, text=True)
-    assert done.returncode == 0 and "equal to undisturbed ones: yes" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "4 kills, all runs equal to undisturbed ones: yes" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,23 @@ def flip(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1  # One bit of a weight, which torch.load does not notice.
     path.write_bytes(data)
+
+
+def test_the_best_score_is_known_where_the_folder_was_moved(trained, tmp_path):
+    states = load_checkpoint(trained / "checkpoints/last.ckpt")["callbacks"]
+    (state,) = (value for key, value in states.items() if key.startswith("KeepBest"))
+    best = KeepBest(tmp_path)
+    best.load_state_dict(state)
+    assert best.best_model_score == state["best_model_score"] and list(best.best_k_models) == [str(tmp_path / "best.ckpt")]
+
+
+def test_a_full_disk_at_the_start_loses_no_metrics(trained, tmp_path):
+    text = (trained / "metrics.csv").read_text()
+    (tmp_path / "metrics.csv").write_text(text)
+    (tmp_path / "metrics.csv.tmp").symlink_to("/dev/full")
+    with pytest.warns(UserWarning, match="No space left on device"):
+        build_loggers(config(), tmp_path, 2, True)
+    assert (tmp_path / "metrics.csv").read_text() == text
 
 
 class Poison(L.Callback):

@@ -150,7 +150,7 @@ def test_a_requeued_job_of_a_sweep_goes_on(slurm, tmp_path):
 
 def test_a_requeued_batch_script_goes_on(slurm, tmp_path):
     words = [*WORDS, "trainer.max_epochs=60", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-    script = f"#!/bin/bash\nsrun {sys.executable} {ROOT / 'src/train.py'} {' '.join(words)}\n"
+    script = f"#!/bin/bash\nsrun --kill-on-bad-exit=1 {sys.executable} {ROOT / 'src/train.py'} {' '.join(words)}\n"
     (tmp_path / "job.sh").write_text(script)
     options = ["--ntasks-per-node=2", "--requeue", "--open-mode=append", "--output=job.log", "--signal=USR1@60", "--time=20"]
     subprocess.run(["sbatch", *options, "job.sh"], cwd=tmp_path, env=slurm, check=True)

@@ -79,6 +79,15 @@ def test_a_job_that_is_killed_is_told_from_one_that_fails(tmp_path, capsys):
     assert "[1/2] a: killed" in capsys.readouterr().out
 
 
+def test_an_old_result_does_not_hide_a_new_error(tmp_path):
+    job = Sleeper(tmp_path / "a", "echo 'error: no such thing'; exit 1", accelerator="cpu")
+    job.folder.mkdir()
+    (job.folder / "result.json").write_text('{"status": "finished", "metrics": {"val/mIoU": 0.5}}')
+    os.utime(job.folder / "result.json", (0, 0))
+    run_all([job], 1, [], 1)
+    assert job.state == "failed" and job.note.startswith("no such thing (see ")
+
+
 def test_jobs_that_do_not_stop_are_killed(tmp_path):
     """SIGTERM is passed on once; after the grace time comes SIGKILL; what has not begun does not begin."""
     stubborn = Sleeper(tmp_path / "a", "trap '' TERM; sleep 30 & wait; wait", accelerator="cpu")

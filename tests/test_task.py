@@ -34,7 +34,7 @@ def fit(cfg, folder, checkpoint=None, callback=None):
     L.seed_everything(cfg.seed, verbose=False)
     trainer = build_trainer(cfg, folder, load_checkpoint(checkpoint)["global_step"] if checkpoint else 0)
     if callback:
-        trainer.callbacks.append(callback)
+        trainer.callbacks.insert(0, callback)  # Before ours: an error may come at any moment.
     data = SegmentationData(cfg.dataset, cfg.seed)
     data.setup("fit")
     task = SegmentationTask(cfg, data.train_source.classes, data.train_source.palette.tolist())

@@ -1,10 +1,8 @@
 """What happens around the training steps: seeds, checkpoints, stops, pictures, progress."""
 
 import json
-import os
 import random
 import signal
-import subprocess
 import time
 import warnings
 from pathlib import Path
@@ -14,7 +12,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
@@ -102,14 +100,29 @@ class KeepLast(L.Callback):
         self.path = folder / "last.ckpt"
         self.every_steps, self.every_seconds = every_steps, 60 * every_minutes
         self.between_steps = False
+        self.position: Any = None
         self.step = 0
         self.signal: int | None = None
         self.handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.step, self.saved_at = trainer.global_step, time.monotonic()
-        for number in STOPS:  # After Lightning's own, which wait for all processes inside the handler, and hang.
-            self.handlers[number] = signal.signal(number, self._note)
+        self._listen()
+        if trainer.world_size > 1:
+            steps: list[Any] = [None] * trainer.world_size
+            dist.all_gather_object(steps, self.step)
+            if len(set(steps)) > 1:  # One could not read the file that another read, or read it while it was replaced.
+                raise ValueError(f"The processes go on from different steps ({steps}): run the same command again.")
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._listen()  # It may be one without a training around it.
+
+    def _listen(self) -> None:
+        # After Lightning's own handlers, which wait for all processes inside the handler, and hang. Lightning puts back what
+        # was there before it.
+        for number in STOPS:
+            if signal.getsignal(number) != self._note:
+                self.handlers[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
         if self.signal is not None:  # The second one does not wait.
@@ -124,6 +137,7 @@ class KeepLast(L.Callback):
     ) -> None:
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
         self.between_steps = stepped and not trainer.is_last_batch
+        self.position = trainer.datamodule.state_dict()  # type: ignore[attr-defined]
         if self.between_steps:
             due = self.every_steps and self.step % self.every_steps == 0
             if due or (self.every_seconds and time.monotonic() - self.saved_at > self.every_seconds):
@@ -141,13 +155,9 @@ class KeepLast(L.Callback):
             self._stop(trainer)
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        if self.between_steps:  # As when the next batch could not be read.
+        # As when the next batch could not be read; but not if it was: its step would be left out.
+        if self.between_steps and trainer.datamodule.state_dict() == self.position:  # type: ignore[attr-defined]
             self._save(trainer)
-
-    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-        self.handlers = {}
 
     def _save(self, trainer: L.Trainer) -> None:
         self.saved_at = time.monotonic()
@@ -170,19 +180,30 @@ class KeepLast(L.Callback):
             self.between_steps = False
         print(f"Stopped by {number.name} at step {self.step}. The same command goes on.", flush=True)
         handler = self.handlers[number]
-        if number in (signal.SIGUSR1, signal.SIGUSR2):
-            if callable(handler):  # submitit's: it puts the job into the queue again and exits.
-                handler(number, None)
-            elif "SLURM_JOB_ID" in os.environ:
-                requeue()
+        if number in (signal.SIGUSR1, signal.SIGUSR2) and callable(handler):
+            handler(number, None)  # submitit's or `cyclenet.processes.requeue`: queues the job again, and exits.
         raise SystemExit(128 + number)
 
 
-def requeue() -> None:
-    """Put this SLURM job into the queue again."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
-    subprocess.run(["scontrol", "requeue", job], check=False)
+class KeepBest(ModelCheckpoint):
+    """Keep ``best.ckpt``, by val mIoU, also where the run folder has been moved since."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            folder,
+            "best",
+            monitor="val/mIoU",
+            mode="max",
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,  # At the validation's end, so that `KeepLast` knows of it.
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        path, score = str(Path(str(self.dirpath)) / "best.ckpt"), state_dict["best_model_score"]
+        paths = {"best_model_path": path, "kth_best_model_path": path, "best_k_models": {path: score}}
+        known = paths if score is not None else {}
+        super().load_state_dict({**state_dict, **known, "dirpath": self.dirpath})
 
 
 class StopAtNonFinite(L.Callback):

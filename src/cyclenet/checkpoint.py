@@ -89,6 +89,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             raise ValueError(damaged)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         checkpoint["hyper_parameters"]["cfg"]["model"], checkpoint["state_dict"]
+    except (OSError, MemoryError):  # Of this moment, not of the file.
+        raise
     except Exception as error:
         raise ValueError(f"{path} is not a whole checkpoint of this project ({type(error).__name__}).") from error
     return checkpoint

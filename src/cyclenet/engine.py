@@ -14,14 +14,15 @@ from typing import IO, Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from cyclenet.callbacks import (
     BroadcastBuffers,
+    KeepBest,
     KeepLast,
     LogSteps,
     PrintScores,
@@ -85,8 +86,10 @@ def prepare_folder(cfg: TrainConfig, folder: Path, first: bool) -> tuple[str | N
         if newest is None:
             for left in ("checkpoints", "evaluate", "wandb", "tensorboard"):
                 shutil.rmtree(folder / left, ignore_errors=True)
+            (folder / "wandb-id.txt").unlink(missing_ok=True)
         elif newest[0].name == "previous.ckpt":
-            (folder / LAST).unlink(missing_ok=True)  # Damaged; it must not become the previous one.
+            # It must not become the previous one.
+            (folder / LAST).replace(checkpoints / "damaged.ckpt") if (folder / LAST).exists() else None
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
     return (str(newest[0]), newest[1]["global_step"]) if newest else (None, 0)
 
@@ -143,15 +146,6 @@ def build_trainer(cfg: TrainConfig, folder: Path, step: int) -> L.Trainer:
     parallel = devices * options.num_nodes > 1
     precision = choose_precision(options.precision, options.accelerator)
     checkpoints = folder / "checkpoints"
-    best = ModelCheckpoint(
-        checkpoints,
-        "best",
-        monitor="val/mIoU",
-        mode="max",
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-        save_on_train_epoch_end=False,  # At the validation's end, so that KeepLast knows of it.
-    )
     callbacks: list[Callback] = [
         SeedPerStep(cfg.seed),
         StopAtNonFinite(folder / "debug"),
@@ -159,7 +153,7 @@ def build_trainer(cfg: TrainConfig, folder: Path, step: int) -> L.Trainer:
         LogSteps(cfg.logger.every_n_steps),
         ProgressFile(folder),
         ValidationPictures(folder, options.log_images_every_epochs),
-        best,
+        KeepBest(checkpoints),
         KeepLast(checkpoints, options.checkpoint_every_steps, options.checkpoint_every_minutes),
     ]
     if parallel and not options.sync_batchnorm:
@@ -170,8 +164,8 @@ def build_trainer(cfg: TrainConfig, folder: Path, step: int) -> L.Trainer:
         callbacks.append(PrintScores())
     plugins: list[Any] = [AtomicCheckpointIO()]
     if parallel and options.sync_batchnorm:
-        plugins.append(SyncBatchNorm())
-    if SLURMEnvironment.detect():
+        plugins.append(SyncBatchNorm(cuda=on_gpu))
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():  # torchrun may run in a SLURM job.
         try:
             plugins.append(SLURMEnvironment(auto_requeue=False))  # KeepLast does it.
         except RuntimeError as error:  # Options of sbatch that do not fit.
@@ -207,11 +201,19 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def check_saved(folder: Path, step: int) -> None:
-    """Raise `ValueError` unless the last checkpoint holds the end of the training."""
+def check_saved(folder: Path, trainer: L.Trainer) -> None:
+    """Raise `ValueError` unless the last checkpoint holds the end of the training; warn where the best one is not the best."""
     newest = load_newest(folder / "checkpoints")
-    if newest is None or newest[1]["global_step"] != step:
-        raise ValueError(f"{folder / LAST} is not of the last step ({step}): free disk space, and run the same command again.")
+    if newest is None or newest[1]["global_step"] != trainer.global_step:
+        raise ValueError(
+            f"{folder / LAST} is not of the last step ({trainer.global_step}): free disk space, and run the same command again."
+        )
+    best = trainer.checkpoint_callback
+    score = best.best_model_score if isinstance(best, KeepBest) else None
+    if score is not None:
+        stored = load_checkpoint(folder / BEST)["run"]["metrics"]["val/mIoU"] if (folder / BEST).exists() else None
+        if stored != score.item():
+            warnings.warn(f"{folder / BEST} is not of the best epoch: it could not be written then.", stacklevel=1)
 
 
 def peak_rss_mb() -> float:

@@ -1,9 +1,9 @@
 """Where a run's numbers go: metrics.csv, and wandb and TensorBoard if asked for. A resumed run goes on in the same places."""
 
 import csv
-import hashlib
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -145,8 +145,10 @@ def build_loggers(cfg: TrainConfig, folder: Path, step: int, first: bool) -> lis
     metrics = MetricsCSV(folder / "metrics.csv", step if first else 0)
     if first:
         folder.mkdir(parents=True, exist_ok=True)
-        metrics.path.unlink(missing_ok=True)
-        metrics.flush()
+        if metrics.rows:
+            metrics.flush()  # Without those that come after the checkpoint.
+        else:
+            metrics.path.unlink(missing_ok=True)
     loggers: list[Logger] = [metrics]
     if cfg.logger.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
@@ -157,8 +159,7 @@ def build_loggers(cfg: TrainConfig, folder: Path, step: int, first: bool) -> lis
             project=cfg.logger.wandb_project,
             name=folder.name,
             group=cfg.name,
-            # The same run folder is the same run.
-            id=hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest(),
+            id=wandb_id(folder) if first else None,
             resume="allow",
             offline=not online,
         )
@@ -168,6 +169,14 @@ def build_loggers(cfg: TrainConfig, folder: Path, step: int, first: bool) -> lis
     for logger in loggers[1:]:
         logger.log_hyperparams(asdict(cfg))
     return loggers
+
+
+def wandb_id(folder: Path) -> str:
+    """Return the id under which a run folder's run is known to wandb, from its beginning on."""
+    path = folder / "wandb-id.txt"
+    if not path.exists():
+        path.write_text(secrets.token_hex(8))
+    return path.read_text()
 
 
 def close_loggers() -> None:

@@ -4,6 +4,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from typing import Any
 
@@ -14,9 +15,14 @@ JOB = "CYCLENET_JOB"
 def end_well() -> None:
     """Let SIGTERM end this program as an exception does, and end it when the process that started it is gone.
 
-    A second process of a run is killed with the first. A sweep's job gets SIGTERM, and has time to save its state.
+    A second process of a run is killed with the first. A sweep's job gets SIGTERM, and has time to save its state. In SLURM,
+    the signals that announce the time limit (``--signal=USR1@60``) put the job into the queue again; while it trains,
+    `cyclenet.callbacks.KeepLast` saves first.
     """
     signal.signal(signal.SIGTERM, _exit)
+    if "SLURM_JOB_ID" in os.environ:
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, requeue)
     if "LOCAL_RANK" in os.environ:
         die_with_parent(signal.SIGKILL)
     elif JOB in os.environ:
@@ -24,6 +30,15 @@ def end_well() -> None:
 
 
 def _exit(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)
+
+
+def requeue(number: int, frame: Any) -> None:
+    """Put this SLURM job into the queue again, from its first task, and exit: a signal handler."""
+    if os.environ.get("SLURM_PROCID", "0") == "0":
+        array = os.environ.get("SLURM_ARRAY_JOB_ID")
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+        subprocess.run(["scontrol", "requeue", job], check=False)
     raise SystemExit(128 + number)
 
 

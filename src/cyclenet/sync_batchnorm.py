@@ -17,12 +17,17 @@ class SyncBatchNorm(LayerSync):
 
     Lightning's own turns timm's batch norms with an activation (EfficientNets have them) into plain ones, which silently drops
     the activation; and PyTorch's synchronised layer refuses CPU tensors.
+
+    Args:
+        cuda: the model will run on GPUs (it is not there yet when Lightning calls `apply`).
     """
+
+    def __init__(self, cuda: bool) -> None:
+        self.cuda = cuda
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Replace all batch norms; parameters, buffers and their names stay."""
-        cuda = next(model.parameters()).is_cuda
-        return convert_sync_batchnorm(model) if cuda else _convert(model)
+        return convert_sync_batchnorm(model) if self.cuda else _convert(model)
 
     def revert(self, model: nn.Module) -> nn.Module:
         """Return the model as it is: in evaluation mode a synchronised layer is a plain one."""

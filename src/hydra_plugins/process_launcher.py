@@ -64,6 +64,7 @@ class Job:
     process: subprocess.Popen[bytes] | None = None  # While it runs.
     gpus: list[str] = field(default_factory=list)
     started: float = 0.0
+    started_at: float = 0.0  # By the clock of files.
     log_start: int = 0  # Bytes of the log that are of earlier starts.
     seconds: float = 0.0
 
@@ -164,7 +165,7 @@ def visible_gpus() -> list[str]:
 
 
 def run_all(jobs: list[Job], n_jobs: int, gpus: list[str], grace_seconds: float) -> None:
-    """Run the jobs that wait, first come, first served; return when all have ended. Their states and notes say how.
+    """Run the jobs that wait, in their order as there is room; return when all have ended. Their states and notes say how.
 
     Args:
         jobs: of the sweep.
@@ -229,11 +230,11 @@ def start(job: Job, threads: int) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / "progress.json").unlink(missing_ok=True)
     with (job.folder / "train.log").open("ab") as log:
-        job.log_start = log.tell()
+        job.started, job.started_at, job.log_start = time.monotonic(), time.time(), log.tell()
         job.process = subprocess.Popen(
             job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, process_group=0
         )
-    job.state, job.started = "running", time.monotonic()
+    job.state = "running"
 
 
 def finish(job: Job) -> None:
@@ -241,16 +242,19 @@ def finish(job: Job) -> None:
     assert job.process is not None
     code, job.process = job.process.returncode, None
     job.seconds = time.monotonic() - job.started
-    result = read_result(job.folder)
+    path = job.folder / "result.json"
+    # After an error, one of an earlier time says nothing.
+    valid = path.exists() and (code == 0 or path.stat().st_mtime >= job.started_at)
+    result = read_result(job.folder) if valid else {}
     job.state = result.get("status", "failed")
     if job.state == "finished":
         job.note = score(job)
     elif job.state == "failed":
         log = job.folder / "train.log"
         lines = log.read_bytes()[job.log_start :].decode(errors="replace").splitlines()
-        # An error of another process than the first is in the log alone: Lightning kills the first for it.
+        # The first: another process of the job may have had the error, and the one that writes results no more than lost it.
         said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        error = result.get("error") or (said[0] if said else "")
+        error = said[0] if said else result.get("error", "")
         if not error and code < 0:
             job.state, error = "killed", f"by {signal.Signals(-code).name}"
         job.note = f"{error or f'exit code {code}'} (see {log})"
