@@ -3,6 +3,7 @@
 import difflib
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
@@ -113,6 +114,8 @@ def check_train_arguments(name: str, schema: Schema) -> None:
         return
     from cyclenet.data.source import find_root
 
+    # conf/hydra/launcher/submitit_slurm.yaml has the name of the schema that its plugin brings.
+    warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema with the same name")
     with user_errors():
         overrides = OverridesParser.create().parse_overrides(arguments.overrides)
         swept = [override for override in overrides if override.is_sweep_override()]
