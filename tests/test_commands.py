@@ -140,6 +140,18 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path):
     assert "resume=must, but there is no" in run("train", *words, "resume=must", "seed=5", cwd=tmp_path, ok=False)
 
 
+def test_two_processes_validate_three_images_of_unequal_size(ade20k, tmp_path):
+    """One process has an image less; the scores are those of one process with the same weights."""
+    words = ["dataset=ade20k", "dataset.root=ade", *TINY, "trainer.devices=2", "trainer.max_epochs=2"]
+    assert "2 process(es)" in run("train", *words, cwd=tmp_path)
+    folder = folder_of(tmp_path)
+    (scores,) = folder.glob("evaluate/*/scores.json")
+    run("evaluate", f"ckpt_path={folder}/checkpoints/last.ckpt", "output=alone", "accelerator=cpu", cwd=tmp_path)
+    two, one = (json.loads(path.read_text()) for path in (scores, tmp_path / "alone/scores.json"))
+    assert {**two, "checkpoint": ""} == {**one, "checkpoint": ""} and one["images"] == 3
+    assert abs(json.loads((folder / "result.json").read_text())["metrics"]["val/mIoU"] - one["mIoU"]) < 1e-6
+
+
 def test_the_end_is_validated_whatever_the_interval(tmp_path):
     words = [
         "dataset.scenes_train=2",

@@ -32,6 +32,8 @@ def test_all_jobs_are_checked_before_the_first_starts(tmp_path):
     assert "error: seed=-1" in output and "none was started" in output and "Traceback" not in output
     output = run("train", "-m", "seed=0,1", *SCENES, "dataset.batch_size=3", "trainer.devices=2", cwd=tmp_path, ok=False)
     assert output.count("dataset.batch_size (3) must be divisible by the 2 processes.") == 2
+    output = run("train", "-m", "seed=0,1", *SCENES, "trainer.num_nodes=2", cwd=tmp_path, ok=False)
+    assert output.count("has one machine; use hydra/launcher=submitit_slurm") == 2
     assert not results(tmp_path) and not list(tmp_path.glob("runs/*/*/train.log"))
 
 

@@ -148,8 +148,10 @@ def check(cfg: TrainConfig) -> None:
     from cyclenet.data.source import find_root
 
     find_root(cfg.dataset)
+    if cfg.trainer.num_nodes > 1:
+        raise ValueError("trainer.num_nodes: hydra/launcher=process has one machine; use hydra/launcher=submitit_slurm.")
     if cfg.trainer.devices != "auto":
-        processes = int(cfg.trainer.devices) * cfg.trainer.num_nodes
+        processes = int(cfg.trainer.devices)
         if cfg.dataset.batch_size % processes:
             raise ValueError(f"dataset.batch_size ({cfg.dataset.batch_size}) must be divisible by the {processes} processes.")
 
