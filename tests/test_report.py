@@ -121,3 +121,8 @@ def test_a_sweep_ends_in_its_report_and_is_at_once_when_repeated(tmp_path):
     stamp = (folder / "report.html").stat().st_mtime_ns
     run("train", *words, cwd=tmp_path)
     assert (folder / "report.html").stat().st_mtime_ns == stamp
+    # A finished run whose further evaluation fails has still finished; the sweep has not.
+    for path in folder.parent.glob("*/checkpoints/last.ckpt"):
+        path.unlink()
+    output = run("train", *words, "extra_protocols=[sliding]", cwd=tmp_path, ok=False)
+    assert output.count("There is no checkpoint") == 2

@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT, run
 from cyclenet.callbacks import KeepBest
 from cyclenet.checkpoint import AtomicCheckpointIO, load_checkpoint, load_newest
-from cyclenet.engine import lock, prepare_folder
+from cyclenet.engine import check_saved, lock, prepare_folder
 from cyclenet.loggers import MetricsCSV, build_loggers, logged
 from test_task import config, fit
 
@@ -72,6 +72,19 @@ def test_the_best_score_is_known_where_the_folder_was_moved(trained, tmp_path):
     best = KeepBest(tmp_path)
     best.load_state_dict(state)
     assert best.best_model_score == state["best_model_score"] and list(best.best_k_models) == [str(tmp_path / "best.ckpt")]
+
+
+def test_a_run_without_its_end_on_disk_is_not_finished(tmp_path):
+    _, trainer = fit(config(), tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_saved(tmp_path, trainer)
+    trainer.checkpoint_callback.best_model_score += 0.5  # Of an epoch whose best.ckpt could not be written.
+    with pytest.warns(UserWarning, match="best.ckpt is not of the best epoch"):
+        check_saved(tmp_path, trainer)
+    (tmp_path / "checkpoints/previous.ckpt").replace(tmp_path / "checkpoints/last.ckpt")
+    with pytest.raises(ValueError, match=r"last.ckpt is not of the last step \(4\): free disk space"):
+        check_saved(tmp_path, trainer)
 
 
 def test_a_full_disk_at_the_start_loses_no_metrics(trained, tmp_path):

@@ -296,9 +296,8 @@ class BroadcastBuffers(L.Callback):
     """Validate all processes' shares with the first one's running statistics, where batch norm is not synchronised."""
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if trainer.world_size > 1:
-            for buffer in module.net.buffers():  # type: ignore[union-attr]
-                dist.broadcast(buffer, 0)
+        for buffer in module.net.buffers():  # type: ignore[union-attr]
+            dist.broadcast(buffer, 0)
 
 
 class Progress(RichProgressBar):

@@ -87,9 +87,8 @@ def prepare_folder(cfg: TrainConfig, folder: Path, first: bool) -> tuple[str | N
             for left in ("checkpoints", "evaluate", "wandb", "tensorboard"):
                 shutil.rmtree(folder / left, ignore_errors=True)
             (folder / "wandb-id.txt").unlink(missing_ok=True)
-        elif newest[0].name == "previous.ckpt":
-            # It must not become the previous one.
-            (folder / LAST).replace(checkpoints / "damaged.ckpt") if (folder / LAST).exists() else None
+        elif newest[0].name == "previous.ckpt" and (folder / LAST).exists():
+            (folder / LAST).replace(checkpoints / "damaged.ckpt")  # It must not become the previous one.
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
     return (str(newest[0]), newest[1]["global_step"]) if newest else (None, 0)
 
@@ -102,8 +101,6 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     # Lightning 2.6 with torch 2.14.
     warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
-    # Short epochs: the values of an epoch's last steps are logged by the next.
-    warnings.filterwarnings("ignore", "The number of training batches")
     # Validation scores come from a matrix that was summed over processes: they are the same on all.
     warnings.filterwarnings("ignore", "It is recommended to use `self.log")
     # The data module keeps the loader's position.

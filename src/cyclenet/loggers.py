@@ -40,7 +40,8 @@ class MetricsCSV(Logger):
         if before and path.exists():
             with path.open(newline="") as file:
                 for row in csv.DictReader(file):
-                    if int(row["step"]) < before:
+                    # (The logger of earlier versions could leave half a row.)
+                    if (row["step"] or "").isdigit() and int(row["step"]) < before:
                         self._add({key: value for key, value in row.items() if value})
 
     @property

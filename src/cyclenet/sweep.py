@@ -16,15 +16,16 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from cyclenet.config import TrainConfig, flat, run_folder, to_config
-from cyclenet.results import read_result
+from cyclenet.results import missing, read_result
 
 
 class ReportAfterSweep(Callback):
-    """When all jobs of a sweep have ended, compare the runs (`cyclenet.report`), and exit with 1 if one has not finished."""
+    """When all jobs of a sweep have ended, compare the runs (`cyclenet.report`); exit with 1 if one is not complete."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        self.folders = swept_folders(config)
-        self.failed = any(read_result(folder).get("status") != "finished" for folder in self.folders)
+        swept = swept_jobs(config)
+        self.folders = [folder for folder, _ in swept]
+        self.failed = not all(is_done(folder, composed) for folder, composed in swept)
         choices = config.hydra.runtime.choices
         title = f"{choices.experiment or config.name} on {choices.dataset}"
         try:
@@ -53,8 +54,8 @@ class ReportAfterSweep(Callback):
         return page
 
 
-def swept_folders(config: DictConfig) -> list[Path]:
-    """Return the run folder of each job, by composing it again: some launchers run jobs out of this program's sight."""
+def swept_jobs(config: DictConfig) -> list[tuple[Path, DictConfig]]:
+    """Return the run folder and the configuration of each job, composed again: some launchers run jobs out of sight."""
     axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     overrides = parser.parse_overrides([*axes, *config.hydra.overrides.task])
@@ -62,8 +63,14 @@ def swept_folders(config: DictConfig) -> list[Path]:
     composed = [compose(config.hydra.job.config_name, job) for job in jobs]
     root = Path(config.hydra.sweep.dir)
     if "ProcessLauncher" in config.hydra.launcher._target_:
-        return job_folders(root, [to_config(TrainConfig, each) for each in composed])
-    return [root / run_folder(each) for each in composed]
+        return list(zip(job_folders(root, [to_config(TrainConfig, each) for each in composed]), composed, strict=True))
+    return [(root / run_folder(each), each) for each in composed]
+
+
+def is_done(folder: Path, composed: DictConfig) -> bool:
+    """Tell whether a job has finished, with all evaluations that are asked for."""
+    result = read_result(folder)
+    return result.get("status") == "finished" and not missing(to_config(TrainConfig, composed), result)
 
 
 def job_folders(root: Path, configs: list[TrainConfig]) -> list[Path]:
