@@ -41,7 +41,6 @@ def draw(folders: dict[str, Path], count: int = 4) -> Path:
 
     from cyclenet.checkpoint import load_checkpoint, load_task
     from cyclenet.data.source import build_source
-    from cyclenet.inference import predict
     from cyclenet.pictures import panel, save_png
 
     tasks = [load_task(load_checkpoint(folder / "checkpoints" / "last.ckpt")) for folder in folders.values()]
@@ -50,7 +49,7 @@ def draw(folders: dict[str, Path], count: int = 4) -> Path:
     rows = []
     for index in np.linspace(0, len(source) - 1, min(count, len(source))).astype(int):
         image = torch.from_numpy(source.image(index)).permute(2, 0, 1)[None]
-        predictions = [predict(task.net.predict_logits, image, cfg.protocol)[0].max(0).indices.byte().numpy() for task in tasks]
+        predictions = [task.predict(image)[0].numpy() for task in tasks]
         rows.append((source.image(index), source.mask(index), predictions))
     path = folders["CycleNet"].parent / "comparison.png"
     save_png(path, panel(rows, list(folders), source.classes, source.palette))

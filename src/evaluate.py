@@ -12,6 +12,7 @@ python src/evaluate.py ckpt_path=FILE [protocol=NAME] [dataset.root=DIR] [KEY=VA
   dataset        another data set with the same classes; dataset.root is where it lies (default: the run's)
   split          default: the data set's validation split
   boundary       boundary IoU and scores near edges too (default: true)
+  precision      32-true (default), or bf16-mixed: faster, and said beside the scores
   accelerator    auto, cpu, gpu
   output         folder for scores.json, images.npz and pictures (default: one in evaluate/, in the run folder)
 """
@@ -38,7 +39,7 @@ def run(cfg: EvaluateConfig) -> None:
     print(score_table(result))
     print(boundary_line(result) or "boundary scores left out")
     print(
-        f"{cfg.dataset.name} {result['split']}, {result['images']} images. Protocol: {result['protocol']}. Written to {output}"
+        f"{cfg.dataset.name} {result['split']}, {result['images']} images. Protocol: {result['protocol']}, {result['precision']}. Written to {output}"
     )
 
 

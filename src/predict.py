@@ -11,7 +11,7 @@ from cyclenet.cli import compose_config, parse_overrides, store_checkpoint_defau
 from cyclenet.config import PredictConfig
 
 USAGE = """
-python src/predict.py ckpt_path=FILE input=IMAGE|FOLDER|VIDEO output=DIR [protocol=NAME] [accelerator=cpu]
+python src/predict.py ckpt_path=FILE input=IMAGE|FOLDER|VIDEO output=DIR [protocol=NAME] [precision=bf16-mixed] [accelerator=cpu]
 
 Writes, under the input's own names:
   DIR/label/NAME.png     one train id a pixel, at the image's size
@@ -46,7 +46,6 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
     from cyclenet.checkpoint import load_checkpoint, load_task
     from cyclenet.data.images import DataError, read_image
     from cyclenet.engine import choose_device
-    from cyclenet.inference import predict
     from cyclenet.pictures import colorize, overlay_with_legend, save_png
 
     source = Path(cfg.input)
@@ -70,8 +69,7 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
 
     def segment(image: np.ndarray) -> np.ndarray:
         tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(device)
-        probabilities = predict(task.net.predict_logits, tensor, cfg.protocol, task.cfg.model.align_corners)
-        return probabilities.max(1).indices[0].to(torch.uint8).cpu().numpy()
+        return task.predict(tensor, cfg.protocol, cfg.precision)[0].cpu().numpy()
 
     def write(name: Path, mask: np.ndarray) -> None:
         save_png(output / "label" / f"{name}.png", mask)

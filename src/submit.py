@@ -43,7 +43,6 @@ def submit(cfg: SubmitConfig) -> tuple[Path, int]:
     from cyclenet.checkpoint import load_checkpoint, load_task, run_of
     from cyclenet.data.source import FolderSource, build_source
     from cyclenet.engine import choose_device
-    from cyclenet.inference import predict
     from cyclenet.submission import file_ids, file_names, pack, write_prediction
 
     ids = file_ids(cfg.dataset.name)
@@ -73,8 +72,7 @@ def submit(cfg: SubmitConfig) -> tuple[Path, int]:
         if (folder / name).is_file():
             continue
         image = torch.from_numpy(source.image(index).copy()).permute(2, 0, 1)[None].to(device)
-        probabilities = predict(task.net.predict_logits, image, cfg.protocol, task.cfg.model.align_corners)
-        write_prediction(folder / name, probabilities[0].max(0).indices.byte().cpu().numpy(), ids)
+        write_prediction(folder / name, task.predict(image, cfg.protocol)[0].cpu().numpy(), ids)
     for part in folder.glob("*.tmp"):
         part.unlink()
     return pack(folder, source, ids), len(source)

@@ -4,9 +4,21 @@ import pytest
 import torch
 
 from cyclenet.config import ProtocolConfig
-from cyclenet.inference import predict, windows
+from cyclenet import inference
+from cyclenet.inference import merge, predict, predict_views, windows
 
 IMAGE = torch.randint(0, 256, (1, 3, 50, 70), generator=torch.Generator().manual_seed(0)).float()
+
+
+def probabilities(network, image, protocol, align_corners=False):
+    """Join the strips of which `predict` takes the arg-max."""
+    scales = predict_views(network, image, protocol, align_corners)
+    rows, parts = zip(*merge(scales, tuple(image.shape[-2:]), protocol, align_corners), strict=True)
+    assert [r.start for r in rows] == [0, *(r.stop for r in rows[:-1])] and rows[-1].stop == image.shape[-2]
+    joined = torch.cat(parts, 2)
+    assert torch.equal(predict(network, image, protocol, align_corners), joined.argmax(1).byte())
+    single = len(scales) == len(scales[0].windows) == len(scales[0].windows[0].logits) == 1
+    return joined.softmax(1) if single else joined
 
 
 def pointwise(x):
@@ -48,25 +60,25 @@ def test_cityscapes_windows_are_the_papers_peers():
 @pytest.mark.parametrize("average", ["probs", "logits"])
 @pytest.mark.parametrize("network", [pointwise, blurring])
 def test_one_window_over_all_is_the_whole_image(network, average):
-    whole = predict(network, IMAGE, ProtocolConfig())
-    torch.testing.assert_close(predict(network, IMAGE, sliding(100, 50, window_average=average)), whole)
+    whole = probabilities(network, IMAGE, ProtocolConfig())
+    torch.testing.assert_close(probabilities(network, IMAGE, sliding(100, 50, window_average=average)), whole)
 
 
 @pytest.mark.parametrize("average", ["probs", "logits"])
 def test_windows_change_nothing_for_a_pointwise_network(average):
-    whole = predict(pointwise, IMAGE, ProtocolConfig())
-    torch.testing.assert_close(predict(pointwise, IMAGE, sliding(20, 13, window_average=average)), whole)
-    assert not torch.allclose(predict(blurring, IMAGE, sliding(20, 13)), predict(blurring, IMAGE, ProtocolConfig()))
+    whole = probabilities(pointwise, IMAGE, ProtocolConfig())
+    torch.testing.assert_close(probabilities(pointwise, IMAGE, sliding(20, 13, window_average=average)), whole)
+    assert not torch.allclose(probabilities(blurring, IMAGE, sliding(20, 13)), probabilities(blurring, IMAGE, ProtocolConfig()))
 
 
 def test_averages_of_windows_differ_where_they_overlap():
-    a, b = (predict(blurring, IMAGE, sliding(20, 7, window_average=average)) for average in ("probs", "logits"))
+    a, b = (probabilities(blurring, IMAGE, sliding(20, 7, window_average=average)) for average in ("probs", "logits"))
     assert not torch.allclose(a, b)
 
 
 def test_flip_of_a_symmetric_network_is_the_identity():
-    whole = predict(blurring, IMAGE, ProtocolConfig())
-    torch.testing.assert_close(predict(blurring, IMAGE, ProtocolConfig(flip=True)), whole)
+    whole = probabilities(blurring, IMAGE, ProtocolConfig())
+    torch.testing.assert_close(probabilities(blurring, IMAGE, ProtocolConfig(flip=True)), whole)
 
 
 def test_scales_and_flips_average_probabilities():
@@ -77,7 +89,7 @@ def test_scales_and_flips_average_probabilities():
         return torch.nn.functional.interpolate(out, (50, 70), mode="bilinear")
 
     by_hand = sum(at(scale, flip) for scale in (0.5, 1.25) for flip in (False, True)) / 4
-    found = predict(skewed, IMAGE, ProtocolConfig(scales=[0.5, 1.25], flip=True))
+    found = probabilities(skewed, IMAGE, ProtocolConfig(scales=[0.5, 1.25], flip=True))
     torch.testing.assert_close(found, by_hand)
     torch.testing.assert_close(found.sum(1), torch.ones(1, 50, 70))
 
@@ -87,10 +99,10 @@ def test_flipping_twice_is_the_identity():
 
     for changes in ({}, {"scales": [0.5, 1.25]}, {"window": 50, "stride": 20}):
         protocol = ProtocolConfig(flip=True, **changes)
-        found, mirrored = predict(skewed, IMAGE, protocol), predict(skewed, IMAGE.flip(-1), protocol)
+        found, mirrored = probabilities(skewed, IMAGE, protocol), probabilities(skewed, IMAGE.flip(-1), protocol)
         torch.testing.assert_close(mirrored.flip(-1), found)
     assert not torch.allclose(
-        predict(skewed, IMAGE.flip(-1), ProtocolConfig()).flip(-1), predict(skewed, IMAGE, ProtocolConfig())
+        probabilities(skewed, IMAGE.flip(-1), ProtocolConfig()).flip(-1), probabilities(skewed, IMAGE, ProtocolConfig())
     )
 
 
@@ -106,20 +118,60 @@ def test_windows_are_mirrored_one_by_one():
         view = IMAGE[..., rows, columns]
         total[..., rows, columns] += (edge(view).softmax(1) + edge(view.flip(-1)).softmax(1).flip(-1)) / 2
         count[rows, columns] += 1
-    torch.testing.assert_close(predict(edge, IMAGE, sliding(50, 20, flip=True)), total / count)
+    torch.testing.assert_close(probabilities(edge, IMAGE, sliding(50, 20, flip=True)), total / count)
 
 
-def test_the_network_sees_one_view_at_a_time():
-    """Memory does not grow with scales, flips or windows: no view is larger than the largest scale's window, nor batched."""
+@pytest.mark.parametrize(("pixels", "most"), [(0, 1), (3 * 32 * 32, 3)])
+def test_the_network_sees_no_more_than_so_many_pixels_at_a_time(pixels, most, monkeypatch):
+    """Memory does not grow with scales, flips or windows; together they are predicted as one by one."""
     sizes = []
 
     def spy(x):
         sizes.append(tuple(x.shape))
-        return pointwise(x)
+        return blurring(x)
 
-    predict(spy, IMAGE, ProtocolConfig(scales=[0.5, 1, 1.5], flip=True, window=32, stride=32))
-    assert {size[0] for size in sizes} == {1} and max(size[2] * size[3] for size in sizes) == 32 * 32
-    assert len(sizes) == 2 * (2 * 1 * 2 // 2 + 2 * 3 + 3 * 4)
+    protocol = ProtocolConfig(scales=[0.5, 1, 1.5], flip=True, window=32, stride=32)
+    alone = probabilities(blurring, IMAGE, protocol)
+    monkeypatch.setitem(inference.PIXELS_AT_ONCE, "cpu", pixels)
+    assert torch.equal(probabilities(spy, IMAGE, protocol), alone)
+    counts = [size[0] for size in sizes[: len(sizes) // 2]]  # `probabilities` runs it twice.
+    assert max(counts) == most and sum(counts) == 2 * (1 * 2 + 2 * 3 + 3 * 4)
+    assert max(size[0] * size[2] * size[3] for size in sizes) <= max(pixels, 32 * 32)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("average", ["probs", "logits"])
+@pytest.mark.parametrize(("window", "stride"), [(0, 0), (40, 24)])
+def test_strips_are_the_full_size_maps_and_their_labels(window, stride, average, align_corners):
+    """Logits at 1/4, two steps of resizing, three scales, mirrored: as written down with whole maps."""
+
+    def quarter(x):
+        return 3 * torch.nn.functional.avg_pool2d(skewed(x), 4, ceil_mode=True)
+
+    def resized(x, size):
+        return torch.nn.functional.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+
+    image = torch.rand(2, 3, 75, 90, generator=torch.Generator().manual_seed(1)) * 255
+    protocol = ProtocolConfig(scales=[0.5, 1, 1.25], flip=True, window=window, stride=stride, window_average=average)
+    total = torch.zeros(2, 3, 75, 90)
+    for scale in protocol.scales:
+        size = (round(75 * scale), round(90 * scale))
+        view = resized(image, size)
+        sums, count = torch.zeros(2, 3, *size), torch.zeros(size)
+        for rows, columns in windows(*size, window or 200, stride or 1):
+            crop = view[..., rows, columns]
+            logits = [resized(quarter(c), crop.shape[-2:]) for c in (crop, crop.flip(-1))]
+            parts = logits if average == "logits" else [part.softmax(1) for part in logits]
+            sums[..., rows, columns] += (parts[0] + parts[1].flip(-1)) / 2
+            count[rows, columns] += 1
+        mean = sums / count
+        total += resized(mean.softmax(1) if average == "logits" else mean, (75, 90)) / 3
+    found = probabilities(quarter, image, protocol, align_corners)
+    torch.testing.assert_close(found, total, rtol=1e-5, atol=1e-6)
+    top = total.topk(2, 1).values
+    clear = (top[:, 0] - top[:, 1]) > 1e-5
+    assert clear.float().mean() > 0.99
+    assert torch.equal(predict(quarter, image, protocol, align_corners)[clear], total.argmax(1).byte()[clear])
 
 
 def test_the_description_tells_what_was_done():

@@ -64,3 +64,51 @@ def test_half_precision_logits_are_summed_in_float32():
     logits, mask = example()
     low = SegmentationLoss(LossConfig(), 4, False)(logits.bfloat16(), mask)
     assert low.dtype == torch.float32 and abs(low - F.cross_entropy(logits, mask.long(), ignore_index=255)) < 0.01
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(37, 50), (16, 16), (5, 80), (6, 5), (1, 1)])
+@pytest.mark.parametrize("weights", [None, [1.0, 0.5, 3.0, 2.0]])
+def test_strips_are_the_whole_in_value_and_gradient(size, weights, align_corners):
+    """More and fewer rows than a strip has, up and down, with ignored pixels."""
+    logits, _ = example()
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.randint(0, 4, (2, *size), generator=generator)
+    mask[torch.rand(mask.shape, generator=generator) < 0.3] = 255
+    mask[0, 0, 0] = 1
+    loss = 3 * SegmentationLoss(LossConfig(class_weights=weights), 4, align_corners).double()(logits, mask.byte())
+    upsampled = F.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
+    each = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    expected = 3 * F.cross_entropy(upsampled, mask, each, ignore_index=255)
+    # PyTorch interpolates double tensors in double, but computes the scale in a way of its own.
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    (a,), (b,) = (torch.autograd.grad(value, logits) for value in (loss, expected))
+    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_under_autocast_the_loss_is_float32s():
+    logits, mask = example()
+    exact = SegmentationLoss(LossConfig(), 4, False)(logits.detach().float(), mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(SegmentationLoss(LossConfig(), 4, False)(logits.detach().float(), mask), exact)
+
+
+def test_only_a_strip_of_upsampled_logits_is_held():
+    """Of 64 x 64 logits for a 1024 x 1024 mask, no tensor has more elements than a strip."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for value in out if isinstance(out, (tuple, list)) else [out]:
+                if isinstance(value, torch.Tensor):
+                    self.elements = max(self.elements, value.numel())
+            return out
+
+    logits = torch.randn(1, 8, 64, 64, requires_grad=True)
+    mask = torch.zeros(1, 1024, 1024, dtype=torch.uint8)
+    with Largest() as largest:
+        SegmentationLoss(LossConfig(), 8, False)(logits, mask).backward()
+    assert largest.elements <= 1024 * 1024  # Of the mask; whole logits would be eight times as many.

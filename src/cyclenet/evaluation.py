@@ -16,7 +16,6 @@ from cyclenet.config import EvaluateConfig
 from cyclenet.data.datamodule import Limited
 from cyclenet.data.loader import derive, eval_loader
 from cyclenet.data.source import Source, build_source
-from cyclenet.inference import predict
 from cyclenet.metrics import ConfusionMatrix, by_class, class_iou, mean_iou, scores, triples
 from cyclenet.task import SegmentationTask
 
@@ -56,7 +55,8 @@ def evaluate(
         raise ValueError(f"{cfg.ckpt_path} was trained on other classes than {cfg.dataset.name} has; choose its own data set.")
     protocol = cfg.protocol.describe()
     # What else the numbers depend on is in the folder's name.
-    number = derive(protocol, cfg.dataset.root or "", len(source), cfg.boundary, str(cfg.dataset.boundary_ratio))
+    lower = [cfg.precision] if cfg.precision != "32-true" else []
+    number = derive(protocol, cfg.dataset.root or "", len(source), cfg.boundary, str(cfg.dataset.boundary_ratio), *lower)
     name = f"{Path(cfg.ckpt_path).stem}-{cfg.dataset.name}-{split}-{cfg.protocol.name}-{number:08x}"
     folder = Path(cfg.output) if cfg.output else run / "evaluate" / name
     counts = count(task, source, cfg, device, rank, world_size)
@@ -68,7 +68,7 @@ def evaluate(
         "split": split,
         "images": len(source),
         "checkpoint": str(cfg.ckpt_path),
-        "precision": "float32",
+        "precision": cfg.precision,
         **summarise(counts, source.classes, cfg.dataset.boundary_ratio),
     }
     if rank == 0:
@@ -84,7 +84,7 @@ def count(
     rank: int = 0,
     world_size: int = 1,
 ) -> Counts:
-    """Predict every image of a split once, in float32, and count pixels on masks of original size.
+    """Predict every image of a split once and count pixels on masks of original size.
 
     Process r takes every ``world_size``-th image; all get the counts of all images, in the order of the source, and the counts
     do not depend on the number of processes.
@@ -105,13 +105,12 @@ def count(
     title = f"{cfg.dataset.name}, {cfg.protocol.name}"
     for batch in track(loader, title, disable=rank > 0 or not sys.stderr.isatty()):
         image, mask = batch["image"].to(device), batch["mask"].to(device)
-        probabilities = predict(task.net.predict_logits, image, cfg.protocol, task.cfg.model.align_corners)
-        prediction = probabilities.max(1).indices
+        prediction = task.predict(image, cfg.protocol, cfg.precision)
         before = confusion.counts.clone()
         confusion.update(prediction, mask)
         rows["pixels"].append(triples((confusion.counts - before).cpu().numpy()))
         if cfg.boundary:
-            pair = prediction[0].to(torch.uint8).cpu().numpy(), mask[0].cpu().numpy()
+            pair = prediction[0].cpu().numpy(), mask[0].cpu().numpy()
             rows["boundary"].append(boundary_counts(*pair, classes, cfg.dataset.boundary_ratio).astype(np.int32))
             rows["trimap"].append(trimap_counts(*pair, classes).astype(np.int32))
     # Reshaped, for a process may have no image at all.

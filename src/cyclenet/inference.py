@@ -1,39 +1,148 @@
-"""From an image to class probabilities: whole or in sliding windows, at several scales, mirrored."""
+"""From an image to its labels: whole or in sliding windows, at several scales, mirrored.
+
+The network's logits are kept as small as they are. All that follows (to the size of the view, softmax, averages over views,
+to the size of the image, arg-max) is done strip by strip of the image's rows, so that class probabilities of full size, most
+of the memory otherwise, are never held.
+"""
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cyclenet.config import ProtocolConfig
-from cyclenet.models.layers import resize
+from cyclenet.models.layers import combine_rows, resize, resize_rows, row_weights, strips
 
 Network = Callable[[Tensor], Tensor]
-"""(N, 3, H, W) in 0..255 -> logits (N, C, H, W)."""
+"""(N, 3, H, W) in 0..255 -> logits (N, C, h, w) of any size."""
+
+STRIP_ROWS = 32
+"""Rows of the image in a strip: small beside the image, large beside what a strip computes again at its edges."""
+
+PIXELS_AT_ONCE = {"cuda": 1 << 21}
+"""Windows and mirror images are predicted together up to so many pixels (of a Cityscapes image); where a device is not named,
+one by one: CPUs gain nothing."""
 
 
-@torch.inference_mode()
+class Window(NamedTuple):
+    """A part of a scaled image: where it lies, and its logits (views, N, C, h, w): as it is, and mirrored."""
+
+    rows: slice
+    columns: slice
+    logits: Tensor
+
+
+class Scaled(NamedTuple):
+    """An image at one scale: its size, and its windows; one of the whole image where there are none."""
+
+    size: tuple[int, int]
+    windows: list[Window]
+
+
 def predict(network: Network, image: Tensor, protocol: ProtocolConfig, align_corners: bool = False) -> Tensor:
-    """Return class probabilities (N, C, H, W), float32, at the size of ``image``.
+    """Return the predicted train ids (N, H, W), uint8, of images.
 
-    Probabilities are averaged over scales and flips (the paper's multi-scale inference, section 4.2), in one running sum:
-    memory grows neither with the number of scales nor with that of windows.
+    Class probabilities are averaged over scales, windows and mirror images (the paper's multi-scale inference, section 4.2).
+    Memory grows with the number of views by their logits only.
 
     Args:
-        network: returns logits at its input's size, as `CycleNet.predict_logits`.
+        network: returns logits; of `CycleNet`, those of its own resolution.
         image: (N, 3, H, W), RGB in 0..255.
         protocol: windows, scales and flip.
         align_corners: of the resizing.
     """
     size = (image.shape[-2], image.shape[-1])
-    total: Tensor | None = None
+    with torch.inference_mode():
+        scales = predict_views(network, image, protocol, align_corners)
+        labels = torch.empty(image.shape[0], *size, dtype=torch.uint8, device=image.device)
+        for rows, scores in merge(scales, size, protocol, align_corners):
+            labels[:, rows] = scores.max(1).indices
+    return labels
+
+
+def predict_views(network: Network, image: Tensor, protocol: ProtocolConfig, align_corners: bool) -> list[Scaled]:
+    """Run the network on all views of images: the forward passes of `predict`."""
+    scales = []
     for scale in protocol.scales:
-        scaled = resize(image.float(), (round(size[0] * scale), round(size[1] * scale)), align_corners)
-        probabilities = resize(_windows(network, scaled, protocol), size, align_corners)
-        total = probabilities if total is None else total.add_(probabilities)
+        size = (round(image.shape[-2] * scale), round(image.shape[-1] * scale))
+        scaled = resize(image.float(), size, align_corners)
+        window, stride = (protocol.window, protocol.stride) if protocol.window else (max(size), 1)
+        places = list(windows(*size, window, stride))
+        crops = (scaled[..., rows, columns] for rows, columns in places)
+        # Mirrored within the window, as semseg does; mmsegmentation mirrors the image, which moves the windows.
+        views = [view for crop in crops for view in ([crop, crop.flip(-1)] if protocol.flip else [crop])]
+        per_window = len(views) // len(places)
+        together = max(PIXELS_AT_ONCE.get(image.device.type, 0) // views[0][:, 0].numel(), 1)
+        logits = [
+            part
+            for first in range(0, len(views), together)
+            for part in network(torch.cat(views[first : first + together])).split(len(image))
+        ]
+        parts = [torch.stack(logits[i : i + per_window]) for i in range(0, len(logits), per_window)]
+        scales.append(Scaled(size, [Window(*place, part) for place, part in zip(places, parts, strict=True)]))
+    return scales
+
+
+def merge(
+    scales: list[Scaled], size: tuple[int, int], protocol: ProtocolConfig, align_corners: bool
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield strips of the image: their rows, and the mean class probabilities (N, C, rows, W) of all views, float32.
+
+    Of a single view the logits are yielded as they are: their order is that of the probabilities.
+    """
+    single = len(scales) == 1 and len(scales[0].windows) == 1 and len(scales[0].windows[0].logits) == 1
+    for rows in strips(size[0], STRIP_ROWS):
+        if single:
+            yield rows, resize_rows(scales[0].windows[0].logits[0].float(), size, rows, align_corners)
+            continue
+        total: Tensor | None = None
+        for scaled in scales:
+            if scaled.size == size:
+                part = _probabilities(scaled, rows, protocol, align_corners)
+            else:
+                like = scaled.windows[0].logits.new_empty(0, dtype=torch.float32)
+                needed, weights = row_weights(scaled.size[0], size[0], rows, align_corners, like)
+                part = _probabilities(scaled, needed, protocol, align_corners)
+                part = combine_rows(part, weights, size[1], align_corners)
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        yield rows, total.div_(len(scales))
+
+
+def _probabilities(scaled: Scaled, rows: slice, protocol: ProtocolConfig, align_corners: bool) -> Tensor:
+    # Rows of the probabilities of an image at one scale, averaged over its windows and their mirror images.
+    average_logits = protocol.window_average == "logits"
+    total: Tensor | None = None
+    count = torch.zeros(rows.stop - rows.start, scaled.size[1], device=scaled.windows[0].logits.device)
+    for window in scaled.windows:
+        top, bottom = max(rows.start, window.rows.start), min(rows.stop, window.rows.stop)
+        if top >= bottom:
+            continue
+        inside = slice(top - window.rows.start, bottom - window.rows.start)
+        shape = (window.rows.stop - window.rows.start, window.columns.stop - window.columns.start)
+        part = _view(window.logits[0], shape, inside, average_logits, align_corners)
+        if len(window.logits) > 1:
+            part.add_(_view(window.logits[1], shape, inside, average_logits, align_corners).flip(-1)).div_(2)
+        if len(scaled.windows) == 1:  # Nothing to add up.
+            total = part
+            break
+        if total is None:
+            total = part.new_zeros(*part.shape[:2], *count.shape)
+        outside = slice(top - rows.start, bottom - rows.start)
+        total[..., outside, window.columns] += part
+        count[outside, window.columns] += 1
     assert total is not None
-    return total.div_(len(protocol.scales))
+    if len(scaled.windows) > 1:
+        total /= count
+    return total.softmax(1) if average_logits else total
+
+
+def _view(logits: Tensor, size: tuple[int, int], rows: slice, average_logits: bool, align_corners: bool) -> Tensor:
+    # What is averaged of a window's rows: class probabilities, or logits.
+    logits = resize_rows(logits.float(), size, rows, align_corners)
+    return logits.clone() if average_logits else logits.softmax(1)
 
 
 def windows(height: int, width: int, window: int, stride: int) -> Iterator[tuple[slice, slice]]:
@@ -45,32 +154,3 @@ def windows(height: int, width: int, window: int, stride: int) -> Iterator[tuple
 
     for top, left in itertools.product(starts(height), starts(width)):
         yield slice(top, min(top + window, height)), slice(left, min(left + window, width))
-
-
-def _windows(network: Network, image: Tensor, protocol: ProtocolConfig) -> Tensor:
-    height, width = image.shape[-2:]
-    window, stride = (protocol.window, protocol.stride) if protocol.window else (max(height, width), 1)
-    total: Tensor | None = None
-    count = image.new_zeros(height, width)
-    for rows, columns in windows(height, width, window, stride):
-        part = _view(network, image[..., rows, columns], protocol)
-        if part.shape[-2:] == image.shape[-2:]:  # One window: nothing to add up.
-            return part if protocol.window_average == "probs" else part.softmax(1)
-        if total is None:
-            total = part.new_zeros(*part.shape[:2], height, width)
-        total[..., rows, columns] += part
-        count[rows, columns] += 1
-    assert total is not None
-    total /= count
-    return total if protocol.window_average == "probs" else total.softmax(1)
-
-
-def _view(network: Network, image: Tensor, protocol: ProtocolConfig) -> Tensor:
-    # What is averaged of one window: its probabilities, or logits.
-    def once(view: Tensor) -> Tensor:
-        logits = network(view).float()
-        return logits.softmax(1) if protocol.window_average == "probs" else logits
-
-    part = once(image)
-    # Mirrored within the window, as semseg does; mmsegmentation mirrors the image, which moves the windows.
-    return part.add_(once(image.flip(-1)).flip(-1)).div_(2) if protocol.flip else part

@@ -1,13 +1,16 @@
 """Cross entropy over the valid pixels of the whole, global batch; hard example mining."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from cyclenet.config import LossConfig
 from cyclenet.data.images import IGNORE
-from cyclenet.models.layers import resize
+from cyclenet.models.layers import combine_rows, resize_rows, row_weights, strips
 
 
 class SegmentationLoss(nn.Module):
@@ -40,30 +43,37 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Return the scalar loss of logits (N, C, h, w) against a mask (N, H, W) with 255 ignored."""
-        target = mask.long()
-        # In float32 at least: bfloat16 has 8 bits for the sum of thousands of pixels.
-        logits = resize(logits if logits.dtype == torch.float64 else logits.float(), target.shape[-2:], self.align_corners)
-        losses = F.cross_entropy(logits, target, self.class_weights, ignore_index=IGNORE, reduction="none")
-        counted = target != IGNORE
+        target = mask
         if self.cfg.ohem_threshold is not None:
-            counted = counted & self._hard(logits.detach(), target)
-        weights = counted.to(losses.dtype)
-        if self.class_weights is not None:
-            weights = weights * self.class_weights[target.clamp(max=len(self.class_weights) - 1)]
-        losses = losses * counted
+            target = target.masked_fill(~self._hard(logits.detach(), target), IGNORE)
+        losses = _StripCrossEntropy.apply(logits, target, self.class_weights, self.align_corners)
+        total = self._weight(target, losses)
+        if _parallel():
+            joined = torch.stack([losses.detach(), total])
+            dist.all_reduce(joined)
+            total = joined[1]
+        total = total.clamp(min=torch.finfo(losses.dtype).tiny)
         if not _parallel():
-            return losses.sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-        joined = torch.stack([losses.detach().sum(), weights.sum()])
-        dist.all_reduce(joined)
-        total = joined[1].clamp(min=torch.finfo(weights.dtype).tiny)
+            return losses / total
         # This process's gradient, and the value of all.
-        loss = losses.sum() * dist.get_world_size() / total
+        loss = losses * dist.get_world_size() / total
         return loss + (joined[0] / total - loss).detach()
 
+    def _weight(self, target: Tensor, like: Tensor) -> Tensor:
+        # Pixels that count, or the sum of their weights.
+        if self.class_weights is None:
+            return (target != IGNORE).sum().to(like)
+        pixels = torch.bincount(target.flatten(), minlength=IGNORE + 1)[: len(self.class_weights)]
+        return (pixels * self.class_weights.to(like.dtype)).sum()
+
     def _hard(self, logits: Tensor, target: Tensor) -> Tensor:
-        # Probability of the true class; ignored pixels are as easy as can be, and counted out by the caller.
-        probability = -F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
-        probability = probability.exp().masked_fill(target == IGNORE, 2.0)
+        # Probability of the true class; ignored pixels are as easy as can be.
+        logits = logits.to(_exact(logits))
+        losses = torch.empty(target.shape, dtype=logits.dtype, device=logits.device)
+        for rows in strips(target.shape[1], _strip_rows(logits)):
+            upsampled = resize_rows(logits, target.shape[-2:], rows, self.align_corners)
+            losses[:, rows] = _cross_entropy(upsampled, target[:, rows], None, "none")
+        probability = (-losses).exp().masked_fill(target == IGNORE, 2.0)
         joined = probability.flatten()
         if _parallel():
             parts = [torch.empty_like(joined) for _ in range(dist.get_world_size())]
@@ -72,6 +82,53 @@ class SegmentationLoss(nn.Module):
         kept = min(self.cfg.ohem_min_kept, joined.numel())
         threshold = joined.kthvalue(kept).values.clamp(min=self.cfg.ohem_threshold)
         return probability <= threshold
+
+
+class _StripCrossEntropy(torch.autograd.Function):
+    """Sum of the cross entropy of logits upsampled to the target, strip by strip of its rows.
+
+    The gradient is made along with the value, while a strip's upsampled logits are there: of the upsampled logits, their
+    softmax and its gradient only a strip is ever held.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, class_weights: Tensor | None, align_corners: bool) -> Tensor:
+        wanted, exact = ctx.needs_input_grad[0], _exact(logits)
+        total = torch.zeros((), dtype=exact, device=logits.device)
+        grad = torch.zeros_like(logits, dtype=exact) if wanted else None
+        for rows in strips(target.shape[1], _strip_rows(logits)):
+            needed, weights = row_weights(logits.shape[2], target.shape[1], rows, align_corners, total)
+            with torch.set_grad_enabled(wanted), torch.autocast(logits.device.type, enabled=False):
+                part = logits[..., needed, :].to(exact).detach().requires_grad_(wanted)
+                upsampled = combine_rows(part, weights, target.shape[2], align_corners)
+                loss = _cross_entropy(upsampled, target[:, rows], class_weights, "sum")
+            total += loss.detach()
+            if grad is not None:
+                grad[..., needed, :] += torch.autograd.grad(loss, part)[0]
+        ctx.save_for_backward(grad)
+        ctx.dtype = logits.dtype
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None, None]:
+        (grad,) = ctx.saved_tensors
+        return (grad * scale).to(ctx.dtype), None, None, None
+
+
+def _cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None, reduction: str) -> Tensor:
+    weights = None if class_weights is None else class_weights.to(logits.dtype)
+    return F.cross_entropy(logits, target.long(), weights, ignore_index=IGNORE, reduction=reduction)
+
+
+def _exact(logits: Tensor) -> torch.dtype:
+    # In float32 at least: bfloat16 has 8 bits for the sum of thousands of pixels.
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _strip_rows(logits: Tensor) -> int:
+    # A strip that stays in the caches of a CPU; on a GPU, few large operations.
+    return 16 if logits.device.type == "cpu" else 256
 
 
 def _parallel() -> bool:

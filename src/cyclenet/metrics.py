@@ -25,10 +25,17 @@ class ConfusionMatrix(Metric):
         self.add_state("counts", torch.zeros(num_classes, num_classes, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, mask: Tensor) -> None:
-        """Count (..., H, W) predicted train ids against a mask of the same shape; `IGNORE` is not counted."""
-        valid = mask != IGNORE
-        cells = mask[valid].long() * self.num_classes + prediction[valid].long()
-        self.counts += torch.bincount(cells, minlength=self.num_classes**2).view_as(self.counts)
+        """Count (..., H, W) predicted train ids against a mask of the same shape; `IGNORE` is not counted.
+
+        Raises:
+            ValueError: the mask has ids that are neither of a class nor `IGNORE`.
+        """
+        # Ignored pixels are counted too, in rows of the table that are left out: faster than to look for them.
+        cells = mask.to(torch.int32).mul_(self.num_classes).add_(prediction).flatten()
+        table = torch.bincount(cells, minlength=(IGNORE + 1) * self.num_classes).view(IGNORE + 1, self.num_classes)
+        if table[self.num_classes : IGNORE].any():
+            raise ValueError(f"A mask has ids other than 0..{self.num_classes - 1} and {IGNORE}.")
+        self.counts += table[: self.num_classes]
 
     def compute(self) -> Tensor:
         """Return the matrix (num_classes, num_classes), rows are true classes."""

@@ -260,7 +260,6 @@ def _panel(arms: list[Arm], output: Path, count: int) -> str:
 
     from cyclenet.checkpoint import load_checkpoint, load_task
     from cyclenet.data.source import build_source
-    from cyclenet.inference import predict
     from cyclenet.pictures import disagreement, panel, save_png
 
     runs = [arm.runs[0] for arm in arms]
@@ -280,11 +279,7 @@ def _panel(arms: list[Arm], output: Path, count: int) -> str:
         for index in chosen:
             image, truth = source.image(index), source.mask(index)
             tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
-            predictions = []
-            for task in tasks:
-                corners = task.cfg.model.align_corners
-                found = predict(task.net.predict_logits, tensor, task.cfg.protocol, corners)
-                predictions.append(found[0].max(0).indices.byte().numpy())
+            predictions = [task.predict(tensor)[0].numpy() for task in tasks]
             rows.append((image, truth, predictions))
             boxes.append(disagreement(predictions, truth))
     except (ValueError, OSError) as error:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from cyclenet.config import OptimConfig, TrainConfig
+from cyclenet.config import OptimConfig, ProtocolConfig, TrainConfig
 from cyclenet.data.datamodule import SegmentationData
 from cyclenet.inference import predict
 from cyclenet.losses import SegmentationLoss
@@ -74,12 +74,22 @@ class SegmentationTask(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Count one image, at its mask's own size; return its prediction (H, W)."""
-        # In float32 whatever the training's precision: a number that is reported must not depend on it.
-        with torch.autocast(self.device.type, enabled=False):
-            probabilities = predict(self.net.predict_logits, batch["image"], self.cfg.protocol, self.cfg.model.align_corners)
-        prediction = probabilities.max(1).indices
+        prediction = self.predict(batch["image"])
         self.confusion.update(prediction, batch["mask"])
         return prediction
+
+    def predict(self, image: Tensor, protocol: ProtocolConfig | None = None, precision: str = "32-true") -> Tensor:
+        """Return the predicted train ids (N, H, W), uint8, of images (N, 3, H, W), RGB in 0..255.
+
+        Args:
+            image: on the model's device.
+            protocol: windows, scales and flip; None: those of the training's validation.
+            precision: of the network, ``32-true`` or ``bf16-mixed``. In float32 unless one asks, whatever the training's: a
+                number that is reported must not depend on it.
+        """
+        protocol, corners = protocol or self.cfg.protocol, self.cfg.model.align_corners
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+            return predict(lambda view: self.net(view)[0], image, protocol, corners)
 
     def on_validation_epoch_end(self) -> None:
         self.val_scores = scores(self.confusion.compute().cpu(), self.classes)

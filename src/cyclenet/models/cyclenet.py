@@ -7,7 +7,7 @@ from cyclenet.config import ModelConfig
 from cyclenet.models.backbone import Backbone
 from cyclenet.models.context import CycleASPP, build_context
 from cyclenet.models.decoder import ADC, SkipDecoder
-from cyclenet.models.layers import ChannelDropout, ConvNormReLU, resize
+from cyclenet.models.layers import ChannelDropout, ConvNormReLU
 
 
 class CycleNet(nn.Module):
@@ -84,10 +84,6 @@ class CycleNet(nn.Module):
         if not isinstance(self.context, CycleASPP):
             raise ValueError("Only model.context=denseaspp and cycleaspp have PartI and PartII.")
         return list(self.context.passes(self.context.reduce(self.features(image)[-1])))
-
-    def predict_logits(self, image: Tensor) -> Tensor:
-        """Return logits (N, num_classes, H, W) at the image's own size."""
-        return resize(self(image)[0], image.shape[-2:], self.align_corners)
 
 
 def build_model(cfg: ModelConfig, num_classes: int) -> CycleNet:

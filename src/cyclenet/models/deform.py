@@ -70,6 +70,8 @@ def _gather_conv(x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor,
     image = torch.arange(n, device=x.device).view(n, 1, 1, 1, 1) * pixels
     group = torch.arange(groups, device=x.device).view(groups, 1)
     index = (index + image) * groups + group
+    if len(table) < 2**31:  # Half the bytes to move and to sort.
+        index = index.int()
     # (N * pixels, taps * C): the columns of a convolution, tap by tap.
     sampled = F.embedding_bag(index.view(-1, 4), table, per_sample_weights=bilinear.reshape(-1, 4).to(x.dtype), mode="sum")
     filters = weight.permute(2, 3, 1, 0).reshape(taps * channels, -1)

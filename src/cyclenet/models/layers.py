@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +25,53 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def resize_rows(x: Tensor, size: Sequence[int], rows: slice, align_corners: bool) -> Tensor:
+    """Return ``resize(x, size, align_corners)[..., rows, :]`` without computing the other rows.
+
+    What is done to an upsampled image strip by strip needs the memory of a strip. Not under autocast, whatever the caller's.
+    """
+    height, width = x.shape[-2:]
+    if (height, width) == tuple(size):
+        return x[..., rows, :]
+    needed, weights = row_weights(height, size[0], rows, align_corners, x)
+    return combine_rows(x[..., needed, :], weights, size[1], align_corners)
+
+
+def combine_rows(x: Tensor, weights: Tensor, width: int, align_corners: bool) -> Tensor:
+    """Resize the ``needed`` rows of `row_weights` to the rows and ``width`` that were asked for."""
+    # Columns first, as PyTorch's kernel: the labels that follow are the same but for ties.
+    wide = F.interpolate(x.contiguous(), (x.shape[-2], width), mode="bilinear", align_corners=align_corners)
+    with torch.autocast(x.device.type, enabled=False):
+        return weights @ wide
+
+
+def row_weights(length: int, size: int, rows: slice, align_corners: bool, like: Tensor) -> tuple[slice, Tensor]:
+    """Describe how ``rows`` of an image that is resized from ``length`` to ``size`` rows follow from the rows before.
+
+    Returns:
+        The rows that are needed, and a matrix (rows, needed rows) of bilinear weights, of the device and dtype of ``like``.
+    """
+    # As PyTorch, whose positions are float32 for all types but double.
+    index = torch.arange(rows.start, rows.stop, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32)
+    if align_corners:
+        position = index * ((length - 1) / (size - 1) if size > 1 else 0.0)
+    else:
+        position = ((index + 0.5) * (length / size) - 0.5).clamp(min=0)
+    first = position.long().clamp(max=length - 1)
+    second, part = (first + 1).clamp(max=length - 1), position - first
+    needed = slice(int(first[0]), int(second[-1]) + 1)
+    weights = position.new_zeros(len(index), needed.stop - needed.start)
+    row = torch.arange(len(index))
+    weights[row, first - needed.start] += 1 - part
+    weights[row, second - needed.start] += part
+    return needed, weights.to(like)
+
+
+def strips(height: int, rows: int) -> list[slice]:
+    """Cut ``height`` rows into slices of ``rows`` rows; the last may have fewer."""
+    return [slice(start, min(start + rows, height)) for start in range(0, height, rows)]
 
 
 class ChannelDropout(nn.Module):
