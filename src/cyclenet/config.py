@@ -70,6 +70,10 @@ class ModelConfig:
     dropout: float = 0.1
     # Corner alignment of every bilinear interpolation; true suits crops of 8k+1 pixels (769), as CCNet and semseg.
     align_corners: bool = False
+    # CycleASPP's layers keep nothing but their outputs for the backward pass, which computes the rest again: memory for time.
+    recompute: bool = False
+    # Train through torch.compile: minutes of compiling first, then faster steps on GPUs. Evaluation is not compiled.
+    compile: bool = False
 
     def __post_init__(self) -> None:
         _one_of("model.context", self.context, CONTEXTS)
@@ -465,7 +469,7 @@ def _changed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]
 
 
 def identity(cfg: dict[str, Any]) -> dict[str, Any]:
-    """Return a plain TrainConfig without what does not change a training's result: devices, workers, logging, evaluations."""
+    """Return a plain TrainConfig without what does not change a training's result: devices, workers, memory, logging."""
     cfg = copy.deepcopy(cfg)
     for key in ("accelerator", "devices", "num_nodes", "strategy", "num_workers", "progress_bar"):
         cfg["trainer"].pop(key)
@@ -475,6 +479,7 @@ def identity(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg.pop(key)
     for key in ("download", "boundary_ratio"):
         cfg["dataset"].pop(key)
+    cfg["model"].pop("recompute")
     return cfg
 
 

@@ -50,7 +50,7 @@ def test_context_passes_are_what_forward_uses():
     parts = net.context_passes(image)
     assert [len(part) for part in parts] == [3, 3, 3]
     x0 = net.context.reduce(net.features(image)[-1])
-    fused = net.context.fuse(torch.cat([x0, *parts[-1]], 1))
+    fused = net.context.fuse([x0, *parts[-1]])
     torch.testing.assert_close(fused, net.context(net.features(image)[-1]))
     with pytest.raises(ValueError, match="PartI"):
         build_model(tiny_model(context="aspp"), 5).context_passes(image)

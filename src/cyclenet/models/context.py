@@ -5,12 +5,15 @@ All map backbone features (N, in_channels, H, W) to context features (N, head_ch
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cyclenet.config import ModelConfig
-from cyclenet.models.layers import ConvNormReLU
+from cyclenet.models.layers import ConvNormReLU, SumConv2d
 
 
 class ASPP(nn.Module):
@@ -49,28 +52,28 @@ class CycleASPP(nn.Module):
     def __init__(self, in_channels: int, cfg: ModelConfig, feedback: int) -> None:
         super().__init__()
         layers, growth, width = len(cfg.atrous_rates), cfg.growth_channels, cfg.bottleneck_channels
-        self.feedback = feedback
+        self.feedback, self.recompute = feedback, cfg.recompute
         self.reduce = ConvNormReLU(in_channels, cfg.reduce_channels, 1)
         self.atrous = nn.ModuleList(
             nn.Conv2d(width, growth, 3, padding=rate, dilation=rate, bias=False) for rate in cfg.atrous_rates
         )
         # 1x1 projections of layer j: [PartI] or [PartI, PartII].
-        part1 = [nn.Conv2d(cfg.reduce_channels + j * growth, width, 1, bias=False) for j in range(layers)]
+        part1 = [SumConv2d(cfg.reduce_channels + j * growth, width, 1, bias=False) for j in range(layers)]
         self.project = nn.ModuleList([nn.ModuleList(part1)])
         if feedback:
-            part2 = [nn.Conv2d((layers - 1) * growth, width, 1, bias=False) for _ in range(layers)]
+            part2 = [SumConv2d((layers - 1) * growth, width, 1, bias=False) for _ in range(layers)]
             self.project.append(nn.ModuleList(part2))
         # Batch norms of pass k and layer j, after the projection and after the atrous convolution.
         norms = 1 if cfg.share_norm else 1 + feedback
         self.project_norm = nn.ModuleList(_norms(layers, width) for _ in range(norms))
         self.atrous_norm = nn.ModuleList(_norms(layers, growth) for _ in range(norms))
-        self.fuse = ConvNormReLU(cfg.reduce_channels + layers * growth, cfg.head_channels, 3)
+        self.fuse = ConvNormReLU(cfg.reduce_channels + layers * growth, cfg.head_channels, 3, conv=SumConv2d)
 
     def forward(self, x: Tensor) -> Tensor:
         x0 = self.reduce(x)
         # Of all passes only the newest outputs are kept.
         outputs = deque(self.passes(x0), maxlen=1)[0]
-        return self.fuse(torch.cat([x0, *outputs], 1))
+        return self.fuse([x0, *outputs])
 
     def passes(self, x0: Tensor) -> Iterator[list[Tensor]]:
         """Yield [Y_1^k, ..., Y_J^k], each (N, growth_channels, H, W): PartI (k = 0), then each pass of PartII.
@@ -91,8 +94,30 @@ class CycleASPP(nn.Module):
     def _layer(self, j: int, k: int, sources: list[Tensor]) -> Tensor:
         norm = min(k, len(self.atrous_norm) - 1)
         project = self.project[min(k, 1)][j]  # type: ignore[index]
-        hidden = self.project_norm[norm][j](project(torch.cat(sources, 1)))  # type: ignore[index]
-        return torch.relu(self.atrous_norm[norm][j](self.atrous[j](torch.relu(hidden))))  # type: ignore[index]
+        norms = self.project_norm[norm][j], self.atrous_norm[norm][j]  # type: ignore[index]
+
+        def layer(*sources: Tensor) -> Tensor:
+            hidden = torch.relu(norms[0](project(list(sources))))
+            return torch.relu(norms[1](self.atrous[j](hidden)))
+
+        if not (self.recompute and self.training):
+            return layer(*sources)
+        contexts = lambda: (nullcontext(), _statistics_kept(norms))  # noqa: E731
+        return checkpoint(layer, *sources, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+
+
+@contextmanager
+def _statistics_kept(norms: tuple[Any, ...]) -> Iterator[None]:
+    # A batch that is normalised a second time must not count a second time in the running statistics.
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked -= 1
 
 
 def _norms(layers: int, channels: int) -> nn.ModuleList:

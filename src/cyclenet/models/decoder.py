@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from cyclenet.config import ModelConfig
 from cyclenet.models.deform import deform_conv2d
-from cyclenet.models.layers import ConvNormReLU, resize
+from cyclenet.models.layers import ConvNormReLU, SumConv2d, resize
 
 
 class SkipDecoder(nn.Module):
@@ -18,11 +18,11 @@ class SkipDecoder(nn.Module):
         super().__init__()
         head = cfg.head_channels
         self.align_corners = cfg.align_corners
-        self.fuse = nn.Sequential(ConvNormReLU(low_channels + head, head, 3), ConvNormReLU(head, head, 3))
+        self.fuse = nn.Sequential(ConvNormReLU(low_channels + head, head, 3, conv=SumConv2d), ConvNormReLU(head, head, 3))
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
         high = resize(high, low.shape[-2:], self.align_corners)
-        return self.fuse(torch.cat([low, self.align(high, low)], 1))  # eq. 5
+        return self.fuse([low, self.align(high, low)])  # eq. 5
 
     def align(self, high: Tensor, low: Tensor) -> Tensor:
         """Return the interpolated context features as they are."""
@@ -47,7 +47,7 @@ class ADC(SkipDecoder):
         last = nn.Conv2d(head, predicted, 3, padding=1)
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
-        self.offset_conv = nn.Sequential(ConvNormReLU(low_channels + head, head, 3), last)
+        self.offset_conv = nn.Sequential(ConvNormReLU(low_channels + head, head, 3, conv=SumConv2d), last)
         self.weight = nn.Parameter(torch.empty(head, head, 3, 3))
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         self.norm = nn.Sequential(nn.BatchNorm2d(head), nn.ReLU(inplace=True))
@@ -61,7 +61,7 @@ class ADC(SkipDecoder):
 
         Both are float32 at least: an offset rounded to bfloat16 is off by up to 0.4 %, pixels where it is large.
         """
-        predicted = self.offset_conv(torch.cat([low, high], 1))
+        predicted = self.offset_conv([low, high])
         predicted = predicted if predicted.dtype == torch.float64 else predicted.float()
         displacements = 2 * self.offset_groups * self.taps
         if self.mask_scale == 0:

@@ -8,13 +8,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class ConvNormReLU(nn.Sequential):
-    """Convolution that keeps the size, batch norm, ReLU: (N, in, H, W) -> (N, out, H, W)."""
+class SumConv2d(nn.Conv2d):
+    """The convolution of a concatenation, as the sum of a convolution of each part: no copy is made, and none kept.
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> None:
+    The filter is one parameter, as `nn.Conv2d` has it. Takes [(N, c_1, H, W), (N, c_2, H, W), ...] whose channels add up to
+    ``in_channels``.
+    """
+
+    def forward(self, parts: list[Tensor]) -> Tensor:  # type: ignore[override]
+        """Convolve the parts, in the order that they would be concatenated in."""
+        filters = self.weight.split([part.shape[1] for part in parts], 1)
+        first, *others = (
+            F.conv2d(part, weight, None, self.stride, self.padding, self.dilation)
+            for part, weight in zip(parts, filters, strict=True)
+        )
+        return sum(others, first)
+
+
+class ConvNormReLU(nn.Sequential):
+    """Convolution that keeps the size, batch norm, ReLU: (N, in, H, W) -> (N, out, H, W).
+
+    With ``conv=SumConv2d`` the input is a list of tensors.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1, conv: type[nn.Conv2d] = nn.Conv2d
+    ) -> None:
         padding = dilation * (kernel_size // 2)
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False),
+            conv(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
