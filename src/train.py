@@ -85,15 +85,17 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
     in_use = lock(folder) if first else None
     result: dict[str, Any] = {"status": "failed", "metrics": {}, "overrides": overrides}
     try:
-        checkpoint, step = prepare_folder(cfg, folder, first)
+        checkpoint, step, precision = prepare_folder(cfg, folder, first)
         L.seed_everything(cfg.seed, verbose=False)
-        trainer = build_trainer(cfg, folder, step)
+        trainer = build_trainer(cfg, folder, step, precision)
         device = trainer.strategy.root_device
         data = SegmentationData(cfg.dataset, cfg.seed, cfg.trainer.num_workers, pin_memory=device.type == "cuda")
         data.prepare_data()
         data.setup("fit")
         source = data.train_source
         task = SegmentationTask(cfg, source.classes, source.palette.tolist())
+        if cfg.model.compile:
+            task.net.compile()
         trainer.print(f"{len(source)} training and {len(data.val_source)} validation images; run folder {folder}")
         if checkpoint:
             trainer.print(f"Going on from {checkpoint}, step {step}")

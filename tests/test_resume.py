@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT, run
 from cyclenet.callbacks import KeepBest
 from cyclenet.checkpoint import AtomicCheckpointIO, load_checkpoint, load_newest
-from cyclenet.engine import check_saved, lock, prepare_folder
+from cyclenet.engine import check_saved, lock, choose_precision, prepare_folder
 from cyclenet.loggers import MetricsCSV, build_loggers, logged
 from test_task import config, fit
 
@@ -43,7 +43,7 @@ def test_another_configuration_is_refused_by_name(trained, tmp_path):
     assert prepare_folder(cfg, trained, False)[1] == 4
     # Named on the command line, from another run: the name may differ, the rest may not.
     cfg = config(name="other", ckpt_path=str(trained / "checkpoints/last.ckpt"))
-    assert prepare_folder(cfg, tmp_path, True) == (cfg.ckpt_path, 4)
+    assert prepare_folder(cfg, tmp_path, True) == (cfg.ckpt_path, 4, choose_precision("auto", on_gpu=False))
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(trained, tmp_path):

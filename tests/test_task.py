@@ -132,8 +132,15 @@ def test_parameter_groups():
     assert all((p.ndim > 1) == (g["weight_decay"] > 0) for g in groups for p in g["params"])
 
 
-def test_precision_on_cpu_is_float32():
-    assert choose_precision("auto", "cpu") == "32-true" and choose_precision("bf16-mixed", "cpu") == "bf16-mixed"
+@pytest.mark.parametrize(("has", "chosen"), [("avx512_bf16", "bf16-mixed"), ("amx_bf16", "bf16-mixed"), ("avx2", "32-true")])
+def test_precision_on_cpu_is_bfloat16_where_the_cpu_has_it(has, chosen, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {has: True}, raising=False)
+    assert choose_precision("auto", on_gpu=False) == chosen
+    assert choose_precision("64-true", on_gpu=False) == "64-true"
+    # What a run began with stays, on whatever machine it goes on.
+    assert choose_precision("auto", False, "32-true") == "32-true" and choose_precision("auto", False, "bf16-mixed") == "bf16-mixed"
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert choose_precision("auto", on_gpu=False) == "32-true"
 
 
 def test_ignored_crops_and_options_train(tmp_path):

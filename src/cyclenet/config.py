@@ -98,6 +98,10 @@ class ModelConfig:
         )
         _require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1); got {self.dropout}.")
         _require(self.mask_scale >= 0, f"model.mask_scale must be 0 or more; got {self.mask_scale}.")
+        _require(
+            not (self.compile and self.recompute),
+            "model.compile and model.recompute exclude each other: PyTorch cannot compile what is computed again.",
+        )
 
 
 DATASETS = ("cityscapes", "ade20k", "camvid", "scenes")
@@ -252,7 +256,8 @@ class TrainerConfig:
     num_nodes: int = 1
     # auto, or ddp: both are DDP where there is more than one process.
     strategy: str = "auto"
-    # auto: bf16-mixed where the GPU has bfloat16, 16-mixed on older GPUs, 32-true on CPU.
+    # auto: bf16-mixed where the GPU or the CPU (AVX-512 BF16, AMX) has bfloat16, 16-mixed on older GPUs, else 32-true. A run that
+    # is gone on with keeps the precision that it began with.
     precision: str = "auto"
     max_epochs: int = 10
     # Optimizer steps; wins over max_epochs when it is reached first. -1: no limit.

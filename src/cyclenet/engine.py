@@ -61,8 +61,8 @@ def lock(folder: Path, seconds: float = 15) -> IO[str]:
         time.sleep(0.2)
 
 
-def prepare_folder(cfg: TrainConfig, folder: Path, first: bool) -> tuple[str | None, int]:
-    """Make a run folder ready and return the checkpoint to go on from and its step, or (None, 0) to start afresh.
+def prepare_folder(cfg: TrainConfig, folder: Path, first: bool) -> tuple[str | None, int, str | None]:
+    """Make a run folder ready; return the checkpoint to go on from, its step and precision, or (None, 0, None) to start afresh.
 
     The folder's own last checkpoint comes first, then ``ckpt_path``. Only the ``first`` process writes.
 
@@ -90,7 +90,9 @@ def prepare_folder(cfg: TrainConfig, folder: Path, first: bool) -> tuple[str | N
         elif newest[0].name == "previous.ckpt" and (folder / LAST).exists():
             (folder / LAST).replace(checkpoints / "damaged.ckpt")  # It must not become the previous one.
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
-    return (str(newest[0]), newest[1]["global_step"]) if newest else (None, 0)
+    if newest is None:
+        return None, 0, None
+    return str(newest[0]), newest[1]["global_step"], newest[1].get("run", {}).get("precision")
 
 
 def quiet() -> None:
@@ -113,13 +115,18 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers")
 
 
-def choose_precision(wanted: str, accelerator: str) -> Any:
-    """Resolve ``trainer.precision=auto``: bf16-mixed or 16-mixed on a GPU, 32-true elsewhere."""
-    if wanted != "auto":
-        return wanted
-    if accelerator in ("cpu", "mps") or not torch.cuda.is_available():
-        return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+def choose_precision(wanted: str, on_gpu: bool, before: str | None = None) -> Any:
+    """Resolve ``trainer.precision=auto``.
+
+    That of the processes ``before``, if the run was interrupted. Else bf16-mixed where the hardware has bfloat16 (on CPUs:
+    AVX-512 BF16 or AMX; depthwise convolutions stay in float32 there), 16-mixed on other GPUs, 32-true on other CPUs.
+    """
+    if wanted != "auto" or before:
+        return wanted if wanted != "auto" else before
+    if on_gpu:
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    has = getattr(torch.cpu, "get_capabilities", dict)()  # Since torch 2.10.
+    return "bf16-mixed" if has.get("avx512_bf16") or has.get("amx_bf16") else "32-true"
 
 
 def choose_device(accelerator: str) -> torch.device:
@@ -135,13 +142,20 @@ def choose_device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def build_trainer(cfg: TrainConfig, folder: Path, step: int) -> L.Trainer:
-    """Build the trainer of a run folder; ``step`` is that of the checkpoint it will go on from, or 0."""
+def build_trainer(cfg: TrainConfig, folder: Path, step: int, precision_before: str | None = None) -> L.Trainer:
+    """Build the trainer of a run folder.
+
+    Args:
+        cfg: the whole configuration.
+        folder: of the run.
+        step: of the checkpoint it will go on from, or 0.
+        precision_before: of the training until then.
+    """
     options = cfg.trainer
     on_gpu = options.accelerator not in ("cpu", "mps") and torch.cuda.is_available()
     devices = (torch.cuda.device_count() if on_gpu else 1) if options.devices == "auto" else int(options.devices)
     parallel = devices * options.num_nodes > 1
-    precision = choose_precision(options.precision, options.accelerator)
+    precision = choose_precision(options.precision, on_gpu, precision_before)
     checkpoints = folder / "checkpoints"
     callbacks: list[Callback] = [
         SeedPerStep(cfg.seed),

