@@ -138,7 +138,10 @@ def test_precision_on_cpu_is_bfloat16_where_the_cpu_has_it(has, chosen, monkeypa
     assert choose_precision("auto", on_gpu=False) == chosen
     assert choose_precision("64-true", on_gpu=False) == "64-true"
     # What a run began with stays, on whatever machine it goes on.
-    assert choose_precision("auto", False, "32-true") == "32-true" and choose_precision("auto", False, "bf16-mixed") == "bf16-mixed"
+    assert (
+        choose_precision("auto", False, "32-true") == "32-true"
+        and choose_precision("auto", False, "bf16-mixed") == "bf16-mixed"
+    )
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert choose_precision("auto", on_gpu=False) == "32-true"
 

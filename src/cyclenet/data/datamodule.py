@@ -4,6 +4,7 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from cyclenet.config import DatasetConfig
+from cyclenet.data.cache import cached
 from cyclenet.data.download import download
 from cyclenet.data.images import DataError
 from cyclenet.data.loader import Batch, KeyedBatchSampler, TrainDataset, TrainLoader, cores, eval_loader
@@ -48,20 +49,23 @@ class SegmentationData(L.LightningDataModule):
     def __init__(self, cfg: DatasetConfig, seed: int, num_workers: int = 0, pin_memory: bool = False) -> None:
         super().__init__()
         self.cfg, self.seed = cfg, seed
-        self.num_workers = num_workers if num_workers >= 0 else min(4, cores())
+        self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.loader: TrainLoader | None = None
         self.position = {"epoch": 0, "seen": 0}
 
     def prepare_data(self) -> None:
-        """Fetch the data if ``dataset.download`` asks for it."""
+        """Fetch the data if ``dataset.download`` asks for it; write the cache of the training split (`cyclenet.data.cache`)."""
         if self.cfg.download:
             download(self.cfg.name, find_root(self.cfg))
+        # Not of a whole split for a trial on a few images.
+        if not self.cfg.train_limit or self.cfg.cache == "always":
+            cached(build_source(self.cfg, self.cfg.train_split), self.cfg, self.cfg.train_split, build=True)
 
     def setup(self, stage: str | None = None) -> None:
         cfg = self.cfg
         if stage in (None, "fit"):
-            train = build_source(cfg, cfg.train_split)
+            train = cached(build_source(cfg, cfg.train_split), cfg, cfg.train_split)
             self.train_source = Limited(train, cfg.train_limit) if cfg.train_limit else train
             if len(self.train_source) < cfg.batch_size:
                 count = f"{cfg.train_split} has {len(self.train_source)} images"
@@ -73,6 +77,10 @@ class SegmentationData(L.LightningDataModule):
     def batches_per_epoch(self) -> int:
         """Whole batches in the training split, the same for any number of processes."""
         return len(self.train_source) // self.cfg.batch_size
+
+    def _workers(self) -> int:
+        devices = self.trainer.num_devices if self.trainer else 1  # Of this machine.
+        return self.num_workers if self.num_workers >= 0 else min(4, max(cores() // devices, 1))
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -86,9 +94,9 @@ class SegmentationData(L.LightningDataModule):
         self.loader = TrainLoader(
             dataset,
             sampler,
-            num_workers=self.num_workers,
+            num_workers=self._workers(),
             pin_memory=self.pin_memory,
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=self._workers() > 0,
             worker_init_fn=loader_worker,
         )
         self.loader.epoch, self.loader.seen = self.position["epoch"], self.position["seen"]
@@ -102,5 +110,5 @@ class SegmentationData(L.LightningDataModule):
         self.position = state_dict
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        workers = min(self.num_workers, 1)
+        workers = min(self._workers(), 1)
         return eval_loader(self.val_source, *self._ranks(), num_workers=workers, pin_memory=self.pin_memory)

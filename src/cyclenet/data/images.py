@@ -1,7 +1,9 @@
 """Image and mask files, read so that a damaged or illegal one is refused by name."""
 
+import io
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 from PIL import Image
 
@@ -17,9 +19,14 @@ class DataError(ValueError):
 
 def _read(path: Path, modes: tuple[str, ...] | None) -> np.ndarray:
     # Pillow, because it refuses truncated files, keeps palette indices, and does not turn images by their EXIF tag, which
-    # would separate them from their masks.
+    # would separate them from their masks. Plain RGB files in PNG by libspng: as strict, and twice as fast.
     try:
-        with Image.open(path) as file:
+        raw = path.read_bytes()
+        if modes is None and raw[:8] == b"\x89PNG\r\n\x1a\n" and raw[24:26] == b"\x08\x02":  # 8 bits, RGB
+            image = imagecodecs.spng_decode(raw)
+            if image.ndim == 3 and image.shape[2] == 3:  # It makes a fourth channel of a transparent colour.
+                return image
+        with Image.open(io.BytesIO(raw)) as file:
             if modes is None:
                 return np.asarray(file.convert("RGB"))
             if file.mode not in modes:
@@ -29,7 +36,7 @@ def _read(path: Path, modes: tuple[str, ...] | None) -> np.ndarray:
         raise DataError(f"{path} does not exist.") from None
     except DataError:
         raise
-    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files.
+    except Exception as error:  # The decoders raise a dozen kinds for damaged files.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is not a readable image ({reason}); replace the file.") from error
 

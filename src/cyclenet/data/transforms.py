@@ -5,6 +5,7 @@ its input was normalised.
 """
 
 import os
+from typing import Any
 
 # Before the import: albumentations asks the network for a newer version of itself.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -21,20 +22,66 @@ cv2.setNumThreads(0)
 
 
 class TrainTransform:
-    """Random scale, random crop with padding, random flip; a pure function of (image, mask, seed).
-
-    An image smaller than the crop is padded around with ``dataset.pad_value`` and mask 255 (as semseg).
-    """
+    """Random scale, random crop with padding, random flip; a pure function of (image, mask, seed)."""
 
     def __init__(self, cfg: DatasetConfig) -> None:
-        height, width = cfg.crop_size
-        # `scale_limit` is relative to 1; a factor is drawn uniformly and applies to the image's own size.
-        scale = A.RandomScale((cfg.scale[0] - 1, cfg.scale[1] - 1), cv2.INTER_LINEAR, cv2.INTER_NEAREST, p=1.0)
-        pad = A.PadIfNeeded(height, width, border_mode=cv2.BORDER_CONSTANT, fill=tuple(cfg.pad_value), fill_mask=IGNORE)
-        self.compose = A.Compose([scale, pad, A.RandomCrop(height, width), A.HorizontalFlip(p=cfg.flip)])
+        self.compose = A.Compose([RandomWindow(cfg), A.HorizontalFlip(p=cfg.flip)])
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Augment (H, W, 3) uint8 and (H, W) uint8 to the crop's size; ``seed`` in 0..2**32 - 1."""
-        self.compose.set_random_seed(seed)
+        # Each its own: `Compose.set_random_seed` gives all the same, and then small scales are those that are flipped.
+        for number, transform in enumerate(self.compose.transforms):
+            transform.set_random_seed(seed + number)
         sample = self.compose(image=image, mask=mask)
         return sample["image"], sample["mask"]
+
+
+class RandomWindow(A.DualTransform):
+    """A random scale and a random crop, in the other order: only the window that becomes the crop is read and resized.
+
+    The factor is drawn uniformly and applies to the image's own size; all positions are equally likely. It is what a crop of
+    the resized image is, but that windows begin at whole pixels of the image rather than of the resized one (and end there: at
+    its edge a window does not see the next pixel). Masks are sampled at the centres of pixels, as images are. What a scaled
+    image is smaller than the crop is padded around it with ``dataset.pad_value`` and mask 255 (as semseg).
+    """
+
+    def __init__(self, cfg: DatasetConfig) -> None:
+        super().__init__(p=1.0)
+        self.crop_size, self.scale, self.pad_value = list(cfg.crop_size), list(cfg.scale), list(cfg.pad_value)
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the window: its rows and columns in the image, its size when scaled, and the padding before it."""
+        factor = self.py_random.uniform(*self.scale)
+        rows, columns = (self._draw(*side, factor) for side in zip(params["shape"], self.crop_size, strict=False))
+        return {"rows": rows[0], "columns": columns[0], "size": (rows[1], columns[1]), "before": (rows[2], columns[2])}
+
+    def _draw(self, length: int, crop: int, factor: float) -> tuple[slice, int, int]:
+        scaled = min(round(length * factor), crop)
+        window = min(max(round(scaled / factor), 1), length) if scaled == crop else length
+        start = self.py_random.randint(0, length - window)
+        return slice(start, start + window), scaled, (crop - scaled) // 2
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        return self._window(img, cv2.INTER_LINEAR, self.pad_value, **params)
+
+    def apply_to_mask(self, mask: np.ndarray, **params: Any) -> np.ndarray:
+        return self._window(mask, cv2.INTER_NEAREST_EXACT, IGNORE, **params)
+
+    def _window(
+        self,
+        array: np.ndarray,
+        interpolation: int,
+        fill: Any,
+        rows: slice,
+        columns: slice,
+        size: tuple[int, int],
+        before: tuple[int, int],
+        **params: Any,
+    ) -> np.ndarray:
+        resized = cv2.resize(array[rows, columns], size[::-1], interpolation=interpolation)
+        if list(size) == self.crop_size:
+            return resized
+        padded = np.empty((*self.crop_size, *array.shape[2:]), array.dtype)
+        padded[:] = fill
+        padded[before[0] : before[0] + size[0], before[1] : before[1] + size[1]] = resized
+        return padded
