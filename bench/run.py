@@ -1,212 +1,237 @@
-"""Benchmarks, each printed as a line and written to ``bench/results.json``: ``make bench [ROWS=name,name]``."""
+"""The benchmark: ``make bench`` or ``make bench ROWS=adc,data``.
+
+A row is one work done by us and by what a user would take instead. Each side runs in a process of its own, started as its users
+start it; the two take turns (A, B, A, B, ...), and medians are compared. Peak memory is what the work adds to its process.
+Results are written to ``bench/results.json``.
+"""
 
 import argparse
+import functools
+import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "src"))
-
-# Memory of one prediction, in a process of its own: MiB above what it held before, and the seconds it took.
-PREDICT = """
-import json, resource, sys, time
-sys.path.insert(0, sys.argv[1])
-import torch
-from cyclenet.config import ModelConfig, ProtocolConfig
-from cyclenet.inference import predict
-from cyclenet.models.cyclenet import build_model
-torch.manual_seed(0)
-model, scales = json.loads(sys.argv[2]), json.loads(sys.argv[3])
-net = build_model(ModelConfig(**model), 19).eval()
-image = torch.randint(0, 256, (1, 3, 1024, 2048), dtype=torch.uint8)
-before = int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize() / 2**20
-start = time.time()
-predict(net.predict_logits, image, ProtocolConfig(scales=scales))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps([peak - before, time.time() - start]))
-"""
+RESULTS = HERE / "results.json"
+sys.path[:0] = [str(HERE.parent / "src"), str(HERE)]
 
 
-def eval_ms_memory(rounds: int, model: dict[str, Any]) -> dict[str, Any]:
-    """Peak memory of `paper_ms` at 1024 x 2048 against that of its largest scale alone."""
-    from cyclenet.config import load_protocol
+@dataclass
+class Row:
+    """One comparison.
 
-    scales = list(load_protocol("paper_ms").scales)
-    peaks: dict[str, list[float]] = {"ours": [], "peer": []}
-    for _ in range(rounds):
-        for who, chosen in (("ours", scales), ("peer", [max(scales)])):
-            command = [sys.executable, "-c", PREDICT, str(HERE.parent / "src"), json.dumps(model), json.dumps(chosen)]
-            peak, seconds = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            print(f"  scales {chosen}: {peak:.0f} MiB, {seconds:.0f} s", flush=True)
-            peaks[who].append(peak)
-    ours, peer = statistics.median(peaks["ours"]), statistics.median(peaks["peer"])
-    ratios = [b / a for a, b in zip(*peaks.values(), strict=True)]
-    return {
-        "ours": round(ours),
-        "peer": round(peer),
-        "unit": "MiB",
-        "ratio": round(peer / ours, 3),
-        "target": 0.625,  # Under 1.6 times.
-        "peer_name": f"scale {max(scales)} alone",
-        "spread": [round(min(ratios), 3), round(max(ratios), 3)],
-    }
-
-
-MODELS = {
-    "full": {"backbone_weights": "none"},
-    "lite": {
-        "backbone": "tf_efficientnet_lite0",
-        "backbone_weights": "none",
-        "output_stride": 16,
-        "atrous_rates": [2, 3, 6, 9, 12],
-        "reduce_channels": 128,
-        "bottleneck_channels": 64,
-        "growth_channels": 32,
-        "head_channels": 64,
-    },
-}
-
-
-def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
-    """Seconds of a training step with all that makes a run exact and safe to stop, and without what that costs.
-
-    One real training is timed, and in it each part: the seeds of a step, the check of the loss, the rows and progress that are
-    written, the keyed sampler (against PyTorch's own) and the atomic save with fsync (against Lightning's own). To these comes
-    the processor time of the launcher's loop while a job runs.
+    Attributes:
+        peer: what it is compared with.
+        side: sets up a side, ours or the peer's, and returns its work (`sides`).
+        target: of the peer's figure over ours.
+        memory_target: of the peer's peak memory over ours.
+        rounds: turns that are counted, after one that is not.
+        unit: of the figure: s is the time of the work, another is what the work reports.
+        needs: a package without which the row is left out.
     """
-    import lightning as L
-    from lightning.pytorch.plugins.io import TorchCheckpointIO
-    from torch.utils.data import BatchSampler, RandomSampler
 
-    from cyclenet import callbacks
-    from cyclenet.checkpoint import AtomicCheckpointIO
-    from cyclenet.config import DatasetConfig, LoggerConfig, ModelConfig, TrainConfig, TrainerConfig
-    from cyclenet.data.datamodule import SegmentationData
-    from cyclenet.data.loader import KeyedBatchSampler
-    from cyclenet.engine import build_trainer, quiet
-    from cyclenet.task import SegmentationTask
-    from hydra_plugins.process_launcher import Job, run_all
+    peer: str
+    side: Callable[[bool], Callable[[], Any]]
+    target: float
+    memory_target: float | None = None
+    rounds: int = 5
+    unit: str = "s"
+    needs: str | None = None
 
-    quiet()
-    spent: dict[str, list[float]] = {}
 
-    def timed(owner: Any, name: str, key: str) -> None:
-        inner = getattr(owner, name)
+def rows() -> dict[str, Row]:
+    """Return all comparisons by name."""
+    import sides
 
-        def outer(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return inner(*args, **kwargs)
-            finally:
-                spent.setdefault(key, []).append(time.perf_counter() - start)
-
-        setattr(owner, name, outer)
-
-    stock: list[float] = []
-    save = AtomicCheckpointIO.save_checkpoint
-
-    def save_both(self: Any, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        start = time.perf_counter()
-        save(self, checkpoint, path)
-        middle = time.perf_counter()
-        TorchCheckpointIO().save_checkpoint(checkpoint, f"{path}.stock")
-        spent.setdefault("atomic save", []).append(middle - start)
-        stock.append(time.perf_counter() - middle)
-
-    AtomicCheckpointIO.save_checkpoint = save_both  # type: ignore[method-assign]
-    hooks = ("on_train_batch_start", "on_train_batch_end", "on_before_backward")
-    parts = {"seeds": callbacks.SeedPerStep, "loss check": callbacks.StopAtNonFinite, "progress": callbacks.ProgressFile}
-    for key, callback in parts.items():
-        for name in set(hooks) & set(vars(callback)):
-            timed(callback, name, key)
-
-    class Clock(L.Callback):
-        def on_train_batch_start(self, *args: Any) -> None:
-            self.start = time.perf_counter()
-
-        def on_train_batch_end(self, *args: Any) -> None:
-            spent.setdefault("step", []).append(time.perf_counter() - self.start)
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        cfg = TrainConfig(
-            model=ModelConfig(**MODELS["lite"]),
-            dataset=DatasetConfig(scenes_train=4 * steps, scenes_val=1, batch_size=4),
-            trainer=TrainerConfig(
-                accelerator="cpu", num_workers=0, max_epochs=1, checkpoint_every_steps=save_every, progress_bar=False
-            ),
-            logger=LoggerConfig(wandb="disabled"),
-        )
-        trainer = build_trainer(cfg, folder, 0)
-        trainer.callbacks.insert(0, Clock())  # Its clock runs from before all other hooks to before all other ends.
-        data = SegmentationData(cfg.dataset, 0)
-        data.setup("fit")
-        trainer.fit(SegmentationTask(cfg, data.train_source.classes, data.train_source.palette.tolist()), data)
-
-        def batches(sampler: Any) -> float:
-            start = time.perf_counter()
-            return len(list(sampler)) and (time.perf_counter() - start) / len(sampler)
-
-        length = 2975  # Cityscapes.
-        keyed = batches(KeyedBatchSampler(length, 8, 0, 0, 1))
-        plain = batches(BatchSampler(RandomSampler(range(length)), 8, True))
-        before = time.process_time()
-        run_all([Job("sleep", ["sleep", "5"], folder / "job", cfg)], 1, [], 1)
-        launcher = (time.process_time() - before) / 5
-
-    step = statistics.median(spent["step"][2:])
-    costs = {key: sum(spent[key]) / steps for key in parts}
-    costs["sampler"] = keyed - plain
-    costs[f"atomic save, every {save_every} steps"] = (
-        statistics.median(spent["atomic save"]) - statistics.median(stock)
-    ) / save_every
-    costs["launcher"] = launcher * step
-    for key, value in costs.items():
-        print(f"  {key}: {1e6 * value:.0f} us a step of {step:.3f} s, {100 * value / step:.3f} %", flush=True)
-    print(f"  a save: {statistics.median(spent['atomic save']):.3f} s, Lightning's own {statistics.median(stock):.3f} s")
-    ratio = 1 - sum(costs.values()) / step
+    plain, references, half = "the straightforward build", "torchvision's references", functools.partial
+    operator, cat = "torchvision.ops.deform_conv2d (float32)", "concatenate and convolve"
     return {
-        "ours": round(step, 4),
-        "peer": round(step * ratio, 4),
-        "unit": "s",
-        "ratio": round(ratio, 4),
-        "target": 0.98,
-        "peer_name": "the same without it",
-        "spread": [round(ratio, 4), round(ratio, 4)],
+        "adc_fp32": Row(operator, half(sides.adc, dtype="fp32"), 9),
+        "adc_bf16": Row(operator, half(sides.adc, dtype="bf16"), 15),
+        "step": Row(plain, sides.step, 2.8),
+        "step_smp": Row("segmentation_models_pytorch", sides.step_smp, 1.2, needs="segmentation_models_pytorch"),
+        "step_mmseg": Row("mmsegmentation", sides.step_mmseg, 1.2, needs="mmseg"),
+        "eval_fp32": Row(plain, half(sides.evaluation, dtype="fp32"), 1.3),
+        "eval_bf16": Row(f"{plain} in float32", half(sides.evaluation, dtype="bf16"), 2.5),
+        "eval_ms": Row("a running sum of full-size probabilities", sides.eval_ms, 2.5, 8),
+        "context_memory": Row(cat, half(sides.context, recompute=False), 1.7, unit="MiB", rounds=3),
+        "context_memory_recompute": Row(cat, half(sides.context, recompute=True), 4, unit="MiB", rounds=3),
+        "loss": Row("F.interpolate, F.cross_entropy", sides.loss, 1.2, 4, rounds=9),
+        "data_warm": Row(references, half(sides.data, cache="always"), 25, unit="ms", rounds=7),
+        "data_warm_mmseg": Row(
+            "mmsegmentation's chain", half(sides.data, cache="always", peer="mmseg"), 15, unit="ms", rounds=7, needs="mmseg"
+        ),
+        "data_cold": Row(references, half(sides.data, cache="never"), 2, unit="ms", rounds=7),
+        "metric": Row("F.interpolate, argmax, torchmetrics", sides.metric, 3, 5, rounds=15),
+        "startup": Row("Lightning imported at the top", sides.startup, 5, rounds=7),
     }
 
 
-ROWS = {
-    "exactness": exactness,
-    "eval_ms_memory": lambda: eval_ms_memory(1, MODELS["full"]),
-    "eval_ms_memory_lite": lambda: eval_ms_memory(3, MODELS["lite"]),
-}
+class Side:
+    """A process that sets up one side of a row and does its work when it is told to."""
+
+    def __init__(self, name: str, ours: bool) -> None:
+        # Ours sets what it wants when it is imported; a peer's users start with what PyTorch does by itself.
+        environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"}
+        if ours:
+            environment.pop("THP_MEM_ALLOC_ENABLE")
+        words = [sys.executable, __file__, "--side", "ours" if ours else "peer", name]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+    def turn(self) -> dict[str, Any]:
+        """Do the work once."""
+        assert self.process.stdin and self.process.stdout
+        try:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit("error: a side of the benchmark ended; what it said is above.")
+        return json.loads(answer)
+
+    def end(self) -> None:
+        """Let the process end."""
+        self.process.communicate()
+
+
+def serve(name: str, ours: bool) -> None:
+    """Be a side: a line on standard input is a turn, its figures a line on standard output."""
+    import hashlib
+
+    import torch
+    from growth import measured
+
+    answers, sys.stdout = sys.stdout, sys.stderr  # Peers print.
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    work = rows()[name].side(ours)
+    first = True
+    for _ in sys.stdin:
+        result, seconds, peak = measured(work)
+        figures: dict[str, Any] = {"s": seconds, "peak": peak}
+        if isinstance(result, dict):
+            figures |= result
+        elif isinstance(result, torch.Tensor) and first:
+            path = Path(f"/tmp/bench-{os.getpid()}-{hashlib.blake2b(name.encode()).hexdigest()[:8]}.pt")
+            torch.save(result, path)
+            figures["result"] = str(path)
+        first = False
+        print(json.dumps(figures), file=answers, flush=True)
+
+
+def compare(name: str, row: Row) -> dict[str, Any]:
+    """Run a row; return what ``results.json`` holds of it."""
+    ours, peer = Side(name, True), Side(name, False)
+    first = ours.turn(), peer.turn()
+    turns = [(ours.turn(), peer.turn()) for _ in range(row.rounds)]
+    ours.end(), peer.end()
+    a, b = ([turn[side][row.unit] for turn in turns] for side in (0, 1))
+    ratios = [y / x for x, y in zip(a, b, strict=True)]
+    memory = [statistics.median(turn[side]["peak"] for turn in turns) for side in (0, 1)]
+    result = {
+        "name": name,
+        "ours": _round(statistics.median(a)),
+        "peer": _round(statistics.median(b)),
+        "unit": row.unit,
+        "ratio": _round(statistics.median(b) / statistics.median(a)),
+        "target": row.target,
+        "peer_name": row.peer,
+        "spread": [_round(min(ratios)), _round(max(ratios))],
+        "memory_mib": {"ours": _round(memory[0]), "peer": _round(memory[1]), "target": row.memory_target},
+    }
+    if row.unit == "MiB":
+        result["seconds"] = [_round(statistics.median(turn[side]["s"] for turn in turns)) for side in (0, 1)]
+    if "result" in first[0]:
+        result["agreement"] = _agreement(first[0]["result"], first[1]["result"])
+    return result
+
+
+def _agreement(ours: str, peer: str) -> str:
+    import torch
+
+    a, b = (torch.load(path, weights_only=True) for path in (ours, peer))
+    for path in (ours, peer):
+        Path(path).unlink()
+    if a.dtype == torch.uint8:
+        return f"{100 * (a == b).double().mean():.4f} % of labels equal"
+    if not a.dtype.is_floating_point:
+        return "equal" if torch.equal(a, b) else f"{int((a != b).sum())} of {a.numel()} counts differ"
+    return f"largest difference {(a - b).abs().max() / b.abs().max():.1e} of the largest value"
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Format results for a terminal."""
+    lines = [f"{'name':<26}{'ours':>9}{'peer':>9} {'unit':<9}{'ratio':>7} {'spread':<15}{'target':>7}  {'peak MiB':<22}peer"]
+    for r in results:
+        memory = r.get("memory_mib") or {}
+        peak = f"{memory['ours']:.0f} / {memory['peer']:.0f}" if memory else ""
+        if memory.get("target"):
+            peak += f" = {memory['peer'] / max(memory['ours'], 1):.1f} ({memory['target']})"
+        spread = f"{r['spread'][0]:g}..{r['spread'][1]:g}"
+        lines.append(
+            f"{r['name']:<26}{r['ours']:>9g}{r['peer']:>9g} {r['unit']:<9}{r['ratio']:>7.3g} {spread:<15}{r['target']:>7g}  "
+            f"{peak:<22}{r['peer_name']}"
+        )
+        if "agreement" in r:
+            lines.append(f"{'':<26}{r['agreement']}")
+        if "seconds" in r:
+            lines.append(f"{'':<26}forward + backward {r['seconds'][0]:g} s, peer {r['seconds'][1]:g} s")
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Run the rows that were asked for, and keep the results of the others."""
+    from exactness import exactness
+    from growth import growth
+    from peaks import paper_ms_peak
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default="", help="comma-separated; default: all")
-    names = [name for name in parser.parse_args().rows.split(",") if name] or list(ROWS)
-    unknown = [name for name in names if name not in ROWS]
-    if unknown:
-        raise SystemExit(f"error: there is no row {', '.join(unknown)}; there are {', '.join(ROWS)}.")
-    path = HERE / "results.json"
-    results = {row["name"]: row for row in json.loads(path.read_text())} if path.is_file() else {}
+    parser.add_argument("--rows", default="", help="comma-separated names, or what they begin with; default: all")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("name", nargs="?", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        serve(arguments.name, arguments.side == "ours")
+        return
+    comparisons = rows()
+    others = {
+        "growth": growth,
+        "exactness": exactness,
+        "paper_ms_peak_lite": functools.partial(paper_ms_peak, "lite"),
+        "paper_ms_peak": functools.partial(paper_ms_peak, "full"),  # 8 minutes: only by its name.
+    }
+    known = [*comparisons, *others]
+    wanted = [word for word in arguments.rows.split(",") if word]
+    for word in wanted:
+        if not any(name.startswith(word) for name in known):
+            raise SystemExit(f"error: there is no row {word}; there are {', '.join(known)}.")
+    names = [name for name in known if any(name.startswith(word) for word in wanted)] if wanted else known[:-1]
+    results = {row["name"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.is_file() else {}
+    done = []
     for name in names:
-        print(name, flush=True)
-        results[name] = {"name": name, **ROWS[name]()}
-        path.write_text(json.dumps(list(results.values()), indent=1) + "\n")
-    print(f"{'name':<22}{'ours':>10}{'peer':>10} {'unit':<6}{'peer / ours':>12}{'target':>8}  peer")
-    for name in names:
-        r = results[name]
-        print(f"{name:<22}{r['ours']:>10}{r['peer']:>10} {r['unit']:<6}{r['ratio']:>12}{r['target']:>8}  {r['peer_name']}")
+        row, started = comparisons.get(name), time.time()
+        if row and row.needs and importlib.util.find_spec(row.needs) is None:
+            print(f"{name}: left out, {row.needs} is not installed.", flush=True)
+            continue
+        results[name] = compare(name, row) if row else {"name": name, **others[name]()}
+        done.append(results[name])
+        print(f"{name}: {time.time() - started:.0f} s", flush=True)
+        ordered = [results[known_name] for known_name in known if known_name in results]
+        RESULTS.write_text(json.dumps(ordered, indent=1) + "\n")
+    print(table(done))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ def run(cfg: EvaluateConfig) -> None:
     print(score_table(result))
     print(boundary_line(result) or "boundary scores left out")
     print(
-        f"{cfg.dataset.name} {result['split']}, {result['images']} images. Protocol: {result['protocol']}, {result['precision']}. Written to {output}"
+        f"{cfg.dataset.name} {result['split']}, {result['images']} images. Protocol: {result['protocol']}, "
+        f"{result['precision']}. Written to {output}"
     )
 
 

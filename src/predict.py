@@ -11,12 +11,13 @@ from cyclenet.cli import compose_config, parse_overrides, store_checkpoint_defau
 from cyclenet.config import PredictConfig
 
 USAGE = """
-python src/predict.py ckpt_path=FILE input=IMAGE|FOLDER|VIDEO output=DIR [protocol=NAME] [precision=bf16-mixed] [accelerator=cpu]
+python src/predict.py ckpt_path=FILE input=IMAGE|FOLDER|VIDEO output=DIR [protocol=NAME] [KEY=VALUE ...]
 
 Writes, under the input's own names:
   DIR/label/NAME.png     one train id a pixel, at the image's size
   DIR/color/NAME.png     the same in the data set's colours
   DIR/overlay/NAME.png   over the image, with a legend (a video: DIR/overlay/NAME.mp4)
+precision=bf16-mixed is faster where the hardware has bfloat16; accelerator=auto, cpu or gpu.
 A file that cannot be read is reported and skipped; the exit code is then 1.
 """
 

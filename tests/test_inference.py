@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
-from cyclenet.config import ProtocolConfig
 from cyclenet import inference
+from cyclenet.config import ProtocolConfig
 from cyclenet.inference import merge, predict, predict_views, windows
 
 IMAGE = torch.randint(0, 256, (1, 3, 50, 70), generator=torch.Generator().manual_seed(0)).float()

@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT, run
 from cyclenet.callbacks import KeepBest
 from cyclenet.checkpoint import AtomicCheckpointIO, load_checkpoint, load_newest
-from cyclenet.engine import check_saved, lock, choose_precision, prepare_folder
+from cyclenet.engine import check_saved, choose_precision, lock, prepare_folder
 from cyclenet.loggers import MetricsCSV, build_loggers, logged
 from test_task import config, fit
 

@@ -114,8 +114,8 @@ class DatasetConfig:
     name: str = "scenes"
     # Folder of the data. Unset: $CITYSCAPES_ROOT, $ADE20K_ROOT or $CAMVID_ROOT, then data/<name>. Unused by scenes.
     root: str | None = None
-    # A cache of the training split's pixels, from which windows are read without decoding (Cityscapes: 25 GB, ADE20K: about 35):
-    # auto makes it on first use where it leaves as much room again, always insists, never neither makes nor uses it.
+    # A cache of the training split's pixels, from which windows are read without decoding (Cityscapes: 25 GB): auto makes it on
+    # first use where it leaves as much room again, always insists, never neither makes nor uses it.
     cache: str = "auto"
     # Folder of caches; null: $CYCLENET_CACHE, else data/cache. A local SSD is best.
     cache_root: str | None = None
@@ -262,8 +262,8 @@ class TrainerConfig:
     num_nodes: int = 1
     # auto, or ddp: both are DDP where there is more than one process.
     strategy: str = "auto"
-    # auto: bf16-mixed where the GPU or the CPU (AVX-512 BF16, AMX) has bfloat16, 16-mixed on older GPUs, else 32-true. A run that
-    # is gone on with keeps the precision that it began with.
+    # auto: bf16-mixed where the GPU or the CPU (AVX-512 BF16, AMX) has bfloat16, 16-mixed on older GPUs, else 32-true. A run
+    # that is gone on with keeps the precision that it began with.
     precision: str = "auto"
     max_epochs: int = 10
     # Optimizer steps; wins over max_epochs when it is reached first. -1: no limit.

@@ -125,7 +125,7 @@ def choose_precision(wanted: str, on_gpu: bool, before: str | None = None) -> An
         return wanted if wanted != "auto" else before
     if on_gpu:
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    has = getattr(torch.cpu, "get_capabilities", dict)()  # Since torch 2.10.
+    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # Since torch 2.10.
     return "bf16-mixed" if has.get("avx512_bf16") or has.get("amx_bf16") else "32-true"
 
 

@@ -99,7 +99,7 @@ def test_no_room(camvid, monkeypatch, capsys):
     assert isinstance(make(config(camvid, cache="always")), CachedSource)
     shutil.rmtree(cache_folder(cfg, "train"))
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(0, 0, 100_000))
-    with pytest.raises(DataError, match="set dataset.cache_root to another disk"):
+    with pytest.raises(DataError, match=r"set dataset\.cache_root to another disk"):
         make(config(camvid, cache="always"))
 
 

@@ -1,6 +1,5 @@
 """The window that is cut first and resized then, against the crop of the resized image."""
 
-import albumentations as A
 import cv2
 import numpy as np
 import pytest

@@ -67,7 +67,7 @@ class CachedSource(Source):
         entry = self.entries[index]
         pair = self.pixels[entry["start"] : entry["start"] + _bytes(entry["size"])]
         if not self.verified[index]:
-            if zlib.crc32(pair) != entry["crc32"]:
+            if zlib.crc32(pair.data) != entry["crc32"]:
                 raise DataError(f"{self.folder} is damaged at {self.name(index)}: delete that folder, it can be made again.")
             self.verified[index] = True
         return pair
@@ -146,12 +146,12 @@ def _make(source: FolderSource, folder: Path, always: bool) -> str:
     stamps = _stamps(source)
     entries: list[dict[str, Any]] = []
     total = 0
-    for index, pair in enumerate(source.pairs):
+    for number, pair in enumerate(source.pairs):
         try:
             with Image.open(pair.image) as file:  # Its header only.
                 size = (file.height, file.width)
         except OSError:
-            size = source.image(index).shape[:2]  # Says what is wrong with it.
+            size = source.image(number).shape[:2]  # Says what is wrong with it.
         entries.append({"start": total, "size": size})
         total += -(-_bytes(size) // PAGE) * PAGE
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -164,8 +164,8 @@ def _make(source: FolderSource, folder: Path, always: bool) -> str:
     part.mkdir()
     try:
         _write(source, part, entries, total, f"{folder} ({total / 1e9:.2f} GB, once)")
-        index = {"format": FORMAT, "bytes": total, "stamps": stamps, "entries": entries}
-        (part / "index.json").write_text(json.dumps(index))
+        content = {"format": FORMAT, "bytes": total, "stamps": stamps, "entries": entries}
+        (part / "index.json").write_text(json.dumps(content))
         if _stamps(source) != stamps:
             raise DataError(f"Files of {source.pairs[0].image.parent} changed while they were read: try again.")
         old = folder.with_name(f"{folder.name}.tmp{os.getpid()}.old")
