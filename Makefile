@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table1 bench test chaos test-slurm lint format clean
+.PHONY: help setup demo table1 bench test chaos test-slow test-slurm lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ test: setup lint ## Lint, check types, run the tests
 
 chaos: setup ## Kill trainings and sweeps at random moments and compare with undisturbed ones (minutes)
 	$(BIN)/python tests/chaos.py
+
+test-slow: setup ## Run the tests that take minutes (torch.compile; needs a C++ compiler)
+	$(BIN)/pytest -m slow
 
 test-slurm: setup ## Run sweeps, DDP and a requeue on a SLURM of this machine (needs slurm-wlm and munge, and root)
 	$(BIN)/pytest -m slurm

@@ -1,6 +1,8 @@
 """Count a model's parameters, multiply-adds and activation memory, by component."""
 
+import json
 import sys
+from pathlib import Path
 
 from cyclenet.cli import compose_config, parse_overrides, user_errors
 from cyclenet.config import ComplexityConfig, ModelConfig
@@ -8,6 +10,7 @@ from cyclenet.config import ComplexityConfig, ModelConfig
 USAGE = """
 python src/complexity.py model=cyclenet|cyclenet_lite [model.KEY=VALUE ...] [input=769x769] [num_classes=19]
 python src/complexity.py table1      the paper's Table 1: its GFLOPs beside ours
+python src/complexity.py run         what the paper's Cityscapes run would cost on 1, 4 and 8 GPUs: a model, no measurement
 
 Counted with PyTorch's own counter on the meta device, so nothing is computed. GFLOPs are multiply-adds of convolutions:
   once       each module at its first use only, as the paper counted: a filter that feedback uses again is free
@@ -20,6 +23,9 @@ def main() -> None:
     words = sys.argv[1:]
     if words == ["table1"]:
         print(table1())
+        return
+    if words == ["run"]:
+        print(run_table())
         return
     overrides = parse_overrides(USAGE)
     with user_errors():
@@ -74,6 +80,39 @@ def table1() -> str:
             f"{cost.once / 1e9:>8.1f}{paper}{row.miou:>13.2f}"
         )
     return "\n".join(lines)
+
+
+def run_table() -> str:
+    """Format the cost model of the paper's Cityscapes run, and what loaders it needs."""
+    from cyclenet.cost_model import TOUCHES, Gpu, count_work, run_cost
+
+    gpu, work = Gpu(), count_work(ModelConfig(), 769, 19)
+    warm, cold = (_milliseconds(name) for name in ("data_warm", "data_cold"))
+    lines = [
+        f"A MODEL, NOT A MEASUREMENT: {gpu.name}, bf16-mixed, batch 8, 2975 images, 180 epochs, crop 769",
+        f"counted: {work.flops / 1e12:.2f} TFLOP and {work.kept / 1e9:.2f} GB of kept activations an image, "
+        f"{work.parameters / 1e6:.1f} M parameters, {work.norms} batch norms",
+        f"assumed: {100 * gpu.flops_share:.0f} % of peak FLOP/s, {100 * gpu.bandwidth_share:.0f} % of bandwidth, {TOUCHES} "
+        f"touches of an activation, {1e6 * gpu.latency:.0f} us a small all-reduce, half of the gradients' hidden",
+        f"{'GPUs':>4}{'step, ms':>10}{'hours':>8}{'GPU hours':>11}{'images/s':>10}{'GB a GPU':>10}"
+        f"{'loader processes: cached':>26}{'decoding':>10}",
+    ]
+    for gpus in (1, 4, 8):
+        cost = run_cost(work, gpu, gpus, images=2975, epochs=180, batch_size=8)
+        needed = [f"{cost.images * ms / 1000:.1f}" if ms else "?" for ms in (warm, cold)]
+        lines.append(
+            f"{gpus:>4}{1000 * cost.step:>10.0f}{cost.hours:>8.1f}{gpus * cost.hours:>11.1f}{cost.images:>10.1f}"
+            f"{cost.memory / 1e9:>10.1f}{needed[0]:>26}{needed[1]:>10}"
+        )
+    if warm and cold:
+        lines.append(f"A loader process makes a crop in {warm:.1f} ms from the cache, in {cold:.0f} ms by decoding (make bench).")
+    return "\n".join(lines)
+
+
+def _milliseconds(row: str) -> float | None:
+    path = Path(__file__).resolve().parents[1] / "bench" / "results.json"
+    rows = json.loads(path.read_text()) if path.is_file() else []
+    return next((each["ours"] for each in rows if each["name"] == row), None)
 
 
 if __name__ == "__main__":

@@ -118,3 +118,25 @@ def test_any_backbone_can_be_counted(name):
     """Blocks with weights beside their children's."""
     costs = complexity(tiny_model(backbone=name, output_stride=32), 64, 64, 7)
     assert costs["backbone"].executed == costs["backbone"].once > 0
+
+
+def test_the_cost_model_follows_its_assumptions():
+    from cyclenet.cost_model import Gpu, Work, run_cost
+
+    work, gpu = Work(flops=4e12, kept=2e9, parameters=10**8, norms=100), Gpu(flops=100e12, flops_share=0.5, latency=1e-5)
+    one = run_cost(work, gpu, 1, images=2975, epochs=180, batch_size=8)
+    # 8 images: 0.64 s of arithmetic, and 128 GB through 1.4 TB/s.
+    assert one.step == pytest.approx(0.64 + 128e9 / 1.4e12)
+    assert one.hours == pytest.approx(180 * 371 * one.step / 3600) and one.memory == 1.2e9 + 16e9
+    four = run_cost(work, gpu, 4, images=2975, epochs=180, batch_size=8)
+    # 1.5 times 400 MB over 200 GB/s, half of it hidden; 400 small ones.
+    assert four.step == pytest.approx(one.step / 4 + 0.0015 + 0.004) and four.images == pytest.approx(8 / four.step)
+
+
+def test_the_cost_model_counts_the_papers_run():
+    from cyclenet.cost_model import count_work
+
+    work = count_work(ModelConfig(), 769, 19)
+    assert work.flops == 6 * total(complexity(ModelConfig(), 769, 769)).executed
+    # 4 in the stem and its shortcut, 100 in the blocks, 3 shortcuts, 1 + 24 + 1 of CycleASPP, 4 of ADC, 1 of the auxiliary head.
+    assert work.norms == 3 + 99 + 4 + 26 + 4 + 1

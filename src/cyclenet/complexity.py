@@ -45,7 +45,7 @@ def complexity(cfg: ModelConfig, height: int, width: int, num_classes: int = 19)
     Returns:
         `Cost` by name of the component (`COMPONENTS`).
     """
-    net = _meta_model(replace(cfg, aux_head=False), num_classes).eval()
+    net = meta_model(replace(cfg, aux_head=False), num_classes).eval()
     costs = {name: Cost() for name in COMPONENTS}
     for name, parameter in net.named_parameters():
         costs[_component(name, calls=1)].parameters += parameter.numel()
@@ -105,7 +105,7 @@ def training_memory(cfg: ModelConfig, height: int, width: int, num_classes: int 
     a GPU. Gradients, optimizer state, the loss and the operators' workspace come on top. What fuses the context features is
     PartI's here; PartII's is what the feedback adds.
     """
-    net = _meta_model(cfg, num_classes).train()
+    net = meta_model(cfg, num_classes).train()
     own = {tensor.untyped_storage()._cdata for tensor in [*net.parameters(), *net.buffers()]}
     kept: dict[int, Tensor] = {}
     saved: dict[str, int] = defaultdict(int)
@@ -137,7 +137,8 @@ def training_memory(cfg: ModelConfig, height: int, width: int, num_classes: int 
     return found | {"context, PartI": context - feedback, "context, PartII": feedback}
 
 
-def _meta_model(cfg: ModelConfig, num_classes: int) -> CycleNet:
+def meta_model(cfg: ModelConfig, num_classes: int) -> CycleNet:
+    """Build a model without memory for its weights."""
     with torch.device("meta"):
         return build_model(replace(cfg, backbone_weights="none"), num_classes)
 
