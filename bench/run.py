@@ -61,7 +61,7 @@ def rows() -> dict[str, Row]:
         "step_mmseg": Row("mmsegmentation", sides.step_mmseg, 1.2, needs="mmseg"),
         "eval_fp32": Row(plain, half(sides.evaluation, dtype="fp32"), 1.3),
         "eval_bf16": Row(f"{plain} in float32", half(sides.evaluation, dtype="bf16"), 2.5),
-        "eval_ms": Row("a running sum of full-size probabilities", sides.eval_ms, 2.5, 8),
+        "eval_ms": Row("a running sum of full-size probabilities", sides.eval_ms, 2.5, 8, rounds=9),
         "context_memory": Row(cat, half(sides.context, recompute=False), 1.7, unit="MiB", rounds=3),
         "context_memory_recompute": Row(cat, half(sides.context, recompute=True), 4, unit="MiB", rounds=3),
         "loss": Row("F.interpolate, F.cross_entropy", sides.loss, 1.2, 4, rounds=9),

@@ -209,6 +209,8 @@ def eval_ms(ours: bool) -> Work:
             return 3 * torch.randn(view.shape[0], 19, view.shape[2] // 4, view.shape[3] // 4)
 
         scales = predict_views(network, torch.zeros(1, 3, *SIZE), protocol, False)
+        # As the network gave them: that of the mirror image is mirrored.
+        raw = [(s.size, s.windows[0].logits[0], s.windows[0].logits[1].flip(-1)) for s in scales]
 
     @torch.inference_mode()
     def work() -> Any:
@@ -220,9 +222,9 @@ def eval_ms(ours: bool) -> Work:
     @torch.inference_mode()
     def running_sum() -> Any:
         total = torch.zeros(1, 19, *SIZE)
-        for scaled in scales:
-            for mirrored, logits in enumerate(scaled.windows[0].logits):
-                view = F.interpolate(logits, scaled.size, mode="bilinear").softmax(1)
+        for size, *both in raw:
+            for mirrored, logits in enumerate(both):
+                view = F.interpolate(logits, size, mode="bilinear").softmax(1)
                 view = F.interpolate(view, SIZE, mode="bilinear")
                 total += view.flip(-1) if mirrored else view
         return (total / 10).argmax(1).byte()
@@ -373,9 +375,16 @@ def _our_samples(root: Path, folder: Path, cache: str) -> Callable[[int], Any]:
     from cyclenet.data.datamodule import SegmentationData
     from cyclenet.data.loader import TrainDataset, collate
     from cyclenet.data.transforms import TrainTransform
+    from cyclenet.models.layers import normalise
 
     cfg = DatasetConfig(
-        name="cityscapes", root=str(root), crop_size=[769, 769], batch_size=1, cache=cache, cache_root=str(folder / "cache")
+        name="cityscapes",
+        root=str(root),
+        val_split="train",
+        crop_size=[769, 769],
+        batch_size=1,
+        cache=cache,
+        cache_root=str(folder / "cache"),
     )
     module = SegmentationData(cfg, 0)
     module.prepare_data()
@@ -385,7 +394,7 @@ def _our_samples(root: Path, folder: Path, cache: str) -> Callable[[int], Any]:
 
     def sample(number: int) -> Any:
         batch = collate([dataset[number // len(module.train_source), number % len(module.train_source)]])
-        return (batch["image"].to(mean.dtype) - mean) / std  # As the model's first layer does.
+        return normalise(batch["image"], mean, std)  # The model's first layer.
 
     return sample
 
@@ -413,7 +422,7 @@ def _torchvision_samples(root: Path, folder: Path) -> Callable[[int], Any]:
             v2.RandomHorizontalFlip(0.5),
             v2.RandomCrop(769, pad_if_needed=True, fill={tv_tensors.Mask: 255, "others": 0}),
             v2.PILToTensor(),
-            v2.ToDtype({tv_tensors.Image: torch.float, tv_tensors.Mask: torch.int64, "others": None}, scale=True),
+            v2.ToDtype({torch.Tensor: torch.float, tv_tensors.Mask: torch.int64, "others": None}, scale=True),
             v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )

@@ -18,7 +18,7 @@ from cyclenet.models.layers import combine_rows, resize, resize_rows, row_weight
 Network = Callable[[Tensor], Tensor]
 """(N, 3, H, W) in 0..255 -> logits (N, C, h, w) of any size."""
 
-STRIP_ROWS = 32
+STRIP_ROWS = 24
 """Rows of the image in a strip: small beside the image, large beside what a strip computes again at its edges."""
 
 PIXELS_AT_ONCE = {"cuda": 1 << 21}
@@ -27,7 +27,8 @@ one by one: CPUs gain nothing."""
 
 
 class Window(NamedTuple):
-    """A part of a scaled image: where it lies, and its logits (views, N, C, h, w): as it is, and mirrored."""
+    """A part of a scaled image: where it lies, and its logits (views, N, C, h, w): as it is seen, and seen in a mirror (the
+    logits are mirrored back)."""
 
     rows: slice
     columns: slice
@@ -78,11 +79,17 @@ def predict_views(network: Network, image: Tensor, protocol: ProtocolConfig, ali
         logits = [
             part
             for first in range(0, len(views), together)
-            for part in network(torch.cat(views[first : first + together])).split(len(image))
+            for part in network(_joined(views[first : first + together])).split(len(image))
         ]
+        if protocol.flip:
+            logits[1::2] = [part.flip(-1) for part in logits[1::2]]
         parts = [torch.stack(logits[i : i + per_window]) for i in range(0, len(logits), per_window)]
         scales.append(Scaled(size, [Window(*place, part) for place, part in zip(places, parts, strict=True)]))
     return scales
+
+
+def _joined(views: list[Tensor]) -> Tensor:
+    return views[0] if len(views) == 1 else torch.cat(views)
 
 
 def merge(
@@ -122,9 +129,7 @@ def _probabilities(scaled: Scaled, rows: slice, protocol: ProtocolConfig, align_
             continue
         inside = slice(top - window.rows.start, bottom - window.rows.start)
         shape = (window.rows.stop - window.rows.start, window.columns.stop - window.columns.start)
-        part = _view(window.logits[0], shape, inside, average_logits, align_corners)
-        if len(window.logits) > 1:
-            part.add_(_view(window.logits[1], shape, inside, average_logits, align_corners).flip(-1)).div_(2)
+        part = _views(window.logits, shape, inside, average_logits, align_corners)
         if len(scaled.windows) == 1:  # Nothing to add up.
             total = part
             break
@@ -139,10 +144,11 @@ def _probabilities(scaled: Scaled, rows: slice, protocol: ProtocolConfig, align_
     return total.softmax(1) if average_logits else total
 
 
-def _view(logits: Tensor, size: tuple[int, int], rows: slice, average_logits: bool, align_corners: bool) -> Tensor:
-    # What is averaged of a window's rows: class probabilities, or logits.
-    logits = resize_rows(logits.float(), size, rows, align_corners)
-    return logits.clone() if average_logits else logits.softmax(1)
+def _views(logits: Tensor, size: tuple[int, int], rows: slice, average_logits: bool, align_corners: bool) -> Tensor:
+    # The mean over views of a window's rows: of their class probabilities, or logits.
+    resized = resize_rows(logits.float().flatten(0, 1), size, rows, align_corners)
+    scores = resized if average_logits else resized.softmax(1)
+    return scores.view(*logits.shape[:3], *scores.shape[2:]).mean(0)
 
 
 def windows(height: int, width: int, window: int, stride: int) -> Iterator[tuple[slice, slice]]:

@@ -7,7 +7,7 @@ from cyclenet.config import ModelConfig
 from cyclenet.models.backbone import Backbone
 from cyclenet.models.context import CycleASPP, build_context
 from cyclenet.models.decoder import ADC, SkipDecoder
-from cyclenet.models.layers import ChannelDropout, ConvNormReLU
+from cyclenet.models.layers import ChannelDropout, ConvNormReLU, normalise
 
 
 class CycleNet(nn.Module):
@@ -72,8 +72,7 @@ class CycleNet(nn.Module):
 
     def features(self, image: Tensor) -> list[Tensor]:
         """Normalise an image and return the backbone's [1/4, third stage, last stage] features."""
-        x = (image.to(self.mean.dtype) - self.mean) / self.std
-        return self.backbone(x.contiguous(memory_format=torch.channels_last))
+        return self.backbone(normalise(image, self.mean, self.std))
 
     def context_passes(self, image: Tensor) -> list[list[Tensor]]:
         """Return [PartI, PartII k=1, ...] of CycleASPP, each a list of the J atrous layers' outputs (Fig. 4).
