@@ -108,6 +108,8 @@ def serve(name: str, ours: bool) -> None:
     """Be a side: a line on standard input is a turn, its figures a line on standard output."""
     import hashlib
 
+    if ours:
+        import cyclenet  # noqa: F401  Before PyTorch, as our commands do.
     import torch
     from growth import measured
 

@@ -46,7 +46,7 @@ def normalise(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return (image - mean) / std of (N, C, H, W), in the dtype of ``mean`` (C, 1, 1) and in channels-last layout."""
     count, channels, height, width = image.shape
     # Whole rows of pixels: with the channels of one pixel side by side, a CPU would take them three at a time.
-    rows = image.permute(0, 2, 3, 1).reshape(count, height, width * channels).to(mean.dtype)
+    rows = image.permute(0, 2, 3, 1).reshape(count, height, width * channels)
     rows = (rows - mean.flatten().repeat(width)).div_(std.flatten().repeat(width))
     return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
 
