@@ -1,7 +1,7 @@
 """What the benchmark's rows do: a function a row, which sets up one side and returns the work that is timed.
 
-A work may return a tensor, by which the two sides are compared (labels, or a value and gradients), or a dict of bytes that
-replaces the time as the row's figure. Imports are inside: a side loads what its users would load.
+A work may return a tensor or several, by which the two sides are compared (labels, or a value and gradients), or a dict with
+the row's figure where that is not the time of the work. Imports are inside: a side loads what its users would load.
 """
 
 import os
@@ -40,7 +40,7 @@ def adc(ours: bool, dtype: str) -> Work:
                 out = deform_conv2d(x, offset, mask, weight, 1)
         else:  # Its kernel takes float32 only.
             out = torchvision.ops.deform_conv2d(x, offset, weight, padding=1, mask=mask)
-        return torch.cat([g.float().flatten() for g in torch.autograd.grad(out, leaves, direction.to(out.dtype))])
+        return torch.autograd.grad(out, leaves, direction.to(out.dtype))
 
     return work
 
@@ -282,7 +282,7 @@ def loss(ours: bool) -> Work:
 
     def work() -> Any:
         value = criterion(logits, mask)
-        return torch.cat([value.detach().view(1), 1e4 * torch.autograd.grad(value, logits)[0].flatten()])
+        return value.detach().view(1), torch.autograd.grad(value, logits)[0]
 
     return work
 

@@ -105,7 +105,7 @@ def run_table() -> str:
             f"{cost.memory / 1e9:>10.1f}{needed[0]:>26}{needed[1]:>10}"
         )
     if warm and cold:
-        lines.append(f"A loader process makes a crop in {warm:.1f} ms from the cache, in {cold:.0f} ms by decoding (make bench).")
+        lines.append(f"A loader process makes a crop in {warm:.1f} ms from the cache, in {cold:.0f} by decoding (make bench).")
     return "\n".join(lines)
 
 

@@ -47,7 +47,7 @@ def prepare(cfg: PrepareConfig, split: str) -> str:
         raise ValueError(f"dataset={cfg.dataset.name} is drawn while loading: it has no files, and needs no cache.")
     before = cached(source, cfg.dataset, split)
     there = before if isinstance(before, CachedSource) else cached(source, cfg.dataset, split, build=True)
-    assert isinstance(there, CachedSource)
+    assert isinstance(there, CachedSource)  # It is, or has said why not: cache=always.
     for index in track(range(len(there)), "Verifying", disable=not sys.stderr.isatty()):
         there.image(index)
     size = (Path(there.folder) / "pixels.bin").stat().st_size

@@ -50,7 +50,7 @@ def complexity(cfg: ModelConfig, height: int, width: int, num_classes: int = 19)
     for name, parameter in net.named_parameters():
         costs[_component(name, calls=1)].parameters += parameter.numel()
 
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deform_flops})
+    counter = flop_counter()
     calls: dict[str, int] = defaultdict(int)
     before: dict[str, int] = {}
 
@@ -135,6 +135,11 @@ def training_memory(cfg: ModelConfig, height: int, width: int, num_classes: int 
     if cfg.context == "cycleaspp" and cfg.feedback:
         feedback = context - training_memory(replace(cfg, feedback=0), height, width, num_classes)["context, PartI"]
     return found | {"context, PartI": context - feedback, "context, PartII": feedback}
+
+
+def flop_counter() -> FlopCounterMode:
+    """Return PyTorch's counter, which counts the deformable convolution too; a multiply-add is two operations."""
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deform_flops})
 
 
 def meta_model(cfg: ModelConfig, num_classes: int) -> CycleNet:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cyclenet.complexity import meta_model, complexity, total, training_memory
+from cyclenet.complexity import flop_counter, meta_model, training_memory
 from cyclenet.config import ModelConfig
 
 
@@ -79,9 +79,13 @@ def count_work(cfg: ModelConfig, size: int, num_classes: int) -> Work:
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.register_forward_hook(note)
-    net.train()(torch.empty(2, 3, 64, 64, device="meta"))
+    counter = flop_counter()
+    with counter, torch.no_grad():
+        # Two images, since batch norm needs more than one value of a channel.
+        net.train()(torch.empty(2, 3, size, size, device="meta"))
     # Forward once, and twice as much backward: the gradients of inputs and of filters.
-    flops = 3 * 2 * total(complexity(cfg, size, size, num_classes)).executed
+    flops = 3 * counter.get_total_flops() / 2
+    # Taken as bfloat16; offsets and modulation are float32.
     kept = sum(training_memory(cfg, size, size, num_classes).values()) / 2
     return Work(flops, kept, sum(p.numel() for p in net.parameters()), calls)
 

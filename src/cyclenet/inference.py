@@ -27,8 +27,10 @@ one by one: CPUs gain nothing."""
 
 
 class Window(NamedTuple):
-    """A part of a scaled image: where it lies, and its logits (views, N, C, h, w): as it is seen, and seen in a mirror (the
-    logits are mirrored back)."""
+    """A part of a scaled image: where it lies, and its logits (views, N, C, h, w), float32.
+
+    The views are the part as it is and, with flips, as a mirror shows it; the latter's logits are mirrored back.
+    """
 
     rows: slice
     columns: slice
@@ -79,7 +81,7 @@ def predict_views(network: Network, image: Tensor, protocol: ProtocolConfig, ali
         logits = [
             part
             for first in range(0, len(views), together)
-            for part in network(_joined(views[first : first + together])).split(len(image))
+            for part in network(_joined(views[first : first + together])).float().split(len(image))
         ]
         if protocol.flip:
             logits[1::2] = [part.flip(-1) for part in logits[1::2]]
@@ -102,15 +104,14 @@ def merge(
     single = len(scales) == 1 and len(scales[0].windows) == 1 and len(scales[0].windows[0].logits) == 1
     for rows in strips(size[0], STRIP_ROWS):
         if single:
-            yield rows, resize_rows(scales[0].windows[0].logits[0].float(), size, rows, align_corners)
+            yield rows, resize_rows(scales[0].windows[0].logits[0], size, rows, align_corners)
             continue
         total: Tensor | None = None
         for scaled in scales:
             if scaled.size == size:
                 part = _probabilities(scaled, rows, protocol, align_corners)
             else:
-                like = scaled.windows[0].logits.new_empty(0, dtype=torch.float32)
-                needed, weights = row_weights(scaled.size[0], size[0], rows, align_corners, like)
+                needed, weights = row_weights(scaled.size[0], size[0], rows, align_corners, scaled.windows[0].logits)
                 part = _probabilities(scaled, needed, protocol, align_corners)
                 part = combine_rows(part, weights, size[1], align_corners)
             total = part if total is None else total.add_(part)
@@ -146,7 +147,7 @@ def _probabilities(scaled: Scaled, rows: slice, protocol: ProtocolConfig, align_
 
 def _views(logits: Tensor, size: tuple[int, int], rows: slice, average_logits: bool, align_corners: bool) -> Tensor:
     # The mean over views of a window's rows: of their class probabilities, or logits.
-    resized = resize_rows(logits.float().flatten(0, 1), size, rows, align_corners)
+    resized = resize_rows(logits.flatten(0, 1), size, rows, align_corners)
     scores = resized if average_logits else resized.softmax(1)
     return scores.view(*logits.shape[:3], *scores.shape[2:]).mean(0)
 

@@ -72,7 +72,7 @@ class SegmentationLoss(nn.Module):
         losses = torch.empty(target.shape, dtype=logits.dtype, device=logits.device)
         for rows in strips(target.shape[1], _strip_rows(logits)):
             upsampled = resize_rows(logits, target.shape[-2:], rows, self.align_corners)
-            losses[:, rows] = _cross_entropy(upsampled, target[:, rows], None, "none")
+            losses[:, rows] = _cross_entropy(upsampled, target[:, rows], None)
         probability = (-losses).exp().masked_fill(target == IGNORE, 2.0)
         joined = probability.flatten()
         if _parallel():
@@ -101,7 +101,7 @@ class _StripCrossEntropy(torch.autograd.Function):
             with torch.set_grad_enabled(wanted), torch.autocast(logits.device.type, enabled=False):
                 part = logits[..., needed, :].to(exact).detach().requires_grad_(wanted)
                 upsampled = combine_rows(part, weights, target.shape[2], align_corners)
-                loss = _cross_entropy(upsampled, target[:, rows], class_weights, "sum")
+                loss = _cross_entropy(upsampled, target[:, rows], class_weights).sum()
             total += loss.detach()
             if grad is not None:
                 grad[..., needed, :] += torch.autograd.grad(loss, part)[0]
@@ -116,9 +116,10 @@ class _StripCrossEntropy(torch.autograd.Function):
         return (grad * scale).to(ctx.dtype), None, None, None
 
 
-def _cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None, reduction: str) -> Tensor:
+def _cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None) -> Tensor:
+    # Of each pixel: on GPUs, PyTorch's own sum is in no fixed order.
     weights = None if class_weights is None else class_weights.to(logits.dtype)
-    return F.cross_entropy(logits, target.long(), weights, ignore_index=IGNORE, reduction=reduction)
+    return F.cross_entropy(logits, target.long(), weights, ignore_index=IGNORE, reduction="none")
 
 
 def _exact(logits: Tensor) -> torch.dtype:

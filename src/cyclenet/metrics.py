@@ -31,7 +31,7 @@ class ConfusionMatrix(Metric):
             ValueError: the mask has ids that are neither of a class nor `IGNORE`.
         """
         # Ignored pixels are counted too, in rows of the table that are left out: faster than to look for them.
-        cells = mask.to(torch.int32).mul_(self.num_classes).add_(prediction).flatten()
+        cells = mask.to(torch.int32, copy=True).mul_(self.num_classes).add_(prediction).flatten()
         table = torch.bincount(cells, minlength=(IGNORE + 1) * self.num_classes).view(IGNORE + 1, self.num_classes)
         if table[self.num_classes : IGNORE].any():
             raise ValueError(f"A mask has ids other than 0..{self.num_classes - 1} and {IGNORE}.")

@@ -118,6 +118,27 @@ def test_an_unreadable_image_is_named_and_leaves_nothing(camvid, length):
     assert not any(p.is_dir() for p in (camvid.parent / "cache").iterdir())
 
 
+def test_another_process_does_not_read_a_cache_that_was_replaced(camvid):
+    cfg = config(camvid)
+    there = make(cfg)
+    there.image(1)
+    state = pickle.dumps(there)
+    write(camvid / "train" / "frame_1.png", noise_image(np.random.default_rng(9), 72, 96))
+    make(cfg)
+    with pytest.raises(DataError, match="was replaced or deleted while it was in use"):
+        pickle.loads(state).image(1)
+
+
+def test_no_cache_is_written_where_nothing_can_be_locked(camvid, monkeypatch, capsys):
+    def refuse(*args):
+        raise OSError("no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert not isinstance(make(config(camvid)), CachedSource) and "has no locks" in capsys.readouterr().err
+    with pytest.raises(DataError, match="has no locks"):
+        make(config(camvid, cache="always"))
+
+
 def _make_and_report(cfg, queue):
     queue.put(make(cfg).image(2).tobytes())
 

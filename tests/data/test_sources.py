@@ -1,8 +1,11 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import write
+from conftest import noise_image, write
 from cyclenet.config import DatasetConfig
 from cyclenet.data.images import DataError, color_map, read_image
 from cyclenet.data.source import build_source, find_root
@@ -91,6 +94,29 @@ def test_damaged_and_missing_files_are_named(camvid):
     (camvid / "valannot" / "frame_2.png").unlink()
     with pytest.raises(DataError, match=r"frame_2\.png does not exist"):
         source.mask(2)
+
+
+def test_plain_and_other_pngs_are_read_alike(tmp_path):
+    """Plain RGB goes another way than RGB with a transparent colour, transparency, a palette, 16 bits."""
+    pixels = noise_image(np.random.default_rng(0), 9, 7)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "plain.png")
+    image.save(tmp_path / "colour.png", transparency=tuple(int(v) for v in pixels[0, 0]))
+    image.convert("RGBA").save(tmp_path / "alpha.png")
+    for name in ("plain", "colour", "alpha"):
+        assert np.array_equal(read_image(tmp_path / f"{name}.png"), pixels)
+    image.quantize(8).save(tmp_path / "palette.png")
+    assert read_image(tmp_path / "palette.png").shape == (9, 7, 3)
+
+
+def test_a_decompression_bomb_is_refused(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "bomb.png")
+    raw = bytearray((tmp_path / "bomb.png").read_bytes())
+    raw[16:24] = struct.pack(">II", 30000, 30000)
+    raw[29:33] = struct.pack(">I", zlib.crc32(raw[12:29]))
+    (tmp_path / "bomb.png").write_bytes(raw)
+    with pytest.raises(DataError, match=r"bomb\.png is not a readable image \(.*decompression bomb"):
+        read_image(tmp_path / "bomb.png")
 
 
 def test_masks_without_an_image_are_named(camvid, cityscapes, ade20k):

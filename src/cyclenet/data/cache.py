@@ -5,6 +5,7 @@ system's page cache. It is written beside its place and renamed when it is whole
 changed since.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -39,7 +40,8 @@ class CachedSource(Source):
         self.source, self.folder, self.entries = source, folder, entries
         self.classes, self.palette = source.classes, source.palette
         self.verified = np.zeros(len(entries), bool)
-        # Now, so that processes keep these pixels where the cache is replaced.
+        # Now, so that this process and its forks keep these pixels where the cache is replaced.
+        self.file = _identity(folder)
         self.pixels: np.ndarray | None = self._map()
 
     def __len__(self) -> int:
@@ -59,6 +61,8 @@ class CachedSource(Source):
         return self._pair(index)[height * width * 3 :].reshape(height, width)
 
     def _map(self) -> np.ndarray:
+        if _identity(self.folder) != self.file:
+            raise DataError(f"{self.folder} was replaced or deleted while it was in use: run the same command again.")
         return np.memmap(self.folder / "pixels.bin", np.uint8, "r").view(np.ndarray)
 
     def _pair(self, index: int) -> np.ndarray:
@@ -73,7 +77,8 @@ class CachedSource(Source):
         return pair
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"pixels": None}  # Mapped anew in another process, not copied to it.
+        # Mapped anew in another process, not copied to it.
+        return self.__dict__ | {"pixels": None, "verified": np.zeros(len(self), bool)}
 
 
 def cached(source: Source, cfg: DatasetConfig, split: str, build: bool = False) -> Source:
@@ -96,24 +101,32 @@ def cached(source: Source, cfg: DatasetConfig, split: str, build: bool = False) 
         return found or source
     try:
         with _locked(folder):
-            found = _open(source, folder)  # Another process may have made it meanwhile.
-            if not found and (reason := _make(source, folder, cfg.cache == "always")):
-                if cfg.cache == "always":
-                    raise DataError(f"{reason}: set dataset.cache_root to another disk, or dataset.cache=never.")
-                print(f"No cache: {reason}. (dataset.cache_root sets another disk.)", file=sys.stderr)
-                return source
+            # Another process may have made it meanwhile.
+            reason = "" if _open(source, folder) else _make(source, folder, cfg.cache == "always")
+            found = _open(source, folder)
     except OSError as error:
-        if cfg.cache == "always":
-            raise
-        print(f"No cache: {error}", file=sys.stderr)
-        return source
-    return found or _open(source, folder) or source
+        reason = str(error)
+    if found:
+        return found
+    reason = reason or f"{folder} was removed, or its sources were changed, just now"
+    if cfg.cache == "always":
+        raise DataError(f"{reason}: set dataset.cache_root to another disk, or dataset.cache=never.")
+    print(f"No cache: {reason}. (dataset.cache_root sets another disk.)", file=sys.stderr)
+    return source
 
 
 def cache_folder(cfg: DatasetConfig, split: str) -> Path:
     """Return the folder of a split's cache: one for each data set, split and root."""
     parent = Path(cfg.cache_root or os.environ.get("CYCLENET_CACHE") or "data/cache")
     return parent / f"{cfg.name}-{split}-{derive(str(find_root(cfg).resolve())):08x}"
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        stat = (folder / "pixels.bin").stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def _bytes(size: tuple[int, int]) -> int:
@@ -134,9 +147,10 @@ def _open(source: FolderSource, folder: Path) -> CachedSource | None:
     try:
         index = json.loads((folder / "index.json").read_text())
         size = (folder / "pixels.bin").stat().st_size
-    except (OSError, ValueError):
+        whole = index["format"] == FORMAT and index["bytes"] == size
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if index["format"] != FORMAT or index["bytes"] != size or index["stamps"] != _stamps(source):
+    if not whole or index["stamps"] != _stamps(source):
         return None
     return CachedSource(source, folder, index["entries"])
 
@@ -150,7 +164,7 @@ def _make(source: FolderSource, folder: Path, always: bool) -> str:
         try:
             with Image.open(pair.image) as file:  # Its header only.
                 size = (file.height, file.width)
-        except OSError:
+        except Exception:
             size = source.image(number).shape[:2]  # Says what is wrong with it.
         entries.append({"start": total, "size": size})
         total += -(-_bytes(size) // PAGE) * PAGE
@@ -189,7 +203,8 @@ def _write(source: FolderSource, part: Path, entries: list[dict[str, Any]], tota
             image, mask = source.image(index), source.mask(index)
             check_sizes(source.name(index), image, mask)
             pixels = image.tobytes() + mask.tobytes()
-            os.pwrite(file.fileno(), pixels, entries[index]["start"])
+            if os.pwrite(file.fileno(), pixels, entries[index]["start"]) != len(pixels):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
             return zlib.crc32(pixels)
 
         # Threads: decoders and checksums let others run.
@@ -216,6 +231,7 @@ def _locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             print(f"Another process writes {folder}; waiting for it.", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # A file system without locks: who renames last wins, and both have written the same.
-            pass
+        except OSError as error:
+            # Two that write at once would delete each other's work.
+            raise OSError(f"the file system of {folder.parent} has no locks") from error
         yield

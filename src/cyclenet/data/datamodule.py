@@ -1,5 +1,7 @@
 """The LightningDataModule: from a DatasetConfig to loaders."""
 
+import os
+
 import lightning as L
 from torch.utils.data import DataLoader
 
@@ -53,9 +55,13 @@ class SegmentationData(L.LightningDataModule):
         self.pin_memory = pin_memory
         self.loader: TrainLoader | None = None
         self.position = {"epoch": 0, "seen": 0}
+        self.prepared = False
 
     def prepare_data(self) -> None:
         """Fetch the data if ``dataset.download`` asks for it; write the cache of the training split (`cyclenet.data.cache`)."""
+        if self.prepared:  # Lightning calls it again, for each of its loops.
+            return
+        self.prepared = True
         if self.cfg.download:
             download(self.cfg.name, find_root(self.cfg))
         # Not of a whole split for a trial on a few images.
@@ -79,8 +85,11 @@ class SegmentationData(L.LightningDataModule):
         return len(self.train_source) // self.cfg.batch_size
 
     def _workers(self) -> int:
-        devices = self.trainer.num_devices if self.trainer else 1  # Of this machine.
-        return self.num_workers if self.num_workers >= 0 else min(4, max(cores() // devices, 1))
+        if self.num_workers >= 0:
+            return self.num_workers
+        # The processes of this machine share its cores, unless each has been given some of its own (SLURM).
+        sharing = self.trainer.num_devices if self.trainer and cores() == os.cpu_count() else 1
+        return min(4, max(cores() // sharing, 1))
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

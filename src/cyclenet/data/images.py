@@ -1,6 +1,8 @@
 """Image and mask files, read so that a damaged or illegal one is refused by name."""
 
 import io
+import math
+import struct
 from pathlib import Path
 
 import imagecodecs
@@ -10,7 +12,9 @@ from PIL import Image
 IGNORE = 255
 """Mask value that no loss and no metric counts."""
 
-Image.MAX_IMAGE_PIXELS = 1 << 28  # Aerial and panoramic photographs are legitimate; a decompression bomb is larger.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS = (
+    1 << 28
+)  # Aerial and panoramic photographs are legitimate; a decompression bomb is larger.
 
 
 class DataError(ValueError):
@@ -22,7 +26,7 @@ def _read(path: Path, modes: tuple[str, ...] | None) -> np.ndarray:
     # would separate them from their masks. Plain RGB files in PNG by libspng: as strict, and twice as fast.
     try:
         raw = path.read_bytes()
-        if modes is None and raw[:8] == b"\x89PNG\r\n\x1a\n" and raw[24:26] == b"\x08\x02":  # 8 bits, RGB
+        if modes is None and _is_plain_png(raw):
             image = imagecodecs.spng_decode(raw)
             if image.ndim == 3 and image.shape[2] == 3:  # It makes a fourth channel of a transparent colour.
                 return image
@@ -39,6 +43,13 @@ def _read(path: Path, modes: tuple[str, ...] | None) -> np.ndarray:
     except Exception as error:  # The decoders raise a dozen kinds for damaged files.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is not a readable image ({reason}); replace the file.") from error
+
+
+def _is_plain_png(raw: bytes) -> bool:
+    # 8 bits, RGB, and no decompression bomb, of which Pillow says what is wrong.
+    if raw[:8] != b"\x89PNG\r\n\x1a\n" or raw[24:26] != b"\x08\x02":
+        return False
+    return math.prod(struct.unpack(">II", raw[16:24])) <= MAX_PIXELS
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -47,7 +47,7 @@ def normalise(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     count, channels, height, width = image.shape
     # Whole rows of pixels: with the channels of one pixel side by side, a CPU would take them three at a time.
     rows = image.permute(0, 2, 3, 1).reshape(count, height, width * channels)
-    rows = (rows - mean.flatten().repeat(width)).div_(std.flatten().repeat(width))
+    rows = (rows - mean.flatten().repeat(width)).div_(std.flatten().repeat(width)).to(mean.dtype)
     return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -75,6 +75,8 @@ def combine_rows(x: Tensor, weights: Tensor, width: int, align_corners: bool) ->
     # Columns first, as PyTorch's kernel: the labels that follow are the same but for ties.
     wide = F.interpolate(x.contiguous(), (x.shape[-2], width), mode="bilinear", align_corners=align_corners)
     with torch.autocast(x.device.type, enabled=False):
+        if x.is_cuda:  # Whose matrix units may be set to round float32 to 10 bits (TF32).
+            return (weights.double() @ wide.double()).to(wide.dtype)
         return weights @ wide
 
 
