@@ -151,6 +151,7 @@ def _draw(found: dict[str, list[tuple[float, float, float]]]) -> None:
                 axis.plot(x, y[0] * x / x[0], "--", color="#888888", label="linear")
                 axis.legend(frameon=False, fontsize=8)
             axis.set(xlabel=name, ylabel=label if column == 0 else None, ylim=(0, None))
+            axis.locator_params(axis="x", nbins=4)
             axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle("cyclenet_lite and CycleASPP on CPU: time and memory that a work adds")
     figure.savefig(HERE / "growth.png", dpi=80)

@@ -1,8 +1,8 @@
 """The benchmark: ``make bench`` or ``make bench ROWS=adc,data``.
 
-A row is one work done by us and by what a user would take instead. Each side runs in a process of its own, started as its users
-start it; the two take turns (A, B, A, B, ...), each of which does the work twice and times the second; medians are compared. Peak
-memory is what the work adds to its process. Results are written to ``bench/results.json``.
+A row is one work done by us and by what a user would take instead. Each side runs in a process of its own, started as its
+users start it; the two take turns (A, B, A, B, ...), each of which does the work twice and times the second; medians are
+compared. Peak memory is what the work adds to its process. Results are written to ``bench/results.json``.
 """
 
 import argparse
