@@ -364,7 +364,7 @@ class EvaluateConfig:
     split: str | None = None
     # Boundary IoU and trimap scores as well.
     boundary: bool = True
-    # Of the network: 32-true, or bf16-mixed (faster; of a trained model about one label in a thousand differs).
+    # Of the network: 32-true, or bf16-mixed (faster; of a trained model four labels in a thousand differed).
     precision: str = "32-true"
     accelerator: str = "auto"
     # Folder for the JSON and the confusion matrix; null: a folder in evaluate/, in the run folder.
