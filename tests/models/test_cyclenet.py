@@ -44,18 +44,6 @@ def test_normalisation_is_in_the_model():
     assert {"mean", "std"} <= net.state_dict().keys()
 
 
-def test_context_passes_are_what_forward_uses():
-    net = build_model(tiny_model(feedback=2), 5).eval()
-    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
-    parts = net.context_passes(image)
-    assert [len(part) for part in parts] == [3, 3, 3]
-    x0 = net.context.reduce(net.features(image)[-1])
-    fused = net.context.fuse([x0, *parts[-1]])
-    torch.testing.assert_close(fused, net.context(net.features(image)[-1]))
-    with pytest.raises(ValueError, match="PartI"):
-        build_model(tiny_model(context="aspp"), 5).context_passes(image)
-
-
 def test_paper_widths():
     """resnet101s at 1/8, 256 channels at 1/4, offsets for 9 taps."""
     with torch.device("meta"):

@@ -81,15 +81,26 @@ class CycleASPP(nn.Module):
         Args:
             x0: output of `reduce`, the Y_0 of eq. 2, (N, reduce_channels, H, W).
         """
+        y = self.part1(x0)
+        yield y
+        for k in range(1, self.feedback + 1):
+            y = self.part2(y, k)
+            yield y
+
+    def part1(self, x0: Tensor) -> list[Tensor]:
+        """Return PartI's outputs [Y_1^0, ..., Y_J^0] of `reduce`'s output."""
         y: list[Tensor] = []
         for j in range(len(self.atrous)):
             y.append(self._layer(j, 0, [*reversed(y), x0]))  # eq. 2: [Y_{j-1}, ..., Y_1, Y_0]
-        yield list(y)
-        for k in range(1, self.feedback + 1):
-            for j in range(len(self.atrous)):
-                # eq. 3: [Y_J^{k-1}, ..., Y_{j+1}^{k-1}, Y_{j-1}^k, ..., Y_1^k]; y holds the newest of each.
-                y[j] = self._layer(j, k, [y[i] for i in reversed(range(len(y))) if i != j])
-            yield list(y)
+        return y
+
+    def part2(self, y: list[Tensor], k: int) -> list[Tensor]:
+        """Return [Y_1^k, ..., Y_J^k], PartII's k-th pass, from the outputs of the pass before it."""
+        y = list(y)
+        for j in range(len(self.atrous)):
+            # eq. 3: [Y_J^{k-1}, ..., Y_{j+1}^{k-1}, Y_{j-1}^k, ..., Y_1^k]; y holds the newest of each.
+            y[j] = self._layer(j, k, [y[i] for i in reversed(range(len(y))) if i != j])
+        return y
 
     def _layer(self, j: int, k: int, sources: list[Tensor]) -> Tensor:
         norm = min(k, len(self.atrous_norm) - 1)

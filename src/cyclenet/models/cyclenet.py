@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from cyclenet.config import ModelConfig
 from cyclenet.models.backbone import Backbone
-from cyclenet.models.context import CycleASPP, build_context
+from cyclenet.models.context import build_context
 from cyclenet.models.decoder import ADC, SkipDecoder
 from cyclenet.models.layers import ChannelDropout, ConvNormReLU, normalise
 
@@ -65,24 +65,16 @@ class CycleNet(nn.Module):
             (the caller upsamples); and in training the auxiliary head's at the third stage, else None.
         """
         low, third, last = self.features(image)
-        context = self.context(last)
-        decoded = self.decoder(context, low) if self.decoder else context
-        logits = self.classifier(decoded)
+        logits = self.head(self.context(last), low)
         return logits, self.aux(third) if self.aux and self.training else None
 
     def features(self, image: Tensor) -> list[Tensor]:
         """Normalise an image and return the backbone's [1/4, third stage, last stage] features."""
         return self.backbone(normalise(image, self.mean, self.std))
 
-    def context_passes(self, image: Tensor) -> list[list[Tensor]]:
-        """Return [PartI, PartII k=1, ...] of CycleASPP, each a list of the J atrous layers' outputs (Fig. 4).
-
-        Raises:
-            ValueError: the context module is neither denseaspp nor cycleaspp.
-        """
-        if not isinstance(self.context, CycleASPP):
-            raise ValueError("Only model.context=denseaspp and cycleaspp have PartI and PartII.")
-        return list(self.context.passes(self.context.reduce(self.features(image)[-1])))
+    def head(self, context: Tensor, low: Tensor) -> Tensor:
+        """Return the logits of context features (N, head_channels, H, W) and the backbone's 1/4 features."""
+        return self.classifier(self.decoder(context, low) if self.decoder else context)
 
 
 def build_model(cfg: ModelConfig, num_classes: int) -> CycleNet:
