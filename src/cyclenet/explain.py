@@ -4,6 +4,7 @@ CycleASPP's features are read in its parts: PartI, and each pass of PartII after
 their output. All is computed on the whole image in float32.
 """
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -58,8 +59,13 @@ class Explained:
         with torch.no_grad():
             self.low, _, self.last = self.net.features(self.tensor)
             self.passes = _passes(self.net, self.last)
-            self.logits = [_logits(self.net, self.last, self.low, outputs) for outputs in self.passes]
         self.parts, self.layers = part_names(self.net), layer_names(self.net)
+
+    @cached_property
+    def logits(self) -> list[Tensor]:
+        """Logits (1, C, h, w) that follow from each part, of the decoder's resolution."""
+        with torch.no_grad():
+            return [_logits(self.net, self.last, self.low, outputs) for outputs in self.passes]
 
     def cell(self, x: int, y: int, shape: tuple[int, int] | torch.Size) -> tuple[int, int]:
         """Return (row, column) of the feature, in a map of ``shape``, that stands for a pixel of the image.

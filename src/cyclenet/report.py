@@ -92,7 +92,8 @@ def _compare(row: Row, other: Row, key: str, band: int | None = None) -> Differe
     return difference(a_counts, b_counts, paired=seeds[0] == seeds[1])
 
 
-def _table(head: list[str], lines: list[list[str]]) -> str:
+def markdown_table(head: list[str], lines: list[list[str]]) -> str:
+    """Format a table whose first column is text and whose others are numbers."""
     rule = ["---"] + ["---:"] * (len(head) - 1)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
 
@@ -146,7 +147,7 @@ def _results(rows: list[Row]) -> str:
         "several seeds, widened by Student's t over them). Images are taken as independent: where they are frames of one "
         "video, intervals are too narrow."
     )
-    return _table(head, lines) + "\n\n" + note
+    return markdown_table(head, lines) + "\n\n" + note
 
 
 BAND = 1  # Of TRIMAP_WIDTHS, for the table; the plot has all.
@@ -176,7 +177,7 @@ def _boundaries(rows: list[Row], output: Path) -> str:
     band = f"mIoU within {width} px of an edge, %"
     head = ["arm", "boundary IoU, %", "to the first row [95 %]", band, "to the first row [95 %]"]
     note = f"Boundary IoU after Cheng et al., with {100 * first['boundary']['ratio']:g} % of the image's diagonal."
-    return f"{_table(head, lines)}\n\n{note}\n\n![mIoU in a band around the true edges, by its width](trimap.svg)"
+    return f"{markdown_table(head, lines)}\n\n{note}\n\n![mIoU in a band around the true edges, by its width](trimap.svg)"
 
 
 def _by_class(rows: list[Row], output: Path) -> str:
@@ -236,7 +237,7 @@ def _cost(arms: list[Arm], costs: list[tuple[float, float, float]], output: Path
         "executed, where a filter that feedback uses again counts again. Training time includes validation, on the machine as "
         "it was."
     )
-    return f"{_table(head, lines)}\n\n{note}\n\n![mIoU against GFLOPs](cost.svg)"
+    return f"{markdown_table(head, lines)}\n\n{note}\n\n![mIoU against GFLOPs](cost.svg)"
 
 
 def _training(arms: list[Arm], output: Path) -> str:
@@ -303,7 +304,7 @@ def _runs(runs: list[Run]) -> str:
         minutes = f"{seconds / 60:.1f}" if seconds is not None else "–"
         status = run.status if run.finished else f"**{run.status}**" if run.status != "finished" else "**unreadable**"
         lines.append([f"`{run.folder.name}`", seed, status, minutes, error or "–"])
-    return _table(["run", "seed", "status", "minutes in all", "error"], lines)
+    return markdown_table(["run", "seed", "status", "minutes in all", "error"], lines)
 
 
 def _write_csv(path: Path, runs: list[Run], arms: list[Arm], costs: list[tuple[float, float, float]]) -> None:
