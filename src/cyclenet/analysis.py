@@ -176,9 +176,9 @@ def _similarity(counts: Counts, classes: list[str]) -> dict[str, Any]:
     Returns:
         ``raw`` (Fig. 4's cosine) and ``centred`` (after the image's mean feature is subtracted): ``within`` and ``between`` of
         each part, the mean over images of the mean over classes, or pairs of classes, that occur; ``gap``, their difference;
-        ``change``, the last part minus the first with its 95 % interval over images, of all three; ``classes``, the within-class
-        similarity by class. ``probe``: mIoU of each part if features are labelled by the nearest class mean of the other
-        images, and the last's minus the first's with its interval.
+        ``change`` of all three, the last part minus the first with its 95 % interval over images; ``classes``, the similarity
+        within each. ``probe``: mIoU of each part if features are labelled by the nearest class mean of the other images, and
+        the last's minus the first's with its interval.
     """
     result: dict[str, Any] = {}
     off = ~np.eye(len(classes), dtype=bool)
@@ -236,8 +236,9 @@ def _offsets(counts: Counts) -> dict[str, Any]:
 
 
 def edge_and_middle(truth: np.ndarray, distance: np.ndarray, name: str) -> dict[str, tuple[int, int]]:
-    """Choose the pixel (x, y) farthest from any edge, and one of the same class near an edge, by a draw from the image's name."""
-    inner = np.where((truth != IGNORE) & np.isfinite(distance), distance, -1)
+    """Choose the pixel (x, y) farthest from edges and border, and one of its class near an edge, drawn from its name."""
+    # Of the middle of what can be seen: the image's border counts as an edge.
+    inner = np.where(truth != IGNORE, label_distance(truth, outside=True), -1)
     if inner.max() <= 0:
         return {}
     row, column = np.unravel_index(inner.argmax(), inner.shape)
@@ -261,8 +262,8 @@ def _receptive_fields(found: list[dict[str, Any]], parts: list[str]) -> dict[str
     """Average `cyclenet.explain.spread` near edges and in the middles of objects.
 
     Returns:
-        ``edge`` and ``middle``: of each part the mean of each measure, and ``change``, the last part's minus the first's with its
-        95 % interval over images; ``points``, each that was measured.
+        ``edge`` and ``middle``: of each part the mean of each measure; ``edge_change`` and ``middle_change``, the last part's
+        minus the first's with its 95 % interval over images; ``points``, each that was measured.
     """
     result: dict[str, Any] = {"points": found}
     measures = ("radius_50", "radius_90", "foreign")
@@ -291,8 +292,8 @@ def describe(result: dict[str, Any]) -> str:
         text += [markdown_table(["part", "mIoU, %", *(f"accuracy {b} px" for b in result["bins"])], rows), ""]
         if several:
             text += [
-                f"{parts[-1]} minus {parts[0]}: {_signed(r['gain'], 100)} points of mIoU. The layers after CycleASPP were trained on "
-                f"{parts[-1]} alone; how much of this is theirs, the nearest class mean below tells.",
+                f"{parts[-1]} minus {parts[0]}: {_signed(r['gain'], 100)} points of mIoU. The layers after CycleASPP were "
+                f"trained on {parts[-1]} alone; a reading that favours neither is the nearest class mean, under similarity.",
                 "",
             ]
         names = [[name, *(_percent(part[name]) for part in r["IoU"])] for name in result["classes"]]
@@ -338,8 +339,8 @@ def describe(result: dict[str, Any]) -> str:
             if several and f"{where}_change" in r:
                 change = r[f"{where}_change"]
                 text += [
-                    f"From {parts[0]} to {parts[-1]}, {name}: half within {_signed(change['radius_50'], 1)} px, on other classes "
-                    f"{_signed(change['foreign'], 100)} points.",
+                    f"From {parts[0]} to {parts[-1]}, {name}: half within {_signed(change['radius_50'], 1)} px, "
+                    f"on other classes {_signed(change['foreign'], 100)} points.",
                     "",
                 ]
     return "\n".join(text)

@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -392,6 +392,42 @@ class PredictConfig:
         _one_of("precision", self.precision, PREDICTION_PRECISIONS)
 
 
+FIGURES = ("figure4", "similarity", "gradcam", "offsets", "receptive_field", "probabilities", "feedback", "figure3")
+
+
+@dataclass
+class VisualizeConfig:
+    """All of `src/visualize.py`."""
+
+    ckpt_path: str = "???"
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    # An image, a folder of images, or the name of an image of `split`; null: numbers over the whole split.
+    image: str | None = None
+    # Pixels x,y from the left upper corner; several as 10,20/30,40. null: one in the middle of an object, one near an edge.
+    point: str | None = None
+    # A CSV file with the columns image (a name without its ending), x and y.
+    points: str | None = None
+    # Which figures (FIGURES); of a split: feedback, similarity, offsets, receptive_field. Empty: all that the model has.
+    what: list[str] = field(default_factory=list)
+    # Checkpoints beside the first in figure3, in the order of its rows.
+    compare: list[str] = field(default_factory=list)
+    # Split of the data set; null: dataset.val_split.
+    split: str | None = None
+    # Of png, pdf and svg.
+    formats: list[str] = field(default_factory=lambda: ["png", "pdf"])
+    accelerator: str = "auto"
+    # Folder for the figures; null: visualize/ in the run folder.
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.what:
+            _one_of("what", name, FIGURES)
+        for name in self.formats:
+            _one_of("formats", name, ("png", "pdf", "svg"))
+        _require(not (self.point and self.points), "Give point=x,y or points=FILE, not both.")
+        _require(bool(self.image) or not (self.point or self.points), "A point is of an image: give image=FILE too.")
+
+
 @dataclass
 class SubmitConfig:
     """All of `src/submit.py`."""
@@ -444,6 +480,7 @@ Schema = (
     type[TrainConfig]
     | type[EvaluateConfig]
     | type[PredictConfig]
+    | type[VisualizeConfig]
     | type[SubmitConfig]
     | type[PrepareConfig]
     | type[CheckConfig]
@@ -534,7 +571,7 @@ def run_folder(_root_: DictConfig) -> str:
 def register() -> None:
     """Make the schemas and the resolver known to Hydra."""
     store = ConfigStore.instance()
-    for schema in (TrainConfig, EvaluateConfig, PredictConfig, SubmitConfig, PrepareConfig, CheckConfig, ComplexityConfig):
-        store.store(name=schema.__name__, node=schema)
+    for schema in get_args(Schema):
+        store.store(name=get_args(schema)[0].__name__, node=get_args(schema)[0])
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("rates_at_8", rates_at_8, replace=True)

@@ -1,0 +1,115 @@
+"""src/visualize.py as a user runs it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import run, write
+from cyclenet.checkpoint import AtomicCheckpointIO
+from test_explain import task_of
+
+
+def save_checkpoint(task, path):
+    hyper = {key: task.hparams[key] for key in ("cfg", "classes", "palette")}
+    AtomicCheckpointIO().save_checkpoint({"state_dict": task.state_dict(), "hyper_parameters": hyper, "global_step": 0}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("visualize")
+    save_checkpoint(scenes_task(), folder / "run/checkpoints/last.ckpt")
+    save_checkpoint(scenes_task(context="denseaspp", decoder="none"), folder / "other.ckpt")
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        write(folder / f"in/{name}.png", rng.integers(0, 256, (72, 96, 3), dtype=np.uint8))
+    return folder
+
+
+def scenes_task(**changes):
+    """With scenes' classes, and the configuration of a data set that needs no files."""
+    from cyclenet.config import DatasetConfig, TrainConfig
+    from cyclenet.data.source import build_source
+    from cyclenet.task import SegmentationTask
+
+    dataset = DatasetConfig(scenes_val=3, scenes_size=[64, 128])
+    source = build_source(dataset, "val")
+    model = task_of(**changes).cfg.model
+    return SegmentationTask(TrainConfig(model=model, dataset=dataset), source.classes, source.palette.tolist())
+
+
+CKPT = "ckpt_path=run/checkpoints/last.ckpt"
+
+
+def test_all_figures_of_a_point(folder):
+    what = "what=figure3,figure4,similarity,gradcam,offsets,receptive_field,probabilities,feedback"
+    output = run("visualize", CKPT, "image=in/a.png", "point=40,30/95,71", what, "compare=other.ckpt", "output=all", cwd=folder)
+    names = ["figure3-1", "figure4-1", *(f"a/{name}" for name in ("offsets", "receptive_field", "feedback"))]
+    names += [f"a/{name}-{at}" for name in ("similarity", "gradcam", "probabilities") for at in ("40-30", "95-71")]
+    for name in names:
+        assert f"all/{name}.png" in output
+        assert min(Image.open(folder / f"all/{name}.png").size) > 300, name
+        assert (folder / f"all/{name}.pdf").read_bytes()[:4] == b"%PDF"
+    assert len(list((folder / "all").rglob("*.*"))) == 2 * len(names)
+
+
+def test_the_same_command_writes_the_same_bytes(folder):
+    command = [CKPT, "image=val_00001", "what=gradcam,feedback", "formats=png,pdf,svg"]
+    for output in ("first", "second"):
+        run("visualize", *command, f"output={output}", cwd=folder)
+    files = sorted(path.relative_to(folder / "first") for path in (folder / "first").rglob("*.*"))
+    assert len(files) == 3 * 3 and {path.suffix for path in files} == {".png", ".pdf", ".svg"}
+    for path in files:
+        assert (folder / "first" / path).read_bytes() == (folder / "second" / path).read_bytes(), path
+
+
+def test_a_folder_and_a_list_of_points(folder):
+    (folder / "points.csv").write_text("image,x,y\na.png,3,4\nb,50,60\nb,70,8\n")
+    (folder / "in/broken.jpg").write_bytes(b"no picture")
+    output = run(
+        "visualize", CKPT, "image=in", "points=points.csv", "what=gradcam", "formats=png", "output=batch", cwd=folder, ok=False
+    )
+    (folder / "in/broken.jpg").unlink()
+    assert "broken.jpg is not a readable image" in output
+    found = sorted(str(path.relative_to(folder / "batch")) for path in (folder / "batch").rglob("*.png"))
+    assert found == ["a/gradcam-3-4.png", "b/gradcam-50-60.png", "b/gradcam-70-8.png"]
+
+
+def test_a_whole_split_in_numbers(folder):
+    output = run("visualize", CKPT, "dataset.val_limit=2", "formats=svg", cwd=folder)
+    assert "features of one class are" in output and "PartII minus PartI" in output
+    written = folder / "run/visualize"
+    result = json.loads((written / "analysis.json").read_text())
+    assert result["images"] == 2 and result["dataset"] == "scenes" and len(result["feedback"]["IoU"]) == 2
+    assert (written / "analysis.md").read_text() in output
+    for topic in ("feedback", "similarity", "offsets", "receptive_field"):
+        assert "</svg>" in (written / f"analysis-{topic}.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["image=nothing.png"],
+            "there is no file nothing.png, and no image of that name (scenes val has images as val_00000)",
+        ),
+        (["image=in/a.png", "point=96,3"], "The point 96,3 lies outside the image (96 x 72 pixels, counted from 0)."),
+        (["image=in/a.png", "point=here"], "point must be x,y in whole pixels"),
+        (["image=in/a.png", "what=saliency"], "what must be one of figure4, similarity"),
+        (["image=in/a.png", "point=1,2", "points=p.csv"], "Give point=x,y or points=FILE, not both."),
+        (["image=in", "points=p.csv"], "points: p.csv cannot be read"),
+        (["point=1,2"], "A point is of an image"),
+        (["what=gradcam"], "what=gradcam is of an image"),
+        (["image=in/a.png", "formats=gif"], "formats must be one of png, pdf, svg"),
+    ],
+)
+def test_mistakes_get_one_sentence(folder, words, sentence):
+    output = run("visualize", CKPT, *words, "output=wrong", cwd=folder, ok=False)
+    assert sentence in output and "Traceback" not in output and not (folder / "wrong").exists()
+
+
+def test_offsets_need_adc(folder):
+    output = run("visualize", "ckpt_path=other.ckpt", "image=in/a.png", "what=offsets", cwd=folder, ok=False)
+    assert "has no ADC (model.decoder=none)" in output
