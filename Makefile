@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table1 bench test chaos test-slow test-slurm lint format clean
+.PHONY: help setup demo table1 bench test test-web notebooks chaos test-slow test-slurm lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,14 @@ bench: .venv/.bench ## Measure what the README claims beside others' code (half 
 
 test: setup lint ## Lint, check types, run the tests
 	$(BIN)/pytest
+
+test-web: setup ## Drive the explorer in a headless Chromium (installs it with apt-get if there is none)
+	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; } \
+	  || { echo 'No Chromium was found, and apt-get could not install one: install chromium.'; exit 1; }
+	$(BIN)/pytest -m web
+
+notebooks: setup ## Execute all notebooks (minutes, no data needed)
+	$(BIN)/pytest -m notebook
 
 chaos: setup ## Kill trainings and sweeps at random moments and compare with undisturbed ones (minutes)
 	$(BIN)/python tests/chaos.py

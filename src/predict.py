@@ -21,7 +21,6 @@ precision=bf16-mixed is faster where the hardware has bfloat16; accelerator=auto
 A file that cannot be read is reported and skipped; the exit code is then 1.
 """
 
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
 
@@ -45,7 +44,7 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
     import torch
 
     from cyclenet.checkpoint import load_checkpoint, load_task
-    from cyclenet.data.images import DataError, read_image
+    from cyclenet.data.images import ENDINGS, DataError, read_image
     from cyclenet.engine import choose_device
     from cyclenet.pictures import colorize, overlay_with_legend, save_png
 
@@ -55,10 +54,10 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
     output = Path(cfg.output).resolve()
     files = [source]
     if source.is_dir():
-        found = (path for path in source.rglob("*") if path.suffix.lower() in IMAGES | VIDEOS)
+        found = (path for path in source.rglob("*") if path.suffix.lower() in ENDINGS | VIDEOS)
         files = sorted(path for path in found if not path.resolve().is_relative_to(output))
     if not files:
-        raise ValueError(f"input: {source} holds no images ({' '.join(sorted(IMAGES))}) and no videos.")
+        raise ValueError(f"input: {source} holds no images ({' '.join(sorted(ENDINGS))}) and no videos.")
     root = source if source.is_dir() else source.parent
     names = [path.relative_to(root).with_suffix("") for path in files]
     if len(set(names)) < len(names):  # a.jpg and a.png

@@ -108,6 +108,7 @@ def over_images(cfg: VisualizeConfig, tasks: list[Any], output: Path) -> int:
     from cyclenet.data.images import DataError
     from cyclenet.explain import Explained
     from cyclenet.models.decoder import ADC
+    from cyclenet.paper import tell_apart
 
     task = tasks[0]
     has_adc = isinstance(task.net.decoder, ADC)
@@ -160,19 +161,11 @@ def over_images(cfg: VisualizeConfig, tasks: list[Any], output: Path) -> int:
             third.append((image, truth, [seen.labels(), *(Explained(other, image).labels() for other in tasks[1:])]))
     for number, start in enumerate(range(0, len(fourth), ROWS), 1):
         write(figures.figure4(fourth[start : start + ROWS]), f"figure4-{number}")
-    names = arm_names([each.cfg.model for each in tasks])
+    names = tell_apart([each.cfg.model for each in tasks])
     palette = np.array(task.palette, np.uint8)
     for number, start in enumerate(range(0, len(third), COLUMNS), 1):
         write(figures.figure3(third[start : start + COLUMNS], names, task.classes, palette), f"figure3-{number}")
     return failed
-
-
-def arm_names(models: list[Any]) -> list[str]:
-    """Name models by what they are made of, and by their number where two are made of the same."""
-    from cyclenet.paper import describe
-
-    names = [describe(model) for model in models]
-    return [name if names.count(name) == 1 else f"{name}, checkpoint {number}" for number, name in enumerate(names, 1)]
 
 
 def read_points(cfg: VisualizeConfig) -> dict[str, list[tuple[int, int]]]:
@@ -208,7 +201,7 @@ def find_images(cfg: VisualizeConfig) -> list[tuple[str, Any, Any]]:
     Raises:
         ValueError: there is neither such a file nor an image of that name in the split.
     """
-    from cyclenet.data.images import DataError, read_image
+    from cyclenet.data.images import ENDINGS, DataError, read_image
     from cyclenet.data.source import FolderSource, build_source
 
     assert cfg.image is not None
@@ -220,11 +213,9 @@ def find_images(cfg: VisualizeConfig) -> list[tuple[str, Any, Any]]:
         problem = str(error)
     path = Path(cfg.image)
     if path.exists():
-        from predict import IMAGES
-
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGES) if path.is_dir() else [path]
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS) if path.is_dir() else [path]
         if not files:
-            raise ValueError(f"image: {path} holds no images ({' '.join(sorted(IMAGES))}).")
+            raise ValueError(f"image: {path} holds no images ({' '.join(sorted(ENDINGS))}).")
         pairs = source.pairs if isinstance(source, FolderSource) else []
         known = {pair.image.resolve(): index for index, pair in enumerate(pairs)}
         found = []

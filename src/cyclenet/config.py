@@ -429,6 +429,33 @@ class VisualizeConfig:
 
 
 @dataclass
+class ExploreConfig:
+    """All of `src/explore.py`."""
+
+    ckpt_path: str = "???"
+    # A second checkpoint of the same classes, beside the first.
+    compare: str | None = None
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    # Folder of images that the page offers; null: the data set's split, where it is found.
+    images: str | None = None
+    # Split of the data set; null: dataset.val_split.
+    split: str | None = None
+    # Where the page listens: this machine alone. 0.0.0.0 lets everyone in who reaches it, without a password.
+    host: str = "127.0.0.1"
+    # 0: any that is free.
+    port: int = 7860
+    # Limits of an image that is uploaded, in bytes, and of any, in pixels.
+    max_megabytes: float = 20.0
+    max_pixels: int = 4_000_000
+    accelerator: str = "auto"
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.port < 65536, f"port must be in 0..65535; got {self.port}.")
+        _require(self.max_megabytes > 0, f"max_megabytes must be positive; got {self.max_megabytes}.")
+        _require(self.max_pixels > 0, f"max_pixels must be positive; got {self.max_pixels}.")
+
+
+@dataclass
 class SubmitConfig:
     """All of `src/submit.py`."""
 
@@ -481,6 +508,7 @@ Schema = (
     | type[EvaluateConfig]
     | type[PredictConfig]
     | type[VisualizeConfig]
+    | type[ExploreConfig]
     | type[SubmitConfig]
     | type[PrepareConfig]
     | type[CheckConfig]

@@ -4,6 +4,7 @@ Colour maps are perceptually uniform and can be read by the colour-blind; classe
 names beside them.
 """
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,21 @@ CHANGES = {"right in both": "#f2f2f2", "put right": "#0072b2", "made wrong": "#d
 Point = tuple[int, int]
 
 
-def save(figure: Figure, path: Path, formats: list[str]) -> list[Path]:
-    """Write a figure as ``path`` with each format's ending; creates the folder. 300 dots an inch where it is made of dots."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = []
+def render(figure: Figure, ending: str) -> bytes:
+    """Return a figure as the bytes of a png, pdf or svg file, without dates; 300 dots an inch where it is made of dots."""
+    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[ending]
+    buffer = io.BytesIO()
     with rc_context({"svg.hashsalt": "cyclenet", "pdf.fonttype": 42, "svg.fonttype": "none"}):
-        for ending in formats:
-            target = path.with_name(f"{path.name}.{ending}")
-            # No dates: the same figure is the same file.
-            metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[ending]
-            figure.savefig(target, dpi=300, metadata=metadata, bbox_inches="tight", pad_inches=0.03)
-            written.append(target)
+        figure.savefig(buffer, format=ending, dpi=300, metadata=metadata, bbox_inches="tight", pad_inches=0.03)
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path, formats: list[str]) -> list[Path]:
+    """Write a figure as ``path`` with each format's ending; creates the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [path.with_name(f"{path.name}.{ending}") for ending in formats]
+    for target, ending in zip(written, formats, strict=True):
+        target.write_bytes(render(figure, ending))
     return written
 
 

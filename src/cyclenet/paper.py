@@ -48,6 +48,12 @@ def describe(model: ModelConfig) -> str:
     return name_of(model.context, model.atrous_rates, model.feedback) + decoder
 
 
+def tell_apart(models: list[ModelConfig]) -> list[str]:
+    """Name models as `describe` does, with their number where two are made of the same."""
+    names = [describe(model) for model in models]
+    return [name if names.count(name) == 1 else f"{name}, checkpoint {number}" for number, name in enumerate(names, 1)]
+
+
 def find(model: ModelConfig, protocol: str) -> Row | None:
     """Return the paper's row of an arm, whatever its backbone, stride and widths; None if it has none.
 

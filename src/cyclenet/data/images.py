@@ -9,6 +9,9 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
+"""Of files that are taken for images where a folder is searched."""
+
 IGNORE = 255
 """Mask value that no loss and no metric counts."""
 

@@ -1,0 +1,211 @@
+"""The explorer's server: its answers, and what it refuses."""
+
+import base64
+import http.client
+import io
+import json
+import threading
+import zlib
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from conftest import run
+from cyclenet.explain import Explained
+from cyclenet.explorer import HELD, Example, Explorer, application
+from cyclenet.figures import HEAT
+from test_explain import task_of
+from test_visualize import save_checkpoint, scenes_task
+
+BYTES = {"Content-Type": "application/octet-stream"}
+
+
+def picture(seed=0, size=(64, 96)):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def png(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def explorer():
+    models = [("CycleASPP + ADC", task_of()), ("DenseASPP", task_of(context="denseaspp", decoder="none"))]
+    truth = np.zeros((64, 96), np.uint8)
+    return Explorer(models, [Example("first", lambda: picture(1), lambda: truth)], max_megabytes=0.1, max_pixels=10_000)
+
+
+@pytest.fixture(scope="module")
+def port(explorer):
+    server = uvicorn.Server(uvicorn.Config(application(explorer, ["127.0.0.1"]), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        pass
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join(10)
+
+
+def ask(port, path, method="GET", body=None, headers=None):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, body, headers or {})
+    answer = connection.getresponse()
+    data = answer.read()
+    return answer.status, data, dict(answer.getheaders())
+
+
+def upload(port, data, name="a.png"):
+    status, answer, _ = ask(port, f"/api/upload?name={name}", "POST", data, BYTES)
+    return status, json.loads(answer)
+
+
+def pixels(address):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))))
+
+
+def test_an_uploaded_image_comes_back_with_its_segmentations(port, explorer):
+    image = picture()
+    status, answer = upload(port, png(image), "my%20street.png")
+    assert status == 200 and answer["name"] == "my street.png" and (answer["width"], answer["height"]) == (96, 64)
+    assert np.array_equal(pixels(answer["image"]), image)
+    for layer, (name, task) in zip(answer["layers"], explorer.models, strict=True):
+        assert layer["name"] == name and np.array_equal(pixels(layer["labels"]), Explained(task, image).labels())
+
+
+def test_an_example_has_its_truth(port):
+    status, answer, _ = ask(port, "/api/example?number=0")
+    answer = json.loads(answer)
+    assert status == 200 and [layer["name"] for layer in answer["layers"]] == ["CycleASPP + ADC", "DenseASPP", "truth"]
+    assert not pixels(answer["layers"][2]["labels"]).any()
+
+
+def test_a_point_is_what_explain_says(port, explorer):
+    from matplotlib import colormaps
+
+    image = picture()
+    key = upload(port, png(image))[1]["id"]
+    _, answer, _ = ask(port, f"/api/{key}/point?model=0&x=50&y=20&layer=1&target=2")
+    answer, seen = json.loads(answer), Explained(explorer.models[0][1], image)
+    assert answer["parts"] == ["PartI", "PartII"] and answer["layers"][answer["layer"]] == "rate 2"
+    np.testing.assert_allclose(answer["probabilities"], seen.probabilities(50, 20), atol=1e-5)
+    for part in range(2):
+        heat = (colormaps[HEAT](seen.similarity(50, 20)[part, 1])[..., :3] * 255).round()
+        assert np.abs(pixels(answer["similarity"][part]) - heat).max() <= 1
+    activation = seen.grad_cam(50, 20, 2)[1]
+    heat = (colormaps[HEAT](activation / activation.max())[..., :3] * 255).round()
+    assert np.abs(pixels(answer["gradcam"][1]) - heat).max() <= 1
+    row, column = seen.cell(50, 20, (16, 24))
+    np.testing.assert_allclose(answer["offsets"]["samples"], seen.offsets().positions[row, column, 0], atol=0.01)
+    _, other, _ = ask(port, f"/api/{key}/point?model=1&x=50&y=20")
+    other = json.loads(other)
+    assert other["parts"] == ["PartI"] and "offsets" not in other and other["layers"][other["layer"]] == "concatenation"
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+def test_a_figure_is_downloaded(port, ending):
+    key = upload(port, png(picture()), "..%2F..%2Fetc%2Fstreet%22.png")[1]["id"]
+    status, data, headers = ask(port, f"/api/{key}/figure?model=0&x=5&y=6&kind=gradcam&format={ending}")
+    assert status == 200 and data[:5] in (b"\x89PNG\r", b"%PDF-", b"<?xml")
+    assert headers["content-disposition"] == f'attachment; filename="street_-gradcam-5-6.{ending}"'
+
+
+def bomb():
+    """A PNG of a few bytes that says it has 20000 x 20000 pixels."""
+
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    head = (20000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "sentence"),
+    [
+        (b"no picture", 400, "a.png is not a readable image"),
+        (png(picture())[:200], 400, "a.png is not a readable image"),
+        (bomb(), 400, "20000 x 20000 pixels; the limit is 10000 (max_pixels)"),
+        (png(picture(size=(16, 96))), 400, "the network needs 32 on each side"),
+        (bytes(100_001), 413, "a.png is larger than 0.1 MB (max_megabytes)"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 400, "a.png is not a readable image"),
+    ],
+)
+def test_bad_uploads_get_one_sentence(port, data, status, sentence):
+    found, answer = upload(port, data)
+    assert found == status and sentence in answer["error"]
+
+
+def test_an_upload_of_unsaid_length_is_cut_off(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    body = (b"\0" * 10_000 for _ in range(100))
+    connection.request("POST", "/api/upload", body, BYTES, encode_chunked=True)
+    assert connection.getresponse().status == 413
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "sentence"),
+    [
+        ("/api/0123456789abcdef/point?model=0&x=1&y=1", 404, "no longer held"),
+        ("/api/example?number=1", 400, "number must be a whole number below 1"),
+        ("/api/example?number=-1", 400, "number must be"),
+        ("/api/example?number=../../etc/passwd", 400, "number must be"),
+        ("/api/{key}/point?model=2&x=1&y=1", 400, "model must be"),
+        ("/api/{key}/point?model=0&x=96&y=1", 400, "lies outside the image"),
+        ("/api/{key}/point?model=0&x=1", 400, "y must be"),
+        ("/api/{key}/point?model=0&x=1&y=1&target=4", 400, "target must be"),
+        ("/api/{key}/figure?model=0&x=1&y=1&format=exe", 400, "format must be one of"),
+        ("/api/{key}/figure?model=0&x=1&y=1&kind=all", 400, "There is no figure all"),
+        ("/api/{key}/figure?model=1&x=1&y=1&kind=offsets", 400, "model.decoder=adc"),
+        ("/../../etc/passwd", 404, "Not Found"),
+        ("/static/explorer.py", 404, "Not Found"),
+    ],
+)
+def test_bad_requests_get_one_sentence(port, path, status, sentence):
+    key = upload(port, png(picture()))[1]["id"]
+    found, answer, headers = ask(port, path.format(key=key))
+    assert found == status and sentence in json.loads(answer)["error"]
+    assert "default-src 'none'" in headers["content-security-policy"] and headers["x-content-type-options"] == "nosniff"
+
+
+def test_other_sites_are_refused(port):
+    """A page of another site can neither send an image unasked, nor call the server by its own name."""
+    assert ask(port, "/api/upload", "POST", png(picture()), {"Content-Type": "text/plain"})[0] == 415
+    assert ask(port, "/api", headers={"Host": "elsewhere.example"})[0] == 400
+    status, _, headers = ask(port, "/api/upload", "OPTIONS", headers={"Origin": "http://elsewhere.example"})
+    assert status == 405 and not any(name.startswith("access-control") for name in headers)
+
+
+def test_only_the_last_images_are_held(port, explorer):
+    first = upload(port, png(picture()))[1]["id"]
+    for seed in range(HELD):
+        upload(port, png(picture(seed)))
+    assert len(explorer.pictures) == HELD
+    assert ask(port, f"/api/{first}/point?model=0&x=1&y=1")[0] == 404
+
+
+def test_a_failure_of_ours_is_a_sentence_too(port, explorer, monkeypatch, capfd):
+    def broken(*args):
+        raise RuntimeError("secret path")
+
+    key = upload(port, png(picture()))[1]["id"]
+    monkeypatch.setattr(explorer, "point", broken)
+    status, answer, _ = ask(port, f"/api/{key}/point?model=0&x=1&y=1")
+    assert status == 500 and "RuntimeError" in json.loads(answer)["error"] and "secret" not in answer.decode()
+
+
+def test_mistakes_on_the_command_line(tmp_path):
+    save_checkpoint(scenes_task(), tmp_path / "a.ckpt")
+    save_checkpoint(task_of(), tmp_path / "b.ckpt")
+    for words, sentence in [
+        (["compare=b.ckpt"], "compare: b.ckpt was trained on other classes than a.ckpt."),
+        (["images=nothing"], "images: nothing is not a folder with images"),
+        (["host=192.0.2.1"], "192.0.2.1:7860 cannot be listened on"),
+        (["port=70000"], "port must be in 0..65535"),
+    ]:
+        output = run("explore", "ckpt_path=a.ckpt", *words, cwd=tmp_path, ok=False)
+        assert sentence in output and "Traceback" not in output
