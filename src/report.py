@@ -1,4 +1,4 @@
-"""Compare finished runs in one report: Markdown, CSV and a self-contained HTML page."""
+"""Compare runs in one report, finished or in progress (--watch): Markdown, CSV and a self-contained HTML page."""
 
 import argparse
 import os
@@ -15,15 +15,30 @@ def main() -> None:
     parser.add_argument("--title", help="default: the name of the folder")
     parser.add_argument("--baseline", default="", help="part of the name of the arm to compare with (default: the first)")
     parser.add_argument("--images", type=int, default=3, help="images in the panel of predictions; 0: none (default: 3)")
+    parser.add_argument("--watch", action="store_true", help="write the page again and again while the runs are in progress")
+    parser.add_argument("--every", type=float, default=30, metavar="SECONDS", help="with --watch (default: 30)")
     options = parser.parse_args()
     with user_errors():
-        from cyclenet.comparison import find_runs
-        from cyclenet.report import write_report
+        from cyclenet.comparison import Run, find_runs
+        from cyclenet.report import watch, write_report
 
-        runs = find_runs(options.runs)
-        common = Path(os.path.commonpath([run.folder.parent.resolve() for run in runs]))
-        title = options.title or f"{common.name}: {len(runs)} runs"
-        print(write_report(runs, options.output or common / "report", title, options.baseline, options.images))
+        if options.every <= 0:
+            raise ValueError(f"--every must be positive; got {options.every:g}.")
+
+        def write(runs: list[Run], refresh: float) -> Path:
+            common = Path(os.path.commonpath([run.folder.parent.resolve() for run in runs]))
+            title = options.title or f"{common.name}: {len(runs)} runs"
+            # Predicting the panel's images would slow the trainings down: at the end.
+            images = 0 if refresh else options.images
+            return write_report(runs, options.output or common / "report", title, options.baseline, images, refresh)
+
+        try:
+            if options.watch:
+                print(watch(lambda: find_runs(options.runs), write, options.every))
+            else:
+                print(write(find_runs(options.runs), 0))
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

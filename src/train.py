@@ -76,7 +76,7 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
 
     from cyclenet.data.datamodule import SegmentationData
     from cyclenet.engine import BEST, build_trainer, check_saved, is_first_process, lock, peak_rss_mb, prepare_folder, quiet
-    from cyclenet.loggers import close_loggers
+    from cyclenet.loggers import ResumableWandb, close_loggers
     from cyclenet.task import SegmentationTask
 
     quiet()
@@ -108,6 +108,10 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
         if first:
             check_saved(folder, trainer)
         evaluations = evaluate_all(task, cfg, folder, protocols(cfg), device, trainer.global_rank, trainer.world_size)
+        for logger in trainer.loggers:
+            if isinstance(logger, ResumableWandb):
+                for where in evaluations.values():
+                    logger.log_evaluation(folder / where, trainer.global_step)
         trainer.print(f"Run folder: {folder}")
         result |= {
             "status": "finished",

@@ -1,6 +1,8 @@
 """The commands as a user runs them, on small data in the real layouts."""
 
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -184,6 +186,31 @@ def test_wandb_and_tensorboard_receive_the_run(tmp_path):
     files = [p.relative_to(folder).as_posix() for p in folder.glob("wandb/offline-run-*/files/media/**/*") if p.is_file()]
     assert any("images/val/pictures" in f for f in files) and any("images/mask" in f for f in files)
     assert any("table/val/per_class" in f for f in files)
+    # Read back: how a sweep is told apart, and what the evaluation at the end leaves.
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    records = [
+        json.loads(line) for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    ]
+    about = next(record["run"] for record in records if record["type"] == "run")
+    assert about["display_name"] == "CycleASPP(1,2,3) + ADC, seed 0" and about["run_group"] == "train-scenes"
+    assert about["job_type"] == "CycleASPP(1,2,3) + ADC" and set(about["tags"]) == {"scenes", "resnet10t", "cycleaspp", "adc"}
+    summary = {}
+    for record in records:
+        summary |= record["summary"].get("update", {}) if record["type"] == "summary" else {}
+    scores = json.loads(next(folder.glob("evaluate/*/scores.json")).read_text())
+    assert summary["final/whole/mIoU"] == pytest.approx(scores["mIoU"])
+    assert summary["final/whole/boundary_IoU"] == pytest.approx(scores["boundary"]["mIoU"])
+    assert summary["final/whole/confusion._type"] == "image-file"
+    for key, rows in (("confusion_matrix_table", 19 * 19), ("trimap_table", 9), ("per_class", 19)):
+        assert summary[f"final/whole/{key}.nrows"] == rows
+        table = json.loads((path.parent / "files" / summary[f"final/whole/{key}.path"]).read_text())
+        if key == "trimap_table":
+            assert [row[1] for row in table["data"]] == pytest.approx(scores["trimap"]["mIoU"])
+        elif key == "confusion_matrix_table":
+            assert [row[2] for row in table["data"]] == [count for row in scores["confusion"] for count in row]
+    drawn = [key for record in records if record["type"] == "config" for key in record["config"].get("update", {})]
+    assert {"_wandb.visualize.final/whole/confusion_matrix", "_wandb.visualize.final/whole/trimap"} <= set(drawn)
 
 
 def test_every_command_tells_its_usage(tmp_path):

@@ -1,14 +1,17 @@
 """The report: right numbers, nothing hidden, no network."""
 
 import csv
+import json
+import os
 import re
 import shutil
 
+import numpy as np
 import pytest
 
-from conftest import TINY, run
+from conftest import TINY, run, write
 from cyclenet.comparison import find_runs
-from cyclenet.report import write_report
+from cyclenet.report import watch, write_report
 from test_comparison import config, make_run
 
 
@@ -126,3 +129,43 @@ def test_a_sweep_ends_in_its_report_and_is_at_once_when_repeated(tmp_path):
         path.unlink()
     output = run("train", *words, "extra_protocols=[sliding]", cwd=tmp_path, ok=False)
     assert output.count("There is no checkpoint") == 2
+
+
+def test_watching_follows_a_training_to_its_end(runs, tmp_path):
+    """A page that loads itself again while a run is in progress, with nothing finished at first, and at last the report."""
+    lone = tmp_path / "lone"
+    make_run(lone, config(5), 0.7, number=9)
+    (folder,) = lone.iterdir()
+    results = {path: path.read_bytes() for path in lone.rglob("result.json")}
+    for path in results:
+        path.unlink()
+    progress = {"stage": "training", "epoch": 2, "epochs": 8, "step": 30, "steps": 160, "mIoU": 0.25, "seconds_left": 600}
+    (folder / "progress.json").write_text(json.dumps(progress))
+    (folder / "metrics.csv").write_text("step,train/loss,val/mIoU\n9,2.5,\n19,1.25,0.25\n")
+    write(folder / "validation.png", np.zeros((4, 4, 3), np.uint8))
+    pages = []
+
+    def find():
+        if len(pages) == 2:
+            for path, data in results.items():
+                path.write_bytes(data)
+        return find_runs([lone])
+
+    def write_page(found, refresh):
+        page = write_report(found, tmp_path / "live", "live", images=0, refresh=refresh)
+        pages.append(page.read_text())
+        return page
+
+    watch(find, write_page, 0.01)
+    first, last = pages[0], pages[-1]
+    assert len(pages) == 3 and 'http-equiv="refresh" content="0.01"' in first and "refresh" not in last.split("</head>")[0]
+    row = table((tmp_path / "live/report.md").read_text(), "Runs")[0]
+    assert row[2] == "finished" and "In progress" not in last
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", first)[:7]
+    assert cells[1:] == ["training", "2 of 8", "30 of 160", "1.250", "25.00", "10"]
+    assert first.count("<img ") == 3 and 'src="progress' not in first  # Two curves and the picture, inside the page.
+    os.utime(folder / "progress.json", (0, 0))
+    for path in results:
+        path.unlink()
+    write_page(find_runs([lone]), 1.0)
+    assert re.search(r"training, silent for \d+ min", pages[-1])

@@ -77,7 +77,7 @@ class LogSteps(L.Callback):
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
         if stepped and self.step % self.every_steps == 0:
             row = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("train/")}
-            row |= {"lr": self.rates[0], "lr_head": self.rates[-1], "epoch": trainer.current_epoch}
+            row |= {"train/lr": self.rates[0], "train/lr_head": self.rates[-1], "epoch": trainer.current_epoch}
             for logger in trainer.loggers:
                 logger.log_metrics(row, self.step - 1)
 

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from cyclenet.config import TrainConfig
+from cyclenet.paper import describe
 
 FLUSH_SECONDS = 10.0
 
@@ -116,6 +117,37 @@ class ResumableWandb(WandbLogger):
         for row in rows:
             self.log_metrics({key: float(value) for key, value in row.items() if key != "step"}, int(row["step"]))
 
+    @rank_zero_only
+    def log_evaluation(self, folder: Path, step: int) -> None:
+        """Log what an evaluation wrote into ``folder`` (`cyclenet.evaluation.write`): scores as a summary, tables and charts.
+
+        Everything lies under ``final/<protocol>/``, so that one saved workspace fits all runs.
+        """
+        import wandb
+
+        scores = json.loads((folder / "scores.json").read_text())
+        name, classes = f"final/{scores['protocol_name']}", list(scores["IoU"])
+        values = {key: scores[key] for key in ("mIoU", "pixel_accuracy", "mean_accuracy")}
+        charts: dict[str, Any] = {"confusion": wandb.Image(str(folder / "confusion.png"))}
+        if len(classes) <= 100:  # wandb draws charts of 10000 rows at most.
+            pairs = [[a, b, scores["confusion"][i][j]] for i, a in enumerate(classes) for j, b in enumerate(classes)]
+            table = wandb.Table(columns=["Actual", "Predicted", "nPredictions"], data=pairs)
+            fields: dict[str, Any] = {str(key): key for key in table.columns}
+            charts["confusion_matrix"] = wandb.plot_table("wandb/confusion_matrix/v1", table, fields, {"title": "pixels"})
+        columns: list[str | int] = ["class", "IoU"]
+        rows = [[key, scores["IoU"][key]] for key in classes]
+        if "trimap" in scores:
+            values["boundary_IoU"] = scores["boundary"]["mIoU"]
+            widths, curve = scores["trimap"]["widths"], scores["trimap"]["mIoU"]
+            table = wandb.Table(columns=["width", "mIoU"], data=[list(pair) for pair in zip(widths, curve, strict=True)])
+            charts["trimap"] = wandb.plot.line(table, "width", "mIoU", title="mIoU in a band around edges, by its width")
+            columns += ["boundary IoU", *(f"within {width} px" for width in widths)]
+            for row in rows:
+                row += [scores["boundary"]["IoU"][row[0]], *scores["trimap"]["IoU"][row[0]]]
+        charts["per_class"] = wandb.Table(columns=columns, data=rows)
+        self.experiment.log({f"{name}/{key}": chart for key, chart in charts.items()} | {"trainer/global_step": step})
+        self.experiment.summary.update({f"{name}/{key}": value for key, value in values.items()})
+
 
 def logged(path: Path) -> set[tuple[int, str]]:
     """Read (``trainer/global_step``, key) of all rows of an offline wandb file, as far as it is whole."""
@@ -158,8 +190,11 @@ def build_loggers(cfg: TrainConfig, folder: Path, step: int, first: bool) -> lis
         wandb = ResumableWandb(
             save_dir=folder,
             project=cfg.logger.wandb_project,
-            name=folder.name,
-            group=cfg.name,
+            # A sweep is a group, its arms are job types, so that wandb averages an arm over its seeds.
+            name=f"{describe(cfg.model)}, seed {cfg.seed}",
+            group=f"{cfg.name}-{cfg.dataset.name}",
+            job_type=describe(cfg.model),
+            tags=[cfg.dataset.name, cfg.model.backbone, cfg.model.context, cfg.model.decoder],
             id=wandb_id(folder) if first else None,
             resume="allow",
             offline=not online,
@@ -168,7 +203,7 @@ def build_loggers(cfg: TrainConfig, folder: Path, step: int, first: bool) -> lis
             wandb.replay(folder, metrics.rows)
         loggers.append(wandb)
     for logger in loggers[1:]:
-        logger.log_hyperparams(asdict(cfg))
+        logger.log_hyperparams(asdict(cfg) | {"arm": describe(cfg.model), "run_folder": folder.name})
     return loggers
 
 

@@ -3,6 +3,9 @@
 import base64
 import csv
 import re
+import time
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +15,13 @@ from cyclenet.comparison import Arm, Difference, Run, comparable, difference, gr
 from cyclenet.complexity import complexity, total
 from cyclenet.metrics import class_iou
 from cyclenet.paper import TABLE1, find, is_papers, name_of
+from cyclenet.results import read_progress
 
 Row = tuple[Arm, str]
 """An arm and the protocol it was evaluated by."""
 
 
-def write_report(runs: list[Run], output: Path, title: str, baseline: str = "", images: int = 3) -> Path:
+def write_report(runs: list[Run], output: Path, title: str, baseline: str = "", images: int = 3, refresh: float = 0) -> Path:
     """Write ``report.md``, ``report.csv``, the plots, and last ``report.html``; the files there are replaced.
 
     Args:
@@ -26,6 +30,8 @@ def write_report(runs: list[Run], output: Path, title: str, baseline: str = "", 
         title: of the report.
         baseline: a part of the label of the arm that the others are compared with; the first arm if empty.
         images: in the qualitative panel, which needs the checkpoints and the data.
+        refresh: seconds after which a browser loads the page again; 0: it does not. With it, runs in progress have a section
+            of their own, and none needs to have finished.
 
     Returns:
         The HTML page.
@@ -34,20 +40,23 @@ def write_report(runs: list[Run], output: Path, title: str, baseline: str = "", 
         ValueError: no run has finished, the runs are of different data, or there is no such baseline.
     """
     arms = group_arms(runs)
-    if not arms:
+    if not arms and not refresh:
         states = "; ".join(f"{run.folder.name}: {run.status}{', ' + run.problem if run.problem else ''}" for run in runs[:3])
         raise ValueError(f"None of the {len(runs)} runs has finished with an evaluation that can be read ({states}).")
-    if baseline:
+    if arms and baseline:
         first = [arm for arm in arms if baseline in arm.label]
         if not first:
             raise ValueError(f"No arm's name holds {baseline!r}; there are: {'; '.join(arm.label for arm in arms)}.")
         arms = [first[0], *(arm for arm in arms if arm is not first[0])]
     output.mkdir(parents=True, exist_ok=True)
+    if not arms:
+        return _write_page([f"# {title}", *_progress(runs, output)], output, title, refresh)
     rows = [(arm, protocol) for arm in arms for protocol in arm.protocols]
     costs = _costs(arms)
     _write_csv(output / "report.csv", runs, arms, costs)
     parts = [
         f"# {title}",
+        *(_progress(runs, output) if refresh else []),
         _summary(runs, arms),
         "## Results",
         _results(rows),
@@ -64,11 +73,86 @@ def write_report(runs: list[Run], output: Path, title: str, baseline: str = "", 
         "## Runs",
         _runs(runs),
     ]
+    return _write_page(parts, output, title, refresh)
+
+
+def _write_page(parts: list[str], output: Path, title: str, refresh: float) -> Path:
     text = "\n\n".join(part for part in parts if part) + "\n"
     (output / "report.md").write_text(text)
-    page = output / "report.html"
-    page.write_text(_html(text, title, output))
+    page, new = output / "report.html", output / "report.html.tmp"
+    new.write_text(_html(text, title, output, refresh))
+    new.replace(page)  # Never half a page: a browser may load it at any moment.
     return page
+
+
+def watch(find: Callable[[], list[Run]], write: Callable[[list[Run], float], Path], every: float) -> Path:
+    """Write a report again and again until no run is in progress, then once more without refreshing.
+
+    Args:
+        find: reads the runs.
+        write: writes the report, given the runs and the seconds after which the page is loaded again.
+        every: seconds between reports.
+    """
+    told = False
+    while True:
+        runs = find()
+        if all(run.status != "unfinished" for run in runs):
+            return write(runs, 0)
+        page = write(runs, every)
+        if not told:
+            print(f"{page}: open it in a browser; it is written every {every:g} s (Ctrl-C ends it)", flush=True)
+            told = True
+        time.sleep(every)
+
+
+def _progress(runs: list[Run], output: Path) -> list[str]:
+    """Describe the runs in progress: how far each is, its curves, and its last validation picture."""
+    active = [run for run in runs if run.status == "unfinished"]
+    now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+    parts = [f"Written {now}. {len(active)} of {len(runs)} runs in progress."]
+    lines: list[list[str]] = []
+    loss: list[Curve] = []
+    score: list[Curve] = []
+    pictures: list[str] = []
+    for number, run in enumerate(active):
+        progress = read_progress(run.folder)
+        x, y = read_curve(run.folder, "train/loss")
+        if x:
+            loss.append(Curve(run.folder.name, [x], [y]))
+        validated, values = read_curve(run.folder, "val/mIoU")
+        if validated:
+            score.append(Curve(run.folder.name, [validated], [[100 * value for value in values]]))
+        left = progress.get("seconds_left")
+        lines.append(
+            [
+                f"`{run.folder.name}`",
+                str(progress.get("stage", "starting")) + _silence(run.folder),
+                f"{progress.get('epoch', 0)} of {progress.get('epochs', '?')}",
+                f"{progress.get('step', 0)} of {progress.get('steps', '?')}",
+                f"{y[-1]:.3f}" if y else "–",
+                f"{100 * values[-1]:.2f}" if values else "–",
+                f"{left / 60:.0f}" if left is not None else "–",
+            ]
+        )
+        picture = run.folder / "validation.png"
+        if picture.is_file() and len(pictures) < 4:
+            (output / f"progress{number}.png").write_bytes(picture.read_bytes())
+            pictures.append(f"`{run.folder.name}`, last validation:\n\n![image, truth, prediction](progress{number}.png)")
+    if lines:
+        head = ["run", "state", "epoch", "step", "loss", "val mIoU, %", "minutes left"]
+        parts += ["## In progress", markdown_table(head, lines)]
+    for name, label, curves in (("progress_loss", "training loss", loss), ("progress_learning", "val mIoU, %", score)):
+        if curves:
+            curves_picture(output / f"{name}.svg", curves, "optimizer step", label)
+            parts.append(f"![{label} by step]({name}.svg)")
+    return parts + pictures
+
+
+def _silence(folder: Path) -> str:
+    # A run that was killed leaves no result, and its last progress stays.
+    path = folder / "progress.json"
+    minutes = (time.time() - path.stat().st_mtime) / 60 if path.is_file() else 0
+    return f", silent for {minutes:.0f} min" if minutes > 5 else ""
 
 
 def _percent(values: list[float]) -> str:
@@ -351,7 +435,7 @@ h2 { margin-top: 2em; }
 """
 
 
-def _html(text: str, title: str, folder: Path) -> str:
+def _html(text: str, title: str, folder: Path, refresh: float = 0) -> str:
     from html import escape
 
     from markdown_it import MarkdownIt
@@ -364,8 +448,9 @@ def _html(text: str, title: str, folder: Path) -> str:
         return f'src="data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"'
 
     body = re.sub(r'src="([\w.]+)"', embed, body)
+    again = f'<meta http-equiv="refresh" content="{refresh:g}">' if refresh else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
+        f"{again}<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
         f"<body>\n{body}</body></html>\n"
     )

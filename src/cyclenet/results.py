@@ -15,6 +15,14 @@ def read_result(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def read_progress(folder: Path) -> dict[str, Any]:
+    """Return what ``progress.json`` of a run folder holds (`cyclenet.callbacks.ProgressFile`); {} where there is none yet."""
+    try:
+        return json.loads((folder / "progress.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Replace the result file as a whole."""
     part = folder / "result.json.tmp"

@@ -4,14 +4,12 @@ In a process of its own a job is what it is without a sweep, so that DDP, which 
 is killed takes no other with it. (In one process, as Hydra's basic launcher runs them, DDP trains on a part of the data.)
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -31,7 +29,7 @@ from rich.live import Live
 from cyclenet.cli import USER_ERRORS, sentence
 from cyclenet.config import TrainConfig, to_config
 from cyclenet.processes import JOB
-from cyclenet.results import is_complete, read_result
+from cyclenet.results import is_complete, read_progress, read_result
 from cyclenet.sweep import job_folders
 
 
@@ -299,10 +297,7 @@ class Table:
     def _render(self) -> rich.table.Table:
         table = rich.table.Table("job", "state", "epoch", "mIoU", "time left", "")
         for job in self.jobs:
-            now: dict[str, Any] = {}
-            if job.process:
-                with suppress(OSError, ValueError):
-                    now = json.loads((job.folder / "progress.json").read_text())
+            now = read_progress(job.folder) if job.process else {}
             epoch = f"{now['epoch']}/{now['epochs']}" if now else ""
             value = f"{100 * now['mIoU']:.2f} %" if now.get("mIoU") is not None else ""
             left = str(timedelta(seconds=now["seconds_left"])) if now.get("seconds_left") is not None else ""
