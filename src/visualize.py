@@ -32,7 +32,7 @@ python src/visualize.py ckpt_path=FILE [what=TOPIC,TOPIC]                       
   output         folder (default: visualize/ in the run folder)
 """
 
-ROWS, COLUMNS = 8, 4  # Of a figure4 and of a figure3.
+ROWS, COLUMNS = 9, 4  # Of a figure4 and of a figure3.
 AT_A_POINT = ("similarity", "gradcam", "receptive_field", "offsets", "probabilities")
 
 

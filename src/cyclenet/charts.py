@@ -89,7 +89,9 @@ def curves_picture(path: Path, curves: list[Curve], xlabel: str, ylabel: str) ->
         color, style = COLORS[number % len(COLORS)], ("-", "--", ":")[number // len(COLORS) % 3]
         alike = len({tuple(x) for x in curve.x}) == 1
         for x, y in zip(curve.x, curve.y, strict=True):
-            axes.plot(x, y, style, color=color, lw=0.8 if len(curve.x) > 1 else 1.8, alpha=0.5 if len(curve.x) > 1 else 1)
+            width, alpha = (0.8, 0.5) if len(curve.x) > 1 else (1.8, 1.0)
+            # A line of one point would not be seen.
+            axes.plot(x, y, style, color=color, lw=width, alpha=alpha, marker="." if len(x) < 20 else "", ms=3)
         if len(curve.x) > 1 and alike:
             axes.plot(curve.x[0], np.mean(curve.y, 0), style, color=color, lw=2)
         axes.plot([], [], style, color=color, lw=2, label=curve.label)
