@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -35,7 +36,7 @@ class Row:
         memory_target: of the peer's peak memory over ours.
         rounds: turns that are counted, after one that is not.
         unit: of the figure: s is the time of the work, another is what the work reports.
-        needs: a package without which the row is left out.
+        needs: a package or a program without which the row is left out.
     """
 
     peer: str
@@ -72,6 +73,7 @@ def rows() -> dict[str, Row]:
         "data_cold": Row(references, half(sides.data, cache="never"), 2, unit="ms", rounds=7),
         "metric": Row("F.interpolate, argmax, torchmetrics", sides.metric, 3, 5, rounds=15),
         "startup": Row("Lightning imported at the top", sides.startup, 5, rounds=4),
+        "click": Row("from the image again, and no browser", sides.click, 1, rounds=9, needs="chromium"),
     }
 
 
@@ -230,7 +232,7 @@ def main() -> None:
     done = []
     for name in names:
         row, started = comparisons.get(name), time.time()
-        if row and row.needs and importlib.util.find_spec(row.needs) is None:
+        if row and row.needs and importlib.util.find_spec(row.needs) is None and shutil.which(row.needs) is None:
             print(f"{name}: left out, {row.needs} is not installed.", flush=True)
             continue
         results[name] = compare(name, row) if row else {"name": name, **others[name]()}

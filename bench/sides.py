@@ -5,6 +5,7 @@ the row's figure where that is not the time of the work. Imports are inside: a s
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -486,3 +487,67 @@ def startup(ours: bool) -> Work:
         )
         command = [sys.executable, "-c", code]
     return lambda: subprocess.run(command, cwd=ROOT, check=True, capture_output=True) and None
+
+
+def click(ours: bool) -> Work:
+    """The explorer from a click to all maps of the pixel: `cyclenet_lite`, an image of 360 x 480, in a real browser."""
+    import itertools
+    import threading
+
+    import torch
+
+    from cyclenet.config import DatasetConfig, TrainConfig
+    from cyclenet.data.source import build_source
+    from cyclenet.explain import Explained
+    from cyclenet.explorer import Example, Explorer, application
+    from cyclenet.task import SegmentationTask
+
+    dataset = DatasetConfig(scenes_size=[360, 480])
+    source = build_source(dataset, "val")
+    torch.manual_seed(0)
+    task = SegmentationTask(TrainConfig(_lite(), dataset), source.classes, source.palette.tolist()).eval()
+    image, columns = source.image(0), itertools.count(20, 7)
+    if not ours:
+
+        def peer() -> None:
+            seen, x = Explained(task, image), next(columns) % 480
+            seen.probabilities(x, 180), seen.similarity(x, 180), seen.grad_cam(x, 180), seen.offsets()
+
+        return peer
+    import uvicorn
+    from playwright.sync_api import expect, sync_playwright
+
+    explorer = Explorer([("CycleNet", task)], [Example("street", lambda: image, lambda: None)], 20, 1 << 22)
+    server = uvicorn.Server(uvicorn.Config(application(explorer, ["127.0.0.1"]), port=0, log_level="warning"))
+    threading.Thread(target=server.run, daemon=True).start()
+    while not server.started:
+        pass
+    browser = sync_playwright().start().chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    page = browser.new_page(viewport={"width": 1300, "height": 1000})
+    page.goto(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/")
+    expect(page.get_by_role("status")).to_contain_text("480 x 360 pixels", timeout=60_000)
+    box = page.locator("#stage").bounding_box()
+    script = """async ([x, y]) => {
+      const began = performance.now(), result = document.getElementById("result");
+      const done = new Promise(told => new MutationObserver(told).observe(result, {attributeFilter: ["data-done"]}));
+      document.getElementById("stage").dispatchEvent(new MouseEvent("click", {clientX: x, clientY: y}));
+      await done;
+      await new Promise(requestAnimationFrame);
+      return (performance.now() - began) / 1000;
+    }"""
+
+    def work() -> dict[str, float]:
+        # Timed in the page, to the frame that shows the maps; the driver asks it at intervals, which are longer than that.
+        return {"s": page.evaluate(script, [box["x"] + next(columns) % 480 * box["width"] / 480, box["y"] + box["height"] / 2])}
+
+    return work
+
+
+def _lite() -> Any:
+    """The model of conf/model/cyclenet_lite.yaml, with random weights."""
+    from omegaconf import OmegaConf
+
+    from cyclenet.config import CONF, ModelConfig
+
+    cfg = OmegaConf.merge(OmegaConf.structured(ModelConfig), OmegaConf.load(CONF / "model/cyclenet_lite.yaml"))
+    return OmegaConf.to_object(OmegaConf.merge(cfg, {"backbone_weights": "none"}))
