@@ -38,7 +38,8 @@ test: setup lint ## Lint, check types, run the tests
 	$(BIN)/pytest
 
 test-web: setup ## Drive the explorer in a headless Chromium (installs it with apt-get if there is none)
-	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; } \
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	  || { apt-get update -qq && apt-get install -y -qq chromium; } \
 	  || { echo 'No Chromium was found, and apt-get could not install one: install chromium.'; exit 1; }
 	$(BIN)/pytest -m web
 

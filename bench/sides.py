@@ -511,7 +511,7 @@ def click(ours: bool) -> Work:
 
         def peer() -> None:
             seen, x = Explained(task, image), next(columns) % 480
-            seen.probabilities(x, 180), seen.similarity(x, 180), seen.grad_cam(x, 180), seen.offsets()
+            seen.probabilities(x, 180), seen.similarity(x, 180), seen.grad_cam(x, 180), seen.offsets
 
         return peer
     import uvicorn

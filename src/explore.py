@@ -1,9 +1,11 @@
 """Open a local web page to look into a trained network: click a pixel, see what it is alike to and what decided it."""
 
+import ipaddress
 import os
 import socket
 import sys
 import webbrowser
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,18 +59,30 @@ def serve(cfg: ExploreConfig) -> None:
         cfg.max_megabytes,
         cfg.max_pixels,
     )
-    local = cfg.host in ("127.0.0.1", "localhost", "::1")
-    hosts = ["127.0.0.1", "localhost", "[::1]"] if local else ["*"]
+    local = cfg.host == "localhost" or (is_address(cfg.host) and ipaddress.ip_address(cfg.host).is_loopback)
+    everywhere = is_address(cfg.host) and ipaddress.ip_address(cfg.host).is_unspecified
+    name = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
+    hosts = ["*"] if everywhere else ["127.0.0.1", "localhost", "[::1]", name]
     with bind(cfg.host, cfg.port) as listener:
         port = listener.getsockname()[1]
-        address = f"http://{'127.0.0.1' if cfg.host == '0.0.0.0' else cfg.host}:{port}/"
+        address = f"http://{'localhost' if everywhere else name}:{port}/"
         print(f"Explorer of {', '.join(paths)}: {address}  (Ctrl-C ends it)", flush=True)
         if not local:
             print("Everyone who reaches this machine can use it, without a password.", flush=True)
         if sys.stdout.isatty() and (sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
             webbrowser.open(address)
         server = uvicorn.Server(uvicorn.Config(application(explorer, hosts), log_level="warning", timeout_graceful_shutdown=1))
-        server.run(sockets=[listener])
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+
+
+def is_address(host: str) -> bool:
+    """Tell whether a host is given by its number."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def bind(host: str, port: int) -> socket.socket:

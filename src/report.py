@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--baseline", default="", help="part of the name of the arm to compare with (default: the first)")
     parser.add_argument("--images", type=int, default=3, help="images in the panel of predictions; 0: none (default: 3)")
     parser.add_argument("--watch", action="store_true", help="write the page again and again while the runs are in progress")
-    parser.add_argument("--every", type=float, default=30, metavar="SECONDS", help="with --watch (default: 30)")
+    parser.add_argument("--every", type=float, default=60, metavar="SECONDS", help="with --watch (default: 60)")
     options = parser.parse_args()
     with user_errors():
         from cyclenet.comparison import Run, find_runs

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +39,12 @@ AT_A_POINT = ("similarity", "gradcam", "receptive_field", "offsets", "probabilit
 
 def main() -> None:
     """Draw all that can be drawn; exit with 1 if something could not."""
-    words = [_quoted(word) for word in parse_overrides(USAGE)]
+    words = parse_overrides(USAGE, lists=("what", "compare", "formats"))
     with user_errors():
         store_checkpoint_defaults(VisualizeConfig, words)
         cfg: VisualizeConfig = compose_config("visualize", VisualizeConfig, words)
         failed = visualize(cfg)
     raise SystemExit(1 if failed else 0)
-
-
-def _quoted(word: str) -> str:
-    # As the usage has it, what=a,b is one value; to Hydra a comma means a sweep.
-    key, equals, value = word.partition("=")
-    if not equals or value[:1] in ("[", "'", '"') or value == "null":
-        return word
-    if key in ("what", "compare", "formats"):
-        return f"{key}=[{','.join(repr(part) for part in value.split(','))}]"
-    return f"{key}={value!r}" if key in ("point", "image", "points") else word
 
 
 def visualize(cfg: VisualizeConfig) -> int:
@@ -82,6 +73,7 @@ def over_split(cfg: VisualizeConfig, task: Any, output: Path) -> None:
     from cyclenet.analysis import TOPICS, analyse, describe
     from cyclenet.data.datamodule import Limited
     from cyclenet.data.source import build_source
+    from cyclenet.models.decoder import ADC
 
     wrong = [name for name in cfg.what if name not in TOPICS]
     if wrong:
@@ -90,13 +82,17 @@ def over_split(cfg: VisualizeConfig, task: Any, output: Path) -> None:
     source = build_source(cfg.dataset, split)
     if cfg.dataset.val_limit:
         source = Limited(source, cfg.dataset.val_limit)
-    result = analyse(task, source, cfg.what or list(TOPICS))
-    result |= {"dataset": cfg.dataset.name, "split": split, "checkpoint": cfg.ckpt_path}
-    text = describe(result)
+    if cfg.compare:
+        raise ValueError("compare= is for what=figure3 of an image: give image=FILE, or leave it out.")
+    has_adc = isinstance(task.net.decoder, ADC)
+    result = analyse(task, source, cfg.what or [topic for topic in TOPICS if topic != "offsets" or has_adc])
+    limited = f", the first {len(source)} images (dataset.val_limit)" if cfg.dataset.val_limit else ""
+    result |= {"dataset": cfg.dataset.name, "split": split + limited, "checkpoint": cfg.ckpt_path}
+    text = describe(result) + f"\n{cfg.dataset.name}, {split}{limited}; {cfg.ckpt_path}\n"
     for name, figure in figures.analysis(result).items():
         figures.save(figure, output / f"analysis-{name}", cfg.formats)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "analysis.json").write_text(json.dumps(result, indent=1))
+    (output / "analysis.json").write_text(json.dumps(result, indent=1, allow_nan=False))
     (output / "analysis.md").write_text(text)
     print(text)
     print(f"Written to {output}")
@@ -117,21 +113,33 @@ def over_images(cfg: VisualizeConfig, tasks: list[Any], output: Path) -> int:
     default = ["figure4", "similarity", "gradcam", *(["offsets"] if has_adc else []), "receptive_field", "feedback"]
     what = cfg.what or default + (["figure3"] if cfg.compare else [])
     table = read_points(cfg)
-    inputs = find_images(cfg)
+    inputs = find_images(cfg, output, task.classes)
     if missing := table.keys() - {name for name, *_ in inputs} - {""}:
         raise ValueError(f"{cfg.points} has points of {', '.join(sorted(missing))}, of which there is no image in {cfg.image}.")
-    fourth: list[tuple[Any, int, int]] = []
+    names, palette = tell_apart([each.cfg.model for each in tasks]), np.array(task.palette, np.uint8)
+    fourth: list[figures.PixelMaps] = []
     third: list[tuple[np.ndarray, np.ndarray | None, list[np.ndarray]]] = []
+    drawn = {"figure3": 0, "figure4": 0}
     failed = 0
 
     def write(figure: Any, name: str) -> None:
         print(*figures.save(figure, output / name, cfg.formats))
 
+    def write_rows(last: bool) -> None:
+        # As soon as a page is full: of a folder, not all images are held.
+        for kind, rows, most in (("figure4", fourth, ROWS), ("figure3", third, COLUMNS)):
+            while len(rows) >= most or (last and rows):
+                drawn[kind] += 1
+                page: Any = rows[:most]
+                figure = figures.figure4(page) if kind == "figure4" else figures.figure3(page, names, task.classes, palette)
+                write(figure, f"{kind}-{drawn[kind]}")
+                del rows[:most]
+
     for name, read, read_truth in inputs:
         try:
             image, truth = read(), read_truth()
             if truth is not None and truth.shape != image.shape[:2]:
-                raise DataError(f"The mask of {name} is not of its size.")
+                raise DataError("its mask is not of its size.")
             seen = Explained(task, image)
             points = table.get(name, table.get("", [])) if table else automatic_points(seen, truth, name)
             for x, y in points:
@@ -156,16 +164,21 @@ def over_images(cfg: VisualizeConfig, tasks: list[Any], output: Path) -> int:
         if "feedback" in what:
             write(figures.feedback(seen, truth), f"{name}/feedback")
         if "figure4" in what:
-            fourth += [(seen, x, y) for x, y in points]
+            fourth += [figures.pixel_maps(seen, x, y) for x, y in points]
         if "figure3" in what:
-            third.append((image, truth, [seen.labels(), *(Explained(other, image).labels() for other in tasks[1:])]))
-    for number, start in enumerate(range(0, len(fourth), ROWS), 1):
-        write(figures.figure4(fourth[start : start + ROWS]), f"figure4-{number}")
-    names = tell_apart([each.cfg.model for each in tasks])
-    palette = np.array(task.palette, np.uint8)
-    for number, start in enumerate(range(0, len(third), COLUMNS), 1):
-        write(figures.figure3(third[start : start + COLUMNS], names, task.classes, palette), f"figure3-{number}")
+            # By each checkpoint's own protocol, as it would be reported.
+            third.append((image, truth, [each.predict(seen.tensor)[0].cpu().numpy() for each in tasks]))
+        write_rows(last=False)
+    write_rows(last=True)
     return failed
+
+
+def bare(name: str) -> str:
+    """Return an image's name without its ending."""
+    from cyclenet.data.images import ENDINGS
+
+    path = Path(name)
+    return path.with_suffix("").as_posix() if path.suffix.lower() in ENDINGS else path.as_posix()
 
 
 def read_points(cfg: VisualizeConfig) -> dict[str, list[tuple[int, int]]]:
@@ -176,11 +189,11 @@ def read_points(cfg: VisualizeConfig) -> dict[str, list[tuple[int, int]]]:
     """
     if cfg.points:
         try:
-            with Path(cfg.points).open(newline="") as file:
+            with Path(cfg.points).open(newline="", encoding="utf-8-sig") as file:
                 rows = list(csv.DictReader(file))
             found: dict[str, list[tuple[int, int]]] = {}
             for row in rows:
-                found.setdefault(Path(row["image"]).stem, []).append((int(row["x"]), int(row["y"])))
+                found.setdefault(bare(row["image"]), []).append((int(row["x"]), int(row["y"])))
             return found
         except OSError as error:
             raise ValueError(f"points: {cfg.points} cannot be read ({error.strerror}).") from error
@@ -195,7 +208,7 @@ def read_points(cfg: VisualizeConfig) -> dict[str, list[tuple[int, int]]]:
         raise ValueError(f"point must be x,y in whole pixels, several as 10,20/30,40; got {cfg.point!r}.") from None
 
 
-def find_images(cfg: VisualizeConfig) -> list[tuple[str, Any, Any]]:
+def find_images(cfg: VisualizeConfig, output: Path, classes: list[str]) -> list[tuple[str, Any, Any]]:
     """Return (name, function that reads the image, function that reads its truth or returns None) of each image.
 
     Raises:
@@ -211,24 +224,32 @@ def find_images(cfg: VisualizeConfig) -> list[tuple[str, Any, Any]]:
         source = build_source(cfg.dataset, split)
     except DataError as error:
         problem = str(error)
+    same = source is not None and source.classes == classes
+    if source is not None and not same:
+        print(f"{cfg.dataset.name} has other classes than the checkpoint: its masks are not used.", file=sys.stderr)
+
+    def truth_of(index: int | None) -> Any:
+        return partial(source.mask, index) if source is not None and same and index is not None else lambda: None
+
     path = Path(cfg.image)
     if path.exists():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS) if path.is_dir() else [path]
+        found = path.rglob("*") if path.is_dir() else [path]
+        files = sorted(f for f in found if f.suffix.lower() in ENDINGS and not f.resolve().is_relative_to(output.resolve()))
         if not files:
             raise ValueError(f"image: {path} holds no images ({' '.join(sorted(ENDINGS))}).")
         pairs = source.pairs if isinstance(source, FolderSource) else []
         known = {pair.image.resolve(): index for index, pair in enumerate(pairs)}
-        found = []
-        for file in files:
-            index = known.get(file.resolve())
-            truth = (lambda: None) if index is None or source is None else (lambda i=index: source.mask(i))
-            found.append((file.stem, lambda file=file: read_image(file), truth))
-        return found
+        root = path if path.is_dir() else path.parent
+        names = [bare(str(file.relative_to(root))) for file in files]
+        if len(set(names)) < len(names):  # a.jpg and a.png
+            names = [file.relative_to(root).as_posix() for file in files]
+        truths = [truth_of(known.get(file.resolve())) for file in files]
+        return list(zip(names, [partial(read_image, file) for file in files], truths, strict=True))
     if source is not None:
         names = [source.name(index) for index in range(len(source))]
         if cfg.image in names:
             index = names.index(cfg.image)
-            return [(Path(cfg.image).name, lambda: source.image(index), lambda: source.mask(index))]
+            return [(cfg.image, partial(source.image, index), truth_of(index))]
         problem = f"{cfg.dataset.name} {split} has images as {names[0]}"
     raise ValueError(f"image: there is no file {cfg.image}, and no image of that name ({problem}).")
 
@@ -238,7 +259,7 @@ def automatic_points(seen: Any, truth: np.ndarray | None, name: str) -> list[tup
     from cyclenet.analysis import edge_and_middle
     from cyclenet.boundary import label_distance
 
-    labels = seen.labels() if truth is None else truth
+    labels = seen.labels[-1] if truth is None else truth
     return list(edge_and_middle(labels, label_distance(labels), name).values())
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cyclenet.analysis import TOPICS, analyse, bin_names, describe, edge_and_middle
+from cyclenet.analysis import TOPICS, _interval, _more, analyse, bin_names, describe, edge_and_middle
 from cyclenet.boundary import label_distance
 from cyclenet.data.images import IGNORE
-from cyclenet.explain import Explained
+from cyclenet.explain import Explained, spread
 from cyclenet.metrics import mean_iou
 from test_explain import CLASSES, PALETTE, task_of
 
@@ -57,8 +57,9 @@ def test_similarity_is_the_mean_of_all_pairs(result):
         means.append([np.mean([sets[a, b] for a, b in sets if (a == b) == same]) for same in (True, False)])
     found = result["similarity"]["raw"]
     np.testing.assert_allclose([found["within"][1], found["between"][1]], np.mean(means, 0), rtol=1e-9)
-    assert found["change"]["gap"][1] <= found["change"]["gap"][0] <= found["change"]["gap"][2]
-    assert abs(found["gap"][1] - found["gap"][0] - found["change"]["gap"][0]) < 1e-9
+    assert found["change"]["gap"] is None  # Of two images.
+    layers = result["similarity"]["layers"]
+    assert len(layers) == 2 and len(layers[0]) == 3 and layers[0][0] != layers[1][0]
 
 
 def test_feedback_counts_the_parts_predictions(result):
@@ -67,7 +68,7 @@ def test_feedback_counts_the_parts_predictions(result):
     right = np.zeros(6)
     total = np.zeros(6)
     for index in range(2):
-        predicted, truth = Explained(task, source.image(index)).labels(0), source.mask(index)
+        predicted, truth = Explained(task, source.image(index)).labels[0], source.mask(index)
         for row, column in np.argwhere(truth != IGNORE):
             counts[truth[row, column], 1] += 1
             counts[predicted[row, column], 2] += 1
@@ -79,8 +80,56 @@ def test_feedback_counts_the_parts_predictions(result):
             total[number] += chosen.sum()
     found = result["feedback"]
     assert abs(found["mIoU"][0] - mean_iou(counts)) < 1e-12
-    np.testing.assert_allclose(found["accuracy"][0], right / np.maximum(total, 1))
+    expected = [r / t if t else None for r, t in zip(right, total, strict=True)]
+    assert found["accuracy"][0] == pytest.approx(expected)
     assert found["pixels"] == total.tolist() and len(bin_names()) == 6
+
+
+def test_offsets_are_averaged_by_distance(result):
+    task, source = task_of(), Stripes()
+    lengths = [[] for _ in range(6)]
+    for index in range(2):
+        found, distance = Explained(task, source.image(index)).offsets, label_distance(source.mask(index))
+        for row in range(16):
+            for column in range(24):
+                y, x = 4 * row + 2, 4 * column + 2
+                if source.mask(index)[y, x] != IGNORE:
+                    b = next(i for i, top in enumerate([2, 4, 8, 16, 32, np.inf]) if distance[y, x] <= top)
+                    lengths[b].append(np.hypot(*found.shift[row, column, 0].T).mean())
+    for value, expected in zip(result["offsets"]["length"], lengths, strict=True):
+        assert value == (pytest.approx(np.mean(expected)) if expected else None)
+
+
+def test_receptive_fields_are_averaged_by_place_and_part(result):
+    found = result["receptive_field"]
+    assert len(found["points"]) == 2 * 2 * 2  # Images, places, parts.
+    chosen = [p for p in found["points"] if p["where"] == "edge" and p["part"] == "PartII"]
+    assert found["edge"][1]["foreign"] == pytest.approx(np.mean([p["foreign"] for p in chosen]))
+    seen = Explained(task_of(), Stripes().image(1))
+    field = seen.receptive_field(chosen[1]["x"], chosen[1]["y"], draws=4)[1]
+    measured = spread(field, chosen[1]["x"], chosen[1]["y"], Stripes().mask(1))
+    assert measured["radius_50"] == chosen[1]["radius_50"]
+
+
+def test_an_interval_holds_the_mean_and_is_as_wide_as_the_spread():
+    values = np.array([*range(100), np.nan], float)
+    value, low, high = _interval(values)
+    assert value == 49.5 and abs((high - low) / 2 - 1.96 * values[:100].std() / 10) < 0.6
+    assert _interval(values[:4]) is None and _interval(np.full(9, np.nan)) is None
+    assert _more([0.2, 0.1, 0.3], "alike") == "more alike" and _more([-0.2, -0.3, -0.1], "alike") == "less alike"
+    assert _more([0.0, -0.1, 0.1], "alike") == "as alike as far as one can tell" and "perhaps" in _more(None, "alike")
+
+
+def test_too_few_images_give_no_verdict():
+    class One(Stripes):
+        def __len__(self):
+            return 1
+
+    found = analyse(task_of(), One(), list(TOPICS), fields=1)
+    assert found["similarity"]["probe"] is None and found["feedback"]["gain"] is None
+    text = describe(found)
+    assert "perhaps more or less alike" in text and "none is given" in text and "nan" not in text
+    json.dumps(found, allow_nan=False)
 
 
 def test_the_probe_finds_what_is_there():
@@ -89,7 +138,7 @@ def test_the_probe_finds_what_is_there():
 
     class Seen:
         def __init__(self, task, image):
-            self.task = task
+            self.task, self.net = task, task.net
             mask = image[:, :, 0]
             perfect = F.one_hot(torch.from_numpy(mask[4::8, 4::8].astype(int)).clamp(max=4), 5).permute(2, 0, 1)[None].float()
             noise = torch.randn(1, 5, *perfect.shape[2:], generator=torch.Generator().manual_seed(0))
@@ -125,8 +174,10 @@ def test_a_description_has_every_topic_and_json_keeps_the_rest(result):
     for heading in ("Prediction from each part", "Cosine similarity", "ADC by distance", "Effective receptive field"):
         assert heading in text
     assert "PartII minus PartI" in text and json.loads(json.dumps(result)) == result
-    alone = analyse(task_of(context="none", decoder="none"), Stripes(), list(TOPICS), fields=1)
-    assert "offsets" not in alone and "context" in describe(alone)
+    lone, what = task_of(context="none", decoder="none"), ["feedback", "similarity", "receptive_field"]
+    assert "| context |" in describe(analyse(lone, Stripes(), what, fields=1))
+    with pytest.raises(ValueError, match="adc"):
+        analyse(lone, Stripes(), list(TOPICS))
 
 
 def test_other_classes_are_refused():

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from conftest import tiny_model
+from cyclenet import figures
 from cyclenet.config import TrainConfig
-from cyclenet.explain import Explained, components, spread
+from cyclenet.explain import Explained, at_cells, components, spread
 from cyclenet.models.layers import resize
 from cyclenet.task import SegmentationTask
 
@@ -37,8 +38,8 @@ def test_the_last_part_is_the_networks_own_prediction(image):
     seen = Explained(task, image)
     assert seen.parts == ["PartI", "PartII, pass 1", "PartII, pass 2"]
     assert seen.layers == ["rate 1", "rate 2", "rate 3", "concatenation"]
-    assert np.array_equal(seen.labels(), task.predict(seen.tensor)[0].numpy())
-    assert not np.array_equal(seen.labels(0), seen.labels())
+    assert np.array_equal(seen.labels[-1], task.predict(seen.tensor)[0].numpy())
+    assert not np.array_equal(seen.labels[0], seen.labels[-1])
     logits = resize(task.net(seen.tensor)[0], seen.size, False)
     np.testing.assert_allclose(seen.probabilities(50, 20)[-1], logits[0, :, 20, 50].softmax(0).detach(), atol=1e-6)
 
@@ -49,7 +50,7 @@ def test_other_contexts_have_one_part(image, context):
     assert len(seen.parts) == 1 and seen.similarity(5, 5).shape[:2] == (1, len(seen.layers))
     assert seen.grad_cam(5, 5).shape[0] == 1
     with pytest.raises(ValueError, match="adc"):
-        seen.offsets()
+        _ = seen.offsets
 
 
 def test_similarity_is_the_cosine(image):
@@ -96,7 +97,7 @@ def test_offsets_are_in_pixels_of_the_image(image):
     with torch.no_grad():  # Of every tap dy = 2, dx = -3 pixels of the 1/4 features.
         last.bias[:18] = torch.tensor([2.0, -3.0]).repeat(9)
         last.bias[18:] = 0.0
-    found = Explained(task, image).offsets()
+    found = Explained(task, image).offsets
     np.testing.assert_allclose(found.shift, np.broadcast_to([-12.0, 8.0], found.shift.shape), atol=1e-5)
     np.testing.assert_allclose(found.modulation, 0.5, atol=1e-6)
     # Row 5, column 7: the middle tap of a plain convolution lies at pixels 4 * 7 + 1.5, 4 * 5 + 1.5.
@@ -105,11 +106,38 @@ def test_offsets_are_in_pixels_of_the_image(image):
     assert found.upsampled.shape == found.aligned.shape and not np.allclose(found.upsampled, found.aligned)
 
 
+@pytest.mark.parametrize(("align_corners", "left", "right"), [(False, 1.5, 93.5), (True, 0.0, 95.0)])
+def test_features_lie_where_the_network_puts_them(image, align_corners, left, right):
+    """1/4 features of 96 pixels: 24 cells; the corners' middles are the image's corners where they are aligned."""
+    task = task_of(align_corners=align_corners, offset_groups=2, mask_scale=0)
+    torch.nn.init.zeros_(task.net.decoder.offset_conv[-1].weight)
+    seen = Explained(task, image)
+    found = seen.offsets
+    assert found.modulation is None and found.positions.shape == (18, 24, 2, 9, 2)
+    np.testing.assert_allclose(found.positions[0, [0, -1], 1, 4, 0], [left, right], atol=1e-4)
+    for x in range(96):
+        row, column = seen.cell(x, 40, (18, 24))
+        nearest = np.abs(found.positions[:, :, 0, 4] - [x, 40]).sum(-1)
+        assert nearest[row, column] <= nearest.min() + 1e-3
+    values = np.arange(72 * 96).reshape(72, 96)
+    labels = at_cells(values, (18, 24), align_corners)
+    picked = np.stack([labels % 96, labels // 96], -1)
+    assert np.abs(picked - found.positions[:, :, 0, 4]).max() <= 0.5 + 1e-3
+
+
+def test_what_changed_between_two_predictions():
+    first, last = np.array([[0, 1, 1, 0, 2]]), np.array([[0, 0, 1, 1, 2]])
+    truth = np.array([[0, 0, 0, 0, 255]])
+    kinds, counted = figures.changes(first, last, truth)
+    assert kinds[counted].tolist() == [0, 1, 3, 2] and counted.tolist() == [[True] * 4 + [False]]
+    assert figures.changes(first, last, None)[0].tolist() == [[0, 1, 0, 1, 0]]
+
+
 def test_a_receptive_field_is_the_norm_of_the_jacobian(image):
     task = task_of()
-    seen = Explained(task, image[:48, :64])
-    fields = seen.receptive_field(30, 20, draws=200)
-    row, column = seen.cell(30, 20, seen.last.shape[-2:])
+    seen = Explained(task, image[:32, :32])
+    fields = seen.receptive_field(20, 12, draws=100)
+    row, column = seen.cell(20, 12, seen.last.shape[-2:])
 
     def feature(picture):
         outputs = task.net.context.part1(task.net.context.reduce(task.net.features(picture)[-1]))
@@ -119,7 +147,7 @@ def test_a_receptive_field_is_the_norm_of_the_jacobian(image):
     exact = (jacobian**2).sum((0, 1, 2)).sqrt()
     exact = (exact / exact.sum()).numpy()
     assert np.abs(fields[0] - exact).sum() < 0.15
-    assert np.array_equal(seen.receptive_field(30, 20, 2), seen.receptive_field(30, 20, 2))
+    assert np.array_equal(seen.receptive_field(20, 12, 2), seen.receptive_field(20, 12, 2))
 
 
 def test_spread_of_a_known_field():

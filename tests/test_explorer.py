@@ -5,6 +5,8 @@ import http.client
 import io
 import json
 import threading
+import time
+import urllib.parse
 import zlib
 
 import numpy as np
@@ -13,6 +15,7 @@ import uvicorn
 from PIL import Image
 
 from conftest import run
+from cyclenet.data.images import DataError
 from cyclenet.explain import Explained
 from cyclenet.explorer import HELD, Example, Explorer, application
 from cyclenet.figures import HEAT
@@ -44,11 +47,17 @@ def port(explorer):
     server = uvicorn.Server(uvicorn.Config(application(explorer, ["127.0.0.1"]), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
+    until = time.monotonic() + 30
     while not server.started:
-        pass
+        assert thread.is_alive() and time.monotonic() < until, "the server did not start"
+        time.sleep(0.01)
     yield server.servers[0].sockets[0].getsockname()[1]
     server.should_exit = True
     thread.join(10)
+
+
+def example(port, number="0", headers=BYTES):
+    return ask(port, f"/api/example?number={number}", "POST", b"", headers)
 
 
 def ask(port, path, method="GET", body=None, headers=None):
@@ -74,11 +83,11 @@ def test_an_uploaded_image_comes_back_with_its_segmentations(port, explorer):
     assert status == 200 and answer["name"] == "my street.png" and (answer["width"], answer["height"]) == (96, 64)
     assert np.array_equal(pixels(answer["image"]), image)
     for layer, (name, task) in zip(answer["layers"], explorer.models, strict=True):
-        assert layer["name"] == name and np.array_equal(pixels(layer["labels"]), Explained(task, image).labels())
+        assert layer["name"] == name and np.array_equal(pixels(layer["labels"]), Explained(task, image).labels[-1])
 
 
 def test_an_example_has_its_truth(port):
-    status, answer, _ = ask(port, "/api/example?number=0")
+    status, answer, _ = example(port)
     answer = json.loads(answer)
     assert status == 200 and [layer["name"] for layer in answer["layers"]] == ["CycleASPP + ADC", "DenseASPP", "truth"]
     assert not pixels(answer["layers"][2]["labels"]).any()
@@ -89,9 +98,9 @@ def test_a_point_is_what_explain_says(port, explorer):
 
     image = picture()
     key = upload(port, png(image))[1]["id"]
-    _, answer, _ = ask(port, f"/api/{key}/point?model=0&x=50&y=20&layer=1&target=2")
+    _, answer, _ = ask(port, f"/api/{key}/point?model=0&x=50&y=20&layer=rate%202&target=2")
     answer, seen = json.loads(answer), Explained(explorer.models[0][1], image)
-    assert answer["parts"] == ["PartI", "PartII"] and answer["layers"][answer["layer"]] == "rate 2"
+    assert answer["parts"] == ["PartI", "PartII"] and answer["layer"] == "rate 2"
     np.testing.assert_allclose(answer["probabilities"], seen.probabilities(50, 20), atol=1e-5)
     for part in range(2):
         heat = (colormaps[HEAT](seen.similarity(50, 20)[part, 1])[..., :3] * 255).round()
@@ -100,10 +109,10 @@ def test_a_point_is_what_explain_says(port, explorer):
     heat = (colormaps[HEAT](activation / activation.max())[..., :3] * 255).round()
     assert np.abs(pixels(answer["gradcam"][1]) - heat).max() <= 1
     row, column = seen.cell(50, 20, (16, 24))
-    np.testing.assert_allclose(answer["offsets"]["samples"], seen.offsets().positions[row, column, 0], atol=0.01)
+    np.testing.assert_allclose(answer["offsets"]["samples"], seen.offsets.positions[row, column, 0], atol=0.01)
     _, other, _ = ask(port, f"/api/{key}/point?model=1&x=50&y=20")
     other = json.loads(other)
-    assert other["parts"] == ["PartI"] and "offsets" not in other and other["layers"][other["layer"]] == "concatenation"
+    assert other["parts"] == ["PartI"] and "offsets" not in other and other["layer"] == "concatenation"
 
 
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
@@ -151,16 +160,13 @@ def test_an_upload_of_unsaid_length_is_cut_off(port):
     ("path", "status", "sentence"),
     [
         ("/api/0123456789abcdef/point?model=0&x=1&y=1", 404, "no longer held"),
-        ("/api/example?number=1", 400, "number must be a whole number below 1"),
-        ("/api/example?number=-1", 400, "number must be"),
-        ("/api/example?number=../../etc/passwd", 400, "number must be"),
         ("/api/{key}/point?model=2&x=1&y=1", 400, "model must be"),
         ("/api/{key}/point?model=0&x=96&y=1", 400, "lies outside the image"),
         ("/api/{key}/point?model=0&x=1", 400, "y must be"),
         ("/api/{key}/point?model=0&x=1&y=1&target=4", 400, "target must be"),
         ("/api/{key}/figure?model=0&x=1&y=1&format=exe", 400, "format must be one of"),
         ("/api/{key}/figure?model=0&x=1&y=1&kind=all", 400, "There is no figure all"),
-        ("/api/{key}/figure?model=1&x=1&y=1&kind=offsets", 400, "model.decoder=adc"),
+        ("/api/{key}/figure?model=1&x=1&y=1&kind=offsets", 400, "DenseASPP has no ADC"),
         ("/../../etc/passwd", 404, "Not Found"),
         ("/static/explorer.py", 404, "Not Found"),
     ],
@@ -172,20 +178,66 @@ def test_bad_requests_get_one_sentence(port, path, status, sentence):
     assert "default-src 'none'" in headers["content-security-policy"] and headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize("number", ["1", "-1", "../../etc/passwd", "", "1e0", "٠"])
+def test_an_example_is_chosen_by_its_number_alone(port, number):
+    status, answer, _ = example(port, urllib.parse.quote(number))
+    assert status == 400 and "number must be a whole number below 1" in json.loads(answer)["error"]
+
+
 def test_other_sites_are_refused(port):
     """A page of another site can neither send an image unasked, nor call the server by its own name."""
     assert ask(port, "/api/upload", "POST", png(picture()), {"Content-Type": "text/plain"})[0] == 415
+    assert example(port, headers={})[0] == 415 and ask(port, "/api/example?number=0")[0] == 405
     assert ask(port, "/api", headers={"Host": "elsewhere.example"})[0] == 400
     status, _, headers = ask(port, "/api/upload", "OPTIONS", headers={"Origin": "http://elsewhere.example"})
     assert status == 405 and not any(name.startswith("access-control") for name in headers)
 
 
-def test_only_the_last_images_are_held(port, explorer):
+def test_only_the_last_images_are_held(port, explorer, monkeypatch):
+    monkeypatch.setattr(explorer, "max_pixels", 100_000)
     first = upload(port, png(picture()))[1]["id"]
     for seed in range(HELD):
         upload(port, png(picture(seed)))
     assert len(explorer.pictures) == HELD
     assert ask(port, f"/api/{first}/point?model=0&x=1&y=1")[0] == 404
+
+
+def test_a_truth_that_cannot_be_used_is_left_out(explorer, capfd):
+    def unreadable():
+        raise DataError("mask.png is damaged.")
+
+    explorer.examples += [Example("a", lambda: picture(1), unreadable)]
+    explorer.examples += [Example("b", lambda: picture(1), lambda: np.zeros((10, 10), np.uint8))]
+    for number in (1, 2):
+        answer = explorer.open_example(number)
+        assert [layer["name"] for layer in answer["layers"]] == ["CycleASPP + ADC", "DenseASPP"]
+        for kind in ("feedback", "receptive_field"):
+            assert explorer.figure(answer["id"], 0, kind, 5, 6, None, "svg")[0]
+    assert "mask.png is damaged" in capfd.readouterr().out
+    del explorer.examples[1:]
+
+
+def test_large_images_are_held_one_at_a_time(explorer, monkeypatch):
+    monkeypatch.setattr(explorer, "max_pixels", 64 * 96)
+    keys = [explorer.open("a", picture(seed), None)["id"] for seed in range(3)]
+    assert list(explorer.pictures) == keys[1:]
+
+
+def test_the_downloaded_figure_explains_the_chosen_class(explorer):
+    key = explorer.open("a", picture(), None)["id"]
+    own = explorer.point(key, 0, 50, 20, "", None)["label"]
+    chosen = [explorer.figure(key, 0, "gradcam", 50, 20, target, "svg")[0] for target in (None, own, (own + 1) % 4)]
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_photographs_stand_upright():
+    """As the camera's tag says (6: turned by 90 degrees)."""
+    explorer, buffer = Explorer([], [], 1, 10_000), io.BytesIO()
+    image = Image.fromarray(picture(size=(40, 60)))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(buffer, "PNG", exif=exif)
+    assert np.array_equal(explorer.decode("a", buffer.getvalue()), np.rot90(picture(size=(40, 60)), -1))
 
 
 def test_a_failure_of_ours_is_a_sentence_too(port, explorer, monkeypatch, capfd):

@@ -57,7 +57,7 @@ def test_all_figures_of_a_point(folder):
 
 def test_the_same_command_writes_the_same_bytes(folder):
     command = [CKPT, "image=val_00001", "what=gradcam,feedback", "formats=png,pdf,svg"]
-    for output in ("first", "second"):
+    for output in ("first", "second"):  # `val_00001` is drawn on the fly: it has no file.
         run("visualize", *command, f"output={output}", cwd=folder)
     files = sorted(path.relative_to(folder / "first") for path in (folder / "first").rglob("*.*"))
     assert len(files) == 3 * 3 and {path.suffix for path in files} == {".png", ".pdf", ".svg"}
@@ -79,13 +79,39 @@ def test_a_folder_and_a_list_of_points(folder):
 
 def test_a_whole_split_in_numbers(folder):
     output = run("visualize", CKPT, "dataset.val_limit=2", "formats=svg", cwd=folder)
-    assert "features of one class are" in output and "PartII minus PartI" in output
+    assert (
+        "features of one class are" in output
+        and "the first 2 images (dataset.val_limit)" in output
+        and "PartII minus PartI" in output
+    )
     written = folder / "run/visualize"
     result = json.loads((written / "analysis.json").read_text())
     assert result["images"] == 2 and result["dataset"] == "scenes" and len(result["feedback"]["IoU"]) == 2
-    assert (written / "analysis.md").read_text() in output
+    assert (written / "analysis.md").read_text() in output and "nan" not in output
     for topic in ("feedback", "similarity", "offsets", "receptive_field"):
         assert "</svg>" in (written / f"analysis-{topic}.svg").read_text()
+
+
+def test_names_are_taken_as_they_stand(folder):
+    """With signs that Hydra's grammar has a meaning for, and the same name in two folders."""
+    odd = folder / "my run (1), x=3/café's [2]"
+    for name in ("a/street.0001.png", "b/street.0001.png"):
+        write(odd / name, np.zeros((64, 64, 3), np.uint8))
+    save_checkpoint(scenes_task(), odd / "epoch=3.ckpt")
+    (odd / "points.csv").write_text("\ufeffimage,x,y\na/street.0001,1,2\nb/street.0001.png,3,4\n")
+    words = [f"ckpt_path={odd}/epoch=3.ckpt", f"image={odd}", f"points={odd}/points.csv", f"output={odd}/out", "formats=png"]
+    for _ in range(2):  # What was drawn is not taken for images.
+        run("visualize", *words, "what=gradcam", cwd=folder)
+    found = sorted(path.relative_to(odd / "out").as_posix() for path in (odd / "out").rglob("*.png"))
+    assert found == ["a/street.0001/gradcam-1-2.png", "b/street.0001/gradcam-3-4.png"]
+
+
+def test_a_truth_of_other_classes_is_not_used(folder):
+    task = task_of()
+    task.hparams["cfg"]["dataset"] |= {"scenes_val": 3, "scenes_size": [64, 128]}
+    save_checkpoint(task, folder / "four.ckpt")
+    output = run("visualize", "ckpt_path=four.ckpt", "image=val_00001", "what=feedback", "output=four", cwd=folder)
+    assert "has other classes than the checkpoint: its masks are not used" in output
 
 
 @pytest.mark.parametrize(
@@ -102,6 +128,7 @@ def test_a_whole_split_in_numbers(folder):
         (["image=in", "points=p.csv"], "points: p.csv cannot be read"),
         (["point=1,2"], "A point is of an image"),
         (["what=gradcam"], "what=gradcam is of an image"),
+        (["compare=other.ckpt"], "compare= is for what=figure3 of an image"),
         (["image=in/a.png", "formats=gif"], "formats must be one of png, pdf, svg"),
     ],
 )
@@ -113,3 +140,5 @@ def test_mistakes_get_one_sentence(folder, words, sentence):
 def test_offsets_need_adc(folder):
     output = run("visualize", "ckpt_path=other.ckpt", "image=in/a.png", "what=offsets", cwd=folder, ok=False)
     assert "has no ADC (model.decoder=none)" in output
+    output = run("visualize", "ckpt_path=other.ckpt", "what=offsets", cwd=folder, ok=False)
+    assert "this one has none" in output

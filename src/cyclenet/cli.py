@@ -85,7 +85,8 @@ def store_checkpoint_defaults(schema: Schema, overrides: list[str]) -> None:
     """
     from cyclenet.checkpoint import load_checkpoint, stored_config
 
-    path = next((word.split("=", 1)[1].strip("'\"") for word in overrides if word.startswith("ckpt_path=")), "")
+    word = next((word for word in overrides if word.startswith("ckpt_path=")), "ckpt_path=")
+    path = str(OverridesParser.create().parse_override(word).value())
     if not path:
         raise ValueError("ckpt_path is missing: give the .ckpt file in a run's checkpoints folder.")
     stored = asdict(stored_config(load_checkpoint(path)))
@@ -93,13 +94,37 @@ def store_checkpoint_defaults(schema: Schema, overrides: list[str]) -> None:
     ConfigStore.instance().store(name="checkpoint", node={key: stored[key] for key in keys})
 
 
-def parse_overrides(usage: str) -> list[str]:
-    """Return the command line's ``key=value`` words; print ``usage`` and end for ``--help`` and for none at all."""
+# Values that are taken as they stand, whatever signs of Hydra's grammar are in them: names of files, and points.
+LITERAL = ("ckpt_path", "compare", "dataset.root", "image", "images", "input", "output", "point", "points")
+
+
+def parse_overrides(usage: str, lists: tuple[str, ...] = ()) -> list[str]:
+    """Return the command line's ``key=value`` words; print ``usage`` and end for ``--help`` and for none at all.
+
+    Args:
+        usage: of the command.
+        lists: keys whose values are lists, which may be written as a,b.
+    """
     words = sys.argv[1:]
     if not words or {"-h", "--help"} & set(words):
         print(usage.strip())
         raise SystemExit(0 if words else 2)
-    return words
+    return [quoted(word, lists) for word in words]
+
+
+def quoted(word: str, lists: tuple[str, ...] = ()) -> str:
+    """Write ``key=value`` so that Hydra takes the value of a `LITERAL` key, or each of a list's, as it stands."""
+    key, _, value = word.partition("=")
+    if value in ("", "null") or value[0] in "'\"" or (key in lists and value[0] == "["):
+        return word
+    if key in lists:
+        return f"{key}=[{','.join(map(_literal, value.split(',')))}]"
+    return f"{key}={_literal(value)}" if key in LITERAL else word
+
+
+def _literal(value: str) -> str:
+    # In Hydra's quotes a backslash is one, unless a quote follows.
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value) + "'"
 
 
 def check_train_arguments(name: str, schema: Schema) -> None:

@@ -78,13 +78,15 @@ class Explained:
             raise ValueError(f"The point {x},{y} lies outside the image ({width} x {height} pixels, counted from 0).")
         return _cell(y, height, shape[0], self.net.align_corners), _cell(x, width, shape[1], self.net.align_corners)
 
-    def labels(self, part: int = -1) -> np.ndarray:
-        """Return the train ids (H, W), uint8, that follow from a part: its features, fused and decoded like the last one's.
+    @cached_property
+    def labels(self) -> list[np.ndarray]:
+        """Train ids (H, W), uint8, that follow from each part: its features, fused and decoded like the last one's.
 
         Of a part before the last these are what training never asked of it.
         """
-        logits = self.logits[part]
-        return predict(lambda _: logits, self.tensor, ProtocolConfig(), self.net.align_corners)[0].cpu().numpy()
+        whole, corners = ProtocolConfig(), self.net.align_corners
+        found = [predict(lambda _, logits=logits: logits, self.tensor, whole, corners) for logits in self.logits]  # type: ignore[misc]
+        return [each[0].cpu().numpy() for each in found]
 
     def probabilities(self, x: int, y: int) -> np.ndarray:
         """Return the class probabilities (parts, C) at a pixel."""
@@ -131,12 +133,9 @@ class Explained:
         maps = [LayerGradCam(rest, tap).attribute(inputs, target, relu_attributions=True) for tap in rest.taps]
         return torch.cat(maps)[:, 0].detach().cpu().numpy()
 
+    @cached_property
     def offsets(self) -> Offsets:
-        """Return what ADC samples, and what comes of it.
-
-        Raises:
-            ValueError: the model has no ADC.
-        """
+        """What ADC samples, and what comes of it. Raises `ValueError` where the model has no ADC."""
         decoder = self.net.decoder
         if not isinstance(decoder, ADC):
             raise ValueError("Only a model with model.decoder=adc has offsets.")
@@ -149,13 +148,16 @@ class Explained:
         groups, taps = decoder.offset_groups, decoder.taps
         # (dy, dx) interleaved, to (h, w, groups, taps, (dx, dy)).
         moved = offset[0].view(groups, taps, 2, height, width).permute(3, 4, 0, 1, 2).flip(-1).cpu().numpy()
-        rows, columns = np.mgrid[0:height, 0:width]
+        corners, zoom = self.net.align_corners, []
+        plain = []
+        for length, cells in ((self.size[1], width), (self.size[0], height)):
+            plain.append(middles(length, cells, corners))
+            zoom.append((length - 1) / max(cells - 1, 1) if corners else length / cells)
         steps = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1]), -1).reshape(taps, 2)
-        at = np.stack([columns, rows], -1)[:, :, None, None] + steps + moved
-        zoom = np.array([self.size[1] / width, self.size[0] / height])
+        shift = moved * zoom
         return Offsets(
-            (at + 0.5) * zoom - 0.5,
-            moved * zoom,
+            np.stack(np.meshgrid(*plain), -1)[:, :, None, None] + steps * zoom + shift,
+            shift,
             None if mask is None else mask[0].view(groups, taps, height, width).permute(2, 3, 0, 1).cpu().numpy(),
             high[0].cpu().numpy(),
             aligned[0].cpu().numpy(),
@@ -243,6 +245,18 @@ def _cell(position: int, length: int, cells: int, align_corners: bool) -> int:
     if align_corners:
         return round(position * (cells - 1) / max(length - 1, 1))
     return min(int((position + 0.5) * cells / length), cells - 1)
+
+
+def middles(length: int, cells: int, align_corners: bool) -> np.ndarray:
+    """Return where in an image of ``length`` pixels each of ``cells`` features lies: the inverse of `Explained.cell`."""
+    index = np.arange(cells)
+    return index * (length - 1) / max(cells - 1, 1) if align_corners else (index + 0.5) * length / cells - 0.5
+
+
+def at_cells(values: np.ndarray, shape: tuple[int, ...], align_corners: bool) -> np.ndarray:
+    """Return the values (H, W) of the pixels in the middle of each feature of a map of ``shape`` (h, w)."""
+    rows, columns = (np.floor(middles(n, k, align_corners) + 0.5).astype(int) for n, k in zip(values.shape, shape, strict=True))
+    return values[np.ix_(rows, columns)]
 
 
 def components(features: np.ndarray) -> np.ndarray:

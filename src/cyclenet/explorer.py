@@ -1,10 +1,11 @@
 """The web server behind ``src/explore.py``: one page and its answers. No file is read by a name from the network."""
 
+import asyncio
 import base64
 import io
 import secrets
 import threading
-import traceback
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
-from PIL import Image
+from PIL import Image, ImageOps
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -28,7 +29,8 @@ from cyclenet.explain import Explained
 from cyclenet.models.decoder import ADC
 from cyclenet.task import SegmentationTask
 
-HELD = 4  # Images whose features are kept.
+HELD = 4  # Images whose features are kept, and fewer where they are large: all together have HELD / 2 times `max_pixels`.
+GRADIENT_PIXELS = 1_000_000  # Of an image whose receptive field is drawn: it takes the memory of a training step.
 KINDS = {"png": "image/png", "pdf": "application/pdf", "svg": "image/svg+xml"}
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 HEADERS = {
@@ -91,15 +93,17 @@ class Explorer:
         height, width = image.shape[:2]
         self.check(name, width, height)
         with self.lock:
+            while self.pictures and not self._room(height * width):
+                self.pictures.popitem(last=False)
             seen = [Explained(task, image) for _, task in self.models]
-            layers = [each.labels() for each in seen]
+            layers = [each.labels[-1] for each in seen]
             if truth is not None and truth.shape == image.shape[:2]:
                 layers.append(truth)
+            else:
+                truth = None
             key = secrets.token_hex(8)
             self.pictures[key] = Picture(name, seen, truth)
-            while len(self.pictures) > HELD:
-                self.pictures.popitem(last=False)
-        names = [name for name, _ in self.models] + ["truth"] * (len(layers) > len(seen))
+        names = [name for name, _ in self.models] + ["truth"] * (truth is not None)
         return {
             "id": key,
             "name": name,
@@ -108,6 +112,21 @@ class Explorer:
             "image": _png(image),
             "layers": [{"name": name, "labels": _png(each)} for name, each in zip(names, layers, strict=True)],
         }
+
+    def _room(self, pixels: int) -> bool:
+        held = sum(picture.seen[0].size[0] * picture.seen[0].size[1] for picture in self.pictures.values())
+        return len(self.pictures) < HELD and held + pixels <= HELD * self.max_pixels / 2
+
+    def open_example(self, number: int) -> dict[str, Any]:
+        """Open one of the images that the page offers; a truth that cannot be read is left out."""
+        example = self.examples[number]
+        image = example.image()
+        try:
+            truth = example.truth()
+        except DataError as error:
+            print(f"{example.name} is shown without its truth: {error}", flush=True)
+            truth = None
+        return self.open(example.name, image, truth)
 
     def check(self, name: str, width: int, height: int) -> None:
         """Raise `DataError` where an image has too many pixels, or too few."""
@@ -119,39 +138,54 @@ class Explorer:
     def decode(self, name: str, data: bytes) -> np.ndarray:
         """Decode an uploaded file; its size is looked at before its pixels. Raises `DataError` where it is not an image."""
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-                self.check(name, file.width, file.height)
-                return np.asarray(file.convert("RGB"))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Refused by `check`.
+                with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+                    self.check(name, file.width, file.height)
+                    # As the photographer held the camera: no mask has to match.
+                    return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
         except DataError:
             raise
         except Exception as error:  # The decoders raise a dozen kinds for damaged files.
             raise DataError(f"{name} is not a readable image ({', '.join(FORMATS)}); choose another file.") from error
 
-    def picture(self, key: str) -> Picture:
-        """Return an opened image. Raises `HTTPException` where it is no longer held."""
+    def _held(self, key: str, x: int, y: int) -> Picture:
+        # With the lock held: another request may drop it.
         if key not in self.pictures:
-            raise HTTPException(404, f"This image is no longer held (the last {HELD} are); open it again.")
+            raise HTTPException(404, "This image is no longer held (only the last few are); open it again.")
         self.pictures.move_to_end(key)
+        height, width = self.pictures[key].seen[0].size
+        if x >= width or y >= height:
+            raise HTTPException(400, f"The point {x},{y} lies outside the image ({width} x {height} pixels, counted from 0).")
         return self.pictures[key]
 
-    def point(self, key: str, model: int, x: int, y: int, layer: int, target: int | None) -> dict[str, Any]:
-        """Explain one pixel. Raises `ValueError` where it lies outside the image."""
+    def point(self, key: str, model: int, x: int, y: int, layer: str, target: int | None) -> dict[str, Any]:
+        """Explain one pixel.
+
+        Args:
+            key: of the image.
+            model: number of the model.
+            x: column of the pixel.
+            y: its row.
+            layer: name of the layer whose similarity is shown; the last, all together, where the model has none of that name.
+            target: class whose score Grad-CAM explains; None: the predicted one.
+        """
         with self.lock:
-            seen = self.picture(key).seen[model]
-            layer = min(layer, len(seen.layers) - 1)
+            seen = self._held(key, x, y).seen[model]
+            number = seen.layers.index(layer) if layer in seen.layers else len(seen.layers) - 1
             probabilities = seen.probabilities(x, y)
-            similarity, activation = seen.similarity(x, y)[:, layer], seen.grad_cam(x, y, target)
+            similarity, activation = seen.similarity(x, y)[:, number], seen.grad_cam(x, y, target)
             answer = {
                 "parts": seen.parts,
                 "layers": seen.layers,
-                "layer": layer % len(seen.layers),
+                "layer": seen.layers[number],
                 "label": int(probabilities[-1].argmax()),
                 "probabilities": np.round(probabilities, 5).tolist(),
                 "similarity": [_heat(each) for each in similarity],
                 "gradcam": [_heat(each / max(float(each.max()), 1e-30)) for each in activation],
             }
             if isinstance(seen.net.decoder, ADC):
-                found = seen.offsets()
+                found = seen.offsets
                 row, column = seen.cell(x, y, found.positions.shape[:2])
                 weight = np.ones(found.shift.shape[:-1]) if found.modulation is None else found.modulation
                 length = np.hypot(found.shift[..., 0], found.shift[..., 1]).mean((2, 3))
@@ -164,27 +198,31 @@ class Explorer:
                 }
         return answer
 
-    def figure(self, key: str, model: int, kind: str, x: int, y: int, ending: str) -> tuple[bytes, str]:
-        """Draw a figure of `cyclenet.figures` and return it with a name for the file."""
+    def figure(self, key: str, model: int, kind: str, x: int, y: int, target: int | None, ending: str) -> tuple[bytes, str]:
+        """Draw a figure of `cyclenet.figures` and return it with a name for the file; arguments as `point`'s."""
         with self.lock:
-            name, seen, truth = self.picture(key)
+            name, seen, truth = self._held(key, x, y)
             each = seen[model]
-            each.cell(x, y, each.size)
             match kind:
                 case "figure4":
-                    figure = figures.figure4([(each, x, y)])
+                    figure = figures.figure4([figures.pixel_maps(each, x, y, target)])
                 case "similarity":
                     figure = figures.similarity(each, x, y)
                 case "gradcam":
-                    figure = figures.grad_cam(each, x, y)
-                case "offsets":
+                    figure = figures.grad_cam(each, x, y, target)
+                case "offsets" if isinstance(each.net.decoder, ADC):
                     figure = figures.offsets(each, [(x, y)])
-                case "receptive_field":
+                case "receptive_field" if each.size[0] * each.size[1] <= GRADIENT_PIXELS:
                     figure = figures.receptive_field(each, [(x, y)], truth)
                 case "feedback":
                     figure = figures.feedback(each, truth)
+                case "offsets":
+                    raise HTTPException(400, f"{self.models[model][0]} has no ADC, so no offsets.")
+                case "receptive_field":
+                    limit = GRADIENT_PIXELS / 1e6
+                    raise HTTPException(400, f"A receptive field is drawn of images of at most {limit:g} million pixels.")
                 case _:
-                    raise ValueError(f"There is no figure {kind}.")
+                    raise HTTPException(400, f"There is no figure {kind[:20]}.")
             return figures.render(figure, ending), f"{Path(name).stem}-{kind}-{x}-{y}.{ending}"
 
 
@@ -206,6 +244,8 @@ def application(explorer: Explorer, hosts: list[str]) -> Starlette:
         hosts: names under which it may be called; a page of another name (DNS rebinding) is refused.
     """
     page = (Path(__file__).parent / "explorer.html").read_text()
+    # One image is decoded at a time, so that many uploads at once do not fill the memory.
+    decoding = asyncio.Semaphore(1)
 
     async def index(request: Request) -> Response:
         return HTMLResponse(page)
@@ -213,54 +253,60 @@ def application(explorer: Explorer, hosts: list[str]) -> Starlette:
     async def describe(request: Request) -> Response:
         return JSONResponse(explorer.describe())
 
-    async def upload(request: Request) -> Response:
-        # No page of another site can send this type without being asked first, and no answer allows it.
+    def refuse_other_sites(request: Request) -> None:
+        # No page of another site can send this type without asking first, and no answer allows it.
         if request.headers.get("content-type") != "application/octet-stream":
-            raise HTTPException(415, "Send the file's bytes as application/octet-stream.")
+            raise HTTPException(415, "Send application/octet-stream.")
+
+    async def upload(request: Request) -> Response:
+        refuse_other_sites(request)
         name = Path(request.query_params.get("name", "image").replace("\\", "/")).name[:100] or "image"
         limit = explorer.max_bytes
         too_large = HTTPException(413, f"{name} is larger than {limit / 1e6:g} MB (max_megabytes); choose a smaller file.")
-        if int(request.headers.get("content-length") or 0) > limit:
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > limit:
             raise too_large
         data = bytearray()
         async for chunk in request.stream():
             data += chunk
             if len(data) > limit:
                 raise too_large
-        image = await run_in_threadpool(explorer.decode, name, bytes(data))
-        return JSONResponse(await run_in_threadpool(explorer.open, name, image, None))
+        async with decoding:
+            image = await run_in_threadpool(explorer.decode, name, bytes(data))
+            return JSONResponse(await run_in_threadpool(explorer.open, name, image, None))
 
-    def example(request: Request) -> Response:
+    async def example(request: Request) -> Response:
+        refuse_other_sites(request)
         number = _number(request, "number", len(explorer.examples))
-        chosen = explorer.examples[number]
-        return JSONResponse(explorer.open(chosen.name, chosen.image(), chosen.truth()))
+        async with decoding:
+            return JSONResponse(await run_in_threadpool(explorer.open_example, number))
 
     def pixel(request: Request) -> tuple[int, int, int]:
         return _number(request, "model", len(explorer.models)), _number(request, "x", 1 << 20), _number(request, "y", 1 << 20)
 
+    def target(request: Request) -> int | None:
+        chosen = "target" in request.query_params
+        return _number(request, "target", len(explorer.models[0][1].classes)) if chosen else None
+
     def point(request: Request) -> Response:
-        model, x, y = pixel(request)
-        layer = _number(request, "layer", 1 << 10) if "layer" in request.query_params else 1 << 10
-        classes = len(explorer.models[0][1].classes)
-        target = _number(request, "target", classes) if "target" in request.query_params else None
-        return JSONResponse(explorer.point(request.path_params["key"], model, x, y, layer, target))
+        layer = request.query_params.get("layer", "")
+        return JSONResponse(explorer.point(request.path_params["key"], *pixel(request), layer, target(request)))
 
     def figure(request: Request) -> Response:
         model, x, y = pixel(request)
-        ending = request.query_params.get("format", "png")
+        ending, kind = request.query_params.get("format", "png"), request.query_params.get("kind", "figure4")
         if ending not in KINDS:
             raise HTTPException(400, f"format must be one of {', '.join(KINDS)}.")
-        kind = request.query_params.get("kind", "figure4")
-        data, name = explorer.figure(request.path_params["key"], model, kind, x, y, ending)
+        data, name = explorer.figure(request.path_params["key"], model, kind, x, y, target(request), ending)
         quoted = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "_" for letter in name)
         return Response(data, media_type=KINDS[ending], headers={"Content-Disposition": f'attachment; filename="{quoted}"'})
 
     async def refused(request: Request, error: Exception) -> Response:
         status, text = (error.status_code, error.detail) if isinstance(error, HTTPException) else (400, str(error))
-        return JSONResponse({"error": text}, status, HEADERS)
+        return JSONResponse({"error": text}, status)
 
     async def failed(request: Request, error: Exception) -> Response:
-        traceback.print_exception(error)
+        # Outside all middleware; the terminal gets its traceback from the server.
         return JSONResponse({"error": f"The server failed ({type(error).__name__}); its terminal says more."}, 500, HEADERS)
 
     class Headers:
@@ -279,12 +325,12 @@ def application(explorer: Explorer, hosts: list[str]) -> Starlette:
         Route("/", index),
         Route("/api", describe),
         Route("/api/upload", upload, methods=["POST"]),
-        Route("/api/example", example),
+        Route("/api/example", example, methods=["POST"]),
         Route("/api/{key}/point", point),
         Route("/api/{key}/figure", figure),
     ]
-    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False), Middleware(Headers)]
-    handlers: Any = {HTTPException: refused, ValueError: refused, Exception: failed}
+    middleware = [Middleware(Headers), Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)]
+    handlers: Any = {HTTPException: refused, DataError: refused, Exception: failed}
     return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
 
 

@@ -6,7 +6,7 @@ names beside them.
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
@@ -96,7 +96,7 @@ def _bar(figure: Figure, shown: Any, axes: Any, label: str, location: str = "rig
 
 def similarity(seen: Explained, x: int, y: int) -> Figure:
     """Draw the cosine similarity to one pixel's feature: a row a part, a column a layer, last all together (Fig. 4 b, c)."""
-    maps, labels = seen.similarity(x, y), seen.labels()
+    maps, labels = seen.similarity(x, y), seen.labels[-1]
     figure, axes = _grid(len(seen.parts), len(seen.layers) + 1, seen.image)
     for row, part in enumerate(seen.parts):
         axes[row, 0].imshow(seen.image)
@@ -119,7 +119,7 @@ def _named(seen: Explained, label: int) -> str:
 
 def grad_cam(seen: Explained, x: int, y: int, target: int | None = None) -> Figure:
     """Draw the class activation map of one pixel's score in each part, each relative to its own maximum (Fig. 4 d, e)."""
-    labels = seen.labels()
+    labels = seen.labels[-1]
     target = int(labels[y, x]) if target is None else target
     maps = seen.grad_cam(x, y, target)
     figure, axes = _grid(1, len(seen.parts) + 1, seen.image, 2.2)
@@ -127,38 +127,67 @@ def grad_cam(seen: Explained, x: int, y: int, target: int | None = None) -> Figu
     _mark(axes[0, 0], [(x, y)], seen.size)
     _title(axes[0, 0], f"pixel {x},{y}: {_named(seen, labels[y, x])}")
     for column, part in enumerate(seen.parts, 1):
-        shown = _activation(axes[0, column], maps[column - 1], seen, labels, (x, y))
+        shown = _activation(axes[0, column], maps[column - 1], labels, (x, y))
         _title(axes[0, column], f"{part}: score of {_named(seen, target)}")
     _bar(figure, shown, axes, "activation / maximum")
     return figure
 
 
-def _activation(axes: Axes, values: np.ndarray, seen: Explained, labels: np.ndarray, point: Point) -> Any:
+def _activation(axes: Axes, values: np.ndarray, labels: np.ndarray, point: Point) -> Any:
     top = float(values.max())
-    shown = _show(axes, values / top if top > 0 else values, seen.size, cmap=HEAT, vmin=0, vmax=1)
+    shown = _show(axes, values / top if top > 0 else values, labels.shape, cmap=HEAT, vmin=0, vmax=1)
     _edges(axes, labels)
-    _mark(axes, [point], seen.size)
+    _mark(axes, [point], labels.shape)
     return shown
 
 
-def figure4(rows: list[tuple[Explained, int, int]]) -> Figure:
+class PixelMaps(NamedTuple):
+    """What a row of `figure4` shows of one pixel, without the features that it was made from.
+
+    Attributes:
+        image: (H, W, 3).
+        labels: (H, W), predicted.
+        point: (x, y).
+        name: the class that is predicted there, or whose score Grad-CAM explains.
+        parts: names of the first and the last part; of one where there is one.
+        similarity: (parts, h, w), to the concatenated features.
+        activation: (parts, h, w).
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    point: Point
+    name: str
+    parts: list[str]
+    similarity: np.ndarray
+    activation: np.ndarray
+
+
+def pixel_maps(seen: Explained, x: int, y: int, target: int | None = None) -> PixelMaps:
+    """Compute a row of `figure4`."""
+    kept = [0, -1] if len(seen.parts) > 1 else [0]
+    labels = seen.labels[-1]
+    name = _named(seen, int(labels[y, x]) if target is None else target)
+    maps, activation = seen.similarity(x, y)[kept, -1], seen.grad_cam(x, y, target)[kept]
+    return PixelMaps(seen.image, labels, (x, y), name, [seen.parts[k] for k in kept], maps, activation)
+
+
+def figure4(rows: list[PixelMaps]) -> Figure:
     """Draw the paper's Fig. 4: image, similarity in the first and the last part, activation in both; a row a pixel."""
-    first, last = rows[0][0].parts[0], rows[0][0].parts[-1]
-    kinds = [first, last] if len(rows[0][0].parts) > 1 else [first]
-    figure, axes = _grid(len(rows), 1 + 2 * len(kinds), rows[0][0].image)
+    kinds = rows[0].parts
+    figure, axes = _grid(len(rows), 1 + 2 * len(kinds), rows[0].image)
     letters = iter("abcdefg")
     _title(axes[0, 0], f"({next(letters)}) image")
-    for row, (seen, x, y) in enumerate(rows):
-        labels = seen.labels()
-        maps, activation = seen.similarity(x, y)[:, -1], seen.grad_cam(x, y)
-        axes[row, 0].imshow(seen.image)
-        _mark(axes[row, 0], [(x, y)], seen.size)
-        _side(axes[row, 0], f"{_named(seen, labels[y, x])} {x},{y}")
-        for column, part in enumerate([0, -1][: len(kinds)], 1):
-            shown = _show(axes[row, column], maps[part], seen.size, cmap=HEAT, vmin=0, vmax=1)
-            _edges(axes[row, column], labels)
-            _mark(axes[row, column], [(x, y)], seen.size)
-            _activation(axes[row, column + len(kinds)], activation[part], seen, labels, (x, y))
+    for line, row in zip(axes, rows, strict=True):
+        size = row.labels.shape
+        line[0].imshow(row.image)
+        _mark(line[0], [row.point], size)
+        _side(line[0], f"{row.name} {row.point[0]},{row.point[1]}")
+        for column in range(len(kinds)):
+            shown = _show(line[1 + column], row.similarity[column], size, cmap=HEAT, vmin=0, vmax=1)
+            _edges(line[1 + column], row.labels)
+            _mark(line[1 + column], [row.point], size)
+            _activation(line[1 + column + len(kinds)], row.activation[column], row.labels, row.point)
     for column, kind in enumerate(kinds, 1):
         _title(axes[0, column], f"({next(letters)}) similarity, {kind}")
     for column, kind in enumerate(kinds, 1 + len(kinds)):
@@ -169,10 +198,9 @@ def figure4(rows: list[tuple[Explained, int, int]]) -> Figure:
 
 def offsets(seen: Explained, points: list[Point]) -> Figure:
     """Draw how far ADC moves its samples, its modulation, features before and after, and the samples of chosen pixels."""
-    found = seen.offsets()
+    found = seen.offsets
     height, width = found.shift.shape[:2]
     zoom = np.array([seen.size[1] / width, seen.size[0] / height])
-    points = points[:6]
     rows = 2 + -(-len(points) // 3)
     figure, axes = _grid(rows, 3, seen.image, 2.4)
     where, length, factor, arrows, before, after = axes[:2].ravel()
@@ -232,7 +260,7 @@ def receptive_field(seen: Explained, points: list[Point], truth: np.ndarray | No
 
     The share on other classes is by the truth, or by the prediction where there is none.
     """
-    labels = seen.labels() if truth is None else truth
+    labels = seen.labels[-1] if truth is None else truth
     figure, axes = _grid(len(points), len(seen.parts) + 1, seen.image, 2.2)
     for row, (x, y) in enumerate(points):
         fields = seen.receptive_field(x, y)
@@ -267,10 +295,22 @@ def _legend(figure: Figure, classes: list[str], palette: np.ndarray, present: li
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=6, frameon=False, handlelength=1.2)
 
 
+def changes(first: np.ndarray, last: np.ndarray, truth: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Compare two predictions (H, W): 0 right in both, 1 put right, 2 made wrong, 3 wrong in both; and which pixels count.
+
+    Without a truth: 1 where they differ.
+    """
+    if truth is None:
+        return (first != last).astype(np.uint8), np.ones(first.shape, bool)
+    before, after = first == truth, last == truth
+    kinds = np.where(before, np.where(after, 0, 2), np.where(after, 1, 3)).astype(np.uint8)
+    return kinds, truth != IGNORE
+
+
 def feedback(seen: Explained, truth: np.ndarray | None) -> Figure:
     """Draw each part's prediction, its errors, and what changed from the first part to the last."""
     palette = np.array(seen.task.palette, np.uint8)
-    labels = [seen.labels(part) for part in range(len(seen.parts))]
+    labels = seen.labels
     figure, axes = _grid(2, len(labels) + 2, seen.image, 1.9)
     axes[0, 0].imshow(seen.image)
     _title(axes[0, 0], "image")
@@ -291,18 +331,14 @@ def feedback(seen: Explained, truth: np.ndarray | None) -> Figure:
         axes[1, column].imshow(np.where(wrong[..., None], np.uint8(255), seen.image // 3), interpolation="nearest")
         share = 100 * wrong.sum() / max((truth != IGNORE).sum(), 1)
         _title(axes[1, column], f"errors in white: {share:.1f} % of pixels")
-    first, last = labels[0], labels[-1]
-    if truth is None:
-        changed = np.where(first != last, 1, 0)
-    else:
-        before, after = first == truth, last == truth
-        changed = np.where(before & after, 0, np.where(~before & after, 1, np.where(before & ~after, 2, 3)))
-        changed = np.where(truth == IGNORE, 0, changed)
+    changed, counted = changes(labels[0], labels[-1], truth)
     colors = list(CHANGES.values())
-    axes[0, -1].imshow(changed, cmap=ListedColormap(colors), vmin=0, vmax=3, interpolation="nearest")
+    picture = np.ma.masked_array(changed, ~counted)
+    axes[0, -1].imshow(picture, cmap=ListedColormap(colors), vmin=0, vmax=3, interpolation="nearest")
     text = "changed"
     if truth is not None:
-        text = f"put right {100 * (changed == 1).mean():.1f} %, made wrong {100 * (changed == 2).mean():.1f} %"
+        right, wrong = (100 * (changed[counted] == kind).mean() if counted.any() else 0.0 for kind in (1, 2))
+        text = f"put right {right:.1f} %, made wrong {wrong:.1f} %"
     _title(axes[0, -1], text)
     axes[1, -1].set_axis_off()
     names = CHANGES if truth is not None else {"the same": colors[0], "changed": colors[1]}
@@ -390,7 +426,7 @@ def analysis(result: dict[str, Any]) -> dict[str, Figure]:
         _class_bars(left, [list(by.values()) for by in found["IoU"]], parts, colors, result["classes"], 100)
         left.set_ylabel("IoU, %", fontsize=8)
         for part, accuracy, color in zip(parts, found["accuracy"], colors, strict=True):
-            right.plot(bins, 100 * np.array(accuracy), "o-", ms=3, color=color, label=part)
+            right.plot(bins, 100 * np.array(accuracy, float), "o-", ms=3, color=color, label=part)  # None becomes NaN.
         _distances(right, bins, result["bins"], "right pixels, %")
         figures["feedback"] = figure
     if "similarity" in result:
@@ -398,7 +434,7 @@ def analysis(result: dict[str, Any]) -> dict[str, Figure]:
         figure = Figure(figsize=(max(7.2, 0.3 * len(result["classes"]) + 3), 2.8), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1, 2])
         for number, part in enumerate(parts):
-            values = [found[kind][key][number] for kind in ("raw", "centred") for key in ("within", "between")]
+            values = np.array([found[kind][key][number] for kind in ("raw", "centred") for key in ("within", "between")], float)
             left.bar(np.arange(4) + number * 0.8 / len(parts), values, 0.8 / len(parts), color=colors[number], label=part)
         names = ["within,\nraw", "between,\nraw", "within,\ncentred", "between,\ncentred"]
         left.set_xticks(np.arange(4) + 0.4 - 0.4 / len(parts), names, fontsize=6)
@@ -412,12 +448,12 @@ def analysis(result: dict[str, Any]) -> dict[str, Figure]:
         found = result["offsets"]
         figure = Figure(figsize=(3.6, 2.6), layout="constrained")
         axes = figure.subplots()
-        axes.plot(bins, found["length"], "o-", ms=3, color=COLORS[5], label="displacement")
+        axes.plot(bins, np.array(found["length"], float), "o-", ms=3, color=COLORS[5], label="displacement")
         _distances(axes, bins, result["bins"], "mean displacement, pixels")
         axes.set_ylim(bottom=0)
         if "modulation" in found:
             other = axes.twinx()
-            other.plot(bins, found["modulation"], "s--", ms=3, color=COLORS[4], label="modulation")
+            other.plot(bins, np.array(found["modulation"], float), "s--", ms=3, color=COLORS[4], label="modulation")
             other.set_ylabel("mean modulation", fontsize=8)
             other.tick_params(labelsize=6)
         lines = [Line2D([], [], color=COLORS[5], marker="o", ms=3, label="displacement")]

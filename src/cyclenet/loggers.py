@@ -1,6 +1,7 @@
 """Where a run's numbers go: metrics.csv, and wandb and TensorBoard if asked for. A resumed run goes on in the same places."""
 
 import csv
+import hashlib
 import json
 import os
 import secrets
@@ -16,7 +17,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from cyclenet.config import TrainConfig
+from cyclenet.config import TrainConfig, identity
 from cyclenet.paper import describe
 
 FLUSH_SECONDS = 10.0
@@ -190,10 +191,10 @@ def build_loggers(cfg: TrainConfig, folder: Path, step: int, first: bool) -> lis
         wandb = ResumableWandb(
             save_dir=folder,
             project=cfg.logger.wandb_project,
-            # A sweep is a group, its arms are job types, so that wandb averages an arm over its seeds.
-            name=f"{describe(cfg.model)}, seed {cfg.seed}",
+            # A sweep is a group, its arms are job types: grouped by both, wandb averages an arm over its seeds.
+            name=f"{arm_name(cfg)}, seed {cfg.seed}",
             group=f"{cfg.name}-{cfg.dataset.name}",
-            job_type=describe(cfg.model),
+            job_type=arm_name(cfg),
             tags=[cfg.dataset.name, cfg.model.backbone, cfg.model.context, cfg.model.decoder],
             id=wandb_id(folder) if first else None,
             resume="allow",
@@ -203,8 +204,17 @@ def build_loggers(cfg: TrainConfig, folder: Path, step: int, first: bool) -> lis
             wandb.replay(folder, metrics.rows)
         loggers.append(wandb)
     for logger in loggers[1:]:
-        logger.log_hyperparams(asdict(cfg) | {"arm": describe(cfg.model), "run_folder": folder.name})
+        logger.log_hyperparams(asdict(cfg) | {"arm": arm_name(cfg), "run_folder": folder.name})
     return loggers
+
+
+def arm_name(cfg: TrainConfig) -> str:
+    """Name what a run has in common with its other seeds: what it is made of, and a digest of all that changes its result."""
+    same = identity(asdict(cfg))
+    for key in ("seed", "name", "ckpt_path"):
+        same.pop(key)
+    digest = hashlib.blake2b(json.dumps(same, sort_keys=True).encode(), digest_size=2).hexdigest()
+    return f"{describe(cfg.model)} {digest}"
 
 
 def wandb_id(folder: Path) -> str:

@@ -119,8 +119,11 @@ def disagreement(predictions: list[np.ndarray], truth: np.ndarray, count: int = 
 def save_png(path: Path, image: np.ndarray) -> None:
     """Write RGB (H, W, 3) or ids (H, W); creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image):
+    part = path.with_name(f".{path.name}")  # Renamed when it is whole: another process may read it at any moment.
+    if not cv2.imwrite(str(part), image[..., ::-1] if image.ndim == 3 else image):
+        part.unlink(missing_ok=True)
         raise OSError(f"{path} could not be written.")
+    part.replace(path)
 
 
 def score_table(scores: dict[str, Any]) -> str:

@@ -45,9 +45,9 @@ def write_report(runs: list[Run], output: Path, title: str, baseline: str = "", 
         raise ValueError(f"None of the {len(runs)} runs has finished with an evaluation that can be read ({states}).")
     if arms and baseline:
         first = [arm for arm in arms if baseline in arm.label]
-        if not first:
+        if not first and not refresh:  # It may be in progress.
             raise ValueError(f"No arm's name holds {baseline!r}; there are: {'; '.join(arm.label for arm in arms)}.")
-        arms = [first[0], *(arm for arm in arms if arm is not first[0])]
+        arms = first[:1] + [arm for arm in arms if arm not in first[:1]]
     output.mkdir(parents=True, exist_ok=True)
     if not arms:
         return _write_page([f"# {title}", *_progress(runs, output)], output, title, refresh)
@@ -88,15 +88,22 @@ def _write_page(parts: list[str], output: Path, title: str, refresh: float) -> P
 def watch(find: Callable[[], list[Run]], write: Callable[[list[Run], float], Path], every: float) -> Path:
     """Write a report again and again until no run is in progress, then once more without refreshing.
 
+    A run that was killed counts as in progress until it has been silent for an hour.
+
     Args:
-        find: reads the runs.
+        find: reads the runs; where it raises `ValueError`, there is none yet.
         write: writes the report, given the runs and the seconds after which the page is loaded again.
         every: seconds between reports.
     """
     told = False
     while True:
-        runs = find()
-        if all(run.status != "unfinished" for run in runs):
+        try:
+            runs = find()
+        except ValueError as error:
+            print(f"Waiting: {error}", flush=True)
+            time.sleep(every)
+            continue
+        if not any(run.status == "unfinished" and _silent_minutes(run.folder) < 60 for run in runs):
             return write(runs, 0)
         page = write(runs, every)
         if not told:
@@ -115,7 +122,7 @@ def _progress(runs: list[Run], output: Path) -> list[str]:
     score: list[Curve] = []
     pictures: list[str] = []
     for number, run in enumerate(active):
-        progress = read_progress(run.folder)
+        progress, silent = read_progress(run.folder), _silent_minutes(run.folder)
         x, y = read_curve(run.folder, "train/loss")
         if x:
             loss.append(Curve(run.folder.name, [x], [y]))
@@ -126,7 +133,7 @@ def _progress(runs: list[Run], output: Path) -> list[str]:
         lines.append(
             [
                 f"`{run.folder.name}`",
-                str(progress.get("stage", "starting")) + _silence(run.folder),
+                str(progress.get("stage", "starting")) + (f", silent for {silent:.0f} min" if silent > 5 else ""),
                 f"{progress.get('epoch', 0)} of {progress.get('epochs', '?')}",
                 f"{progress.get('step', 0)} of {progress.get('steps', '?')}",
                 f"{y[-1]:.3f}" if y else "–",
@@ -148,11 +155,10 @@ def _progress(runs: list[Run], output: Path) -> list[str]:
     return parts + pictures
 
 
-def _silence(folder: Path) -> str:
-    # A run that was killed leaves no result, and its last progress stays.
+def _silent_minutes(folder: Path) -> float:
+    # Of a run that has just begun, since its folder was made.
     path = folder / "progress.json"
-    minutes = (time.time() - path.stat().st_mtime) / 60 if path.is_file() else 0
-    return f", silent for {minutes:.0f} min" if minutes > 5 else ""
+    return (time.time() - (path if path.is_file() else folder).stat().st_mtime) / 60
 
 
 def _percent(values: list[float]) -> str:
