@@ -3,9 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 # More overrides for the demo's two runs, for instance: make demo DEMO_ARGS="seed=1"
 DEMO_ARGS ?=
+# The published run that reproduce-camvid makes again.
+ARM ?= cycleaspp
+SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table1 bench test test-web notebooks chaos test-slow test-slurm lint format clean
+.PHONY: help setup demo table1 bench test test-web notebooks reproduce-camvid report-camvid chaos test-slow test-slurm lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +48,14 @@ test-web: setup ## Drive the explorer in a headless Chromium (installs it with a
 
 notebooks: setup ## Execute all notebooks (minutes, no data needed)
 	$(BIN)/pytest -m notebook
+
+reproduce-camvid: setup ## Train one published run again and compare: make reproduce-camvid ARM=cycleaspp SEED=0 (needs $CAMVID_ROOT)
+	$(BIN)/python src/train.py experiment=camvid_ablation hydra.mode=RUN name=reproduce_camvid arm=$(ARM) seed=$(SEED)
+	$(BIN)/python src/publish.py runs/reproduce_camvid/*-seed$(SEED)-* --output results/camvid --check
+
+report-camvid: setup ## Write the report of the published CamVid ablation again, from results/camvid alone
+	$(BIN)/python src/report.py results/camvid --output results/camvid/report --title "CamVid ablation" --images 0 \
+	  --plan results/camvid/plan.yaml --baseline Baseline
 
 chaos: setup ## Kill trainings and sweeps at random moments and compare with undisturbed ones (minutes)
 	$(BIN)/python tests/chaos.py

@@ -15,22 +15,26 @@ def main() -> None:
     parser.add_argument("--title", help="default: the name of the folder")
     parser.add_argument("--baseline", default="", help="part of the name of the arm to compare with (default: the first)")
     parser.add_argument("--images", type=int, default=3, help="images in the panel of predictions; 0: none (default: 3)")
+    parser.add_argument("--plan", type=Path, help="YAML list of claims (claim, arm, than, score) to be judged")
     parser.add_argument("--watch", action="store_true", help="write the page again and again while the runs are in progress")
     parser.add_argument("--every", type=float, default=60, metavar="SECONDS", help="with --watch (default: 60)")
     options = parser.parse_args()
     with user_errors():
         from cyclenet.comparison import Run, find_runs
-        from cyclenet.report import watch, write_report
+        from cyclenet.report import read_plan, watch, write_report
 
         if options.every <= 0:
             raise ValueError(f"--every must be positive; got {options.every:g}.")
+
+        plan = read_plan(options.plan) if options.plan else None
 
         def write(runs: list[Run], refresh: float) -> Path:
             common = Path(os.path.commonpath([run.folder.parent.resolve() for run in runs]))
             title = options.title or f"{common.name}: {len(runs)} runs"
             # Predicting the panel's images would slow the trainings down: at the end.
             images = 0 if refresh else options.images
-            return write_report(runs, options.output or common / "report", title, options.baseline, images, refresh)
+            output = options.output or common / "report"
+            return write_report(runs, output, title, options.baseline, images, refresh, plan)
 
         try:
             if options.watch:

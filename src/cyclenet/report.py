@@ -2,13 +2,16 @@
 
 import base64
 import csv
+import json
 import re
 import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import yaml
 
 from cyclenet.charts import Curve, cost_picture, curves_picture, heat_map
 from cyclenet.comparison import Arm, Difference, Run, comparable, difference, group_arms, read_curve
@@ -21,7 +24,45 @@ Row = tuple[Arm, str]
 """An arm and the protocol it was evaluated by."""
 
 
-def write_report(runs: list[Run], output: Path, title: str, baseline: str = "", images: int = 3, refresh: float = 0) -> Path:
+class Claim(NamedTuple):
+    """A hypothesis that was written down before the runs: one arm scores higher than another.
+
+    Attributes:
+        text: the claim, in words.
+        arm: name of the arm, or a part of it that no arm before it has; followed by ``, <protocol>`` where it has several.
+        than: of the other.
+        score: ``mIoU``, ``boundary`` (IoU) or ``edges`` (mIoU within a narrow band around them).
+    """
+
+    text: str
+    arm: str
+    than: str
+    score: str
+
+
+def read_plan(path: Path) -> list[Claim]:
+    """Read claims from a YAML list of mappings with the keys claim, arm, than, score. Raises `ValueError` if it is not one."""
+    try:
+        rows = yaml.safe_load(path.read_text())
+        claims = [Claim(*(str(row[key]) for key in ("claim", "arm", "than", "score"))) for row in rows]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        problem = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ValueError(f"{path} is not a list of claims with the keys claim, arm, than and score: {problem}.") from error
+    for claim in claims:
+        if claim.score not in SCORES:
+            raise ValueError(f"{path}: score must be one of {', '.join(SCORES)}; got {claim.score!r}.")
+    return claims
+
+
+def write_report(
+    runs: list[Run],
+    output: Path,
+    title: str,
+    baseline: str = "",
+    images: int = 3,
+    refresh: float = 0,
+    plan: list[Claim] | None = None,
+) -> Path:
     """Write ``report.md``, ``report.csv``, the plots, and last ``report.html``; the files there are replaced.
 
     Args:
@@ -32,6 +73,7 @@ def write_report(runs: list[Run], output: Path, title: str, baseline: str = "", 
         images: in the qualitative panel, which needs the checkpoints and the data.
         refresh: seconds after which a browser loads the page again; 0: it does not. With it, runs in progress have a section
             of their own, and none needs to have finished.
+        plan: claims to be judged, each in a sentence with its interval.
 
     Returns:
         The HTML page.
@@ -60,10 +102,12 @@ def write_report(runs: list[Run], output: Path, title: str, baseline: str = "", 
         _summary(runs, arms),
         "## Results",
         _results(rows),
+        *(["## What was claimed", _claims(plan, rows)] if plan else []),
         "## At boundaries",
         _boundaries(rows, output),
         "## By class",
         _by_class(rows, output),
+        *(["## Inside the networks", inside] if (inside := _inside(arms)) else []),
         "## Cost",
         _cost(arms, costs, output),
         "## Training",
@@ -241,6 +285,35 @@ def _results(rows: list[Row]) -> str:
 
 
 BAND = 1  # Of TRIMAP_WIDTHS, for the table; the plot has all.
+SCORES: dict[str, tuple[str, int | None]] = {
+    "mIoU": ("pixels", None),
+    "boundary": ("boundary", None),
+    "edges": ("trimap", BAND),
+}
+
+
+def _claims(plan: list[Claim], rows: list[Row]) -> str:
+    """Judge each claim: it held, the opposite was seen, or the runs cannot tell."""
+    lines = []
+    for claim in plan:
+        row, other = _find_row(claim.arm, rows), _find_row(claim.than, rows)
+        change = _compare(row, other, *SCORES[claim.score]) if row and other else None
+        if row is None or other is None or change is None:
+            lines.append([claim.text, claim.score, "–", "–", "**not tested**"])
+            continue
+        verdict = "held" if change.low > 0 else "the opposite was seen" if change.high < 0 else "not decided"
+        seeds = " / ".join(str(len(arm.evaluations(protocol))) for arm, protocol in (row, other))
+        lines.append([claim.text, claim.score, seeds, _signed(change), f"**{verdict}**"])
+    note = (
+        "A claim held where its whole 95 % interval lies above 0, the opposite was seen where it lies below; else the runs do "
+        "not decide. Not tested: an arm has no finished run."
+    )
+    return markdown_table(["claim", "score", "seeds", "difference [95 %]", "verdict"], lines) + "\n\n" + note
+
+
+def _find_row(name: str, rows: list[Row]) -> Row | None:
+    exact = [row for row in rows if name in (row[0].label, _row_name(row))]
+    return next(iter([*exact, *(row for row in rows if name in _row_name(row))]), None)
 
 
 def _boundaries(rows: list[Row], output: Path) -> str:
@@ -288,6 +361,39 @@ def _class_means(arm: Arm, protocol: str) -> np.ndarray:
     iou = np.stack([100 * class_iou(e.counts["pixels"].sum(0, dtype=np.int64)) for e in arm.evaluations(protocol)])
     there = ~np.isnan(iou)
     return np.divide(np.where(there, iou, 0).sum(0), there.sum(0), out=np.full(iou.shape[1], np.nan), where=there.any(0))
+
+
+def _inside(arms: list[Arm]) -> str:
+    """Sum up what ``src/visualize.py`` found over the split, of the runs that have it (``visualize/analysis.json``)."""
+    lines, moved = [], []
+    for arm in arms:
+        paths = [run.folder / "visualize" / "analysis.json" for run in arm.runs]
+        found = [json.loads(path.read_text()) for path in paths if path.is_file()]
+        for number, part in enumerate(found[0]["parts"]) if found else ():
+            seen = [f["similarity"] for f in found]
+            alike = [[s[kind][key][number] for s in seen] for kind in ("raw", "centred") for key in ("within", "between")]
+            scores = [[s["probe"]["mIoU"][number] for s in seen], [f["feedback"]["mIoU"][number] for f in found]]
+            cells = [*(_spread(values, 3) for values in alike), *map(_percent, scores)]
+            lines.append([f"{arm.label}, {part}", str(len(found)), *cells])
+        if found and "offsets" in found[0]:
+            kinds = [key for key in ("length", "modulation") if key in found[0]["offsets"]]
+            ends = [[f["offsets"][key][end] for f in found] for key in kinds for end in (0, -1)]
+            moved.append([arm.label, str(len(found)), *(_spread(values, 3) for values in ends)])
+    if not lines:
+        return ""
+    head = ["features", "seeds", "within a class", "between classes", "within, centred", "between, centred"]
+    text = markdown_table([*head, "nearest class mean, mIoU, %", "own prediction, mIoU, %"], lines)
+    text += "\n\nMean cosine similarity (`src/visualize.py` over the split); centred: the image's mean feature is subtracted."
+    if moved:
+        places = ("0-2 px from edges", "beyond 32 px")
+        columns = [f"{what}, {where}" for what in ("displacement in px", "modulation") for where in places]
+        text += "\n\n" + markdown_table(["ADC", "seeds", *columns[: len(moved[0]) - 2]], moved)
+    return text
+
+
+def _spread(values: list[float], digits: int) -> str:
+    mean = f"{np.mean(values):.{digits}f}"
+    return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
 
 
 def _costs(arms: list[Arm]) -> list[tuple[float, float, float]]:

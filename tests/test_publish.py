@@ -1,0 +1,104 @@
+"""What is published of runs, the claims it is judged by, and the arms that are to be compared."""
+
+import json
+
+import pytest
+import yaml
+
+from conftest import ROOT, run
+from cyclenet.cli import compose_config
+from cyclenet.comparison import find_runs, group_arms
+from cyclenet.complexity import complexity, total
+from cyclenet.config import TrainConfig
+from cyclenet.paper import describe
+from cyclenet.report import read_plan, write_report
+from test_comparison import config, make_run
+
+PLAN = ROOT / "results/camvid/plan.yaml"
+
+
+def arm(name: str):
+    words = ["experiment=camvid_ablation", f"arm={name}"]
+    return compose_config("config", TrainConfig, words).model
+
+
+def test_denseaspps_twins_cost_what_cycleaspp_does():
+    cost = {name: total(complexity(arm(name), 360, 480, 11)) for name in ("cycleaspp", "denseaspp_flops", "denseaspp_params")}
+    assert cost["denseaspp_flops"].executed == pytest.approx(cost["cycleaspp"].executed, rel=0.002)
+    assert cost["denseaspp_params"].parameters == pytest.approx(cost["cycleaspp"].parameters, rel=0.002)
+    assert cost["denseaspp_flops"].parameters > 1.01 * cost["cycleaspp"].parameters
+
+
+def test_every_claim_names_two_arms_of_the_sweep():
+    names = ["baseline", "aspp", "denseaspp", "cycleaspp", "cycleaspp_k2", "cycleaspp_skip", "cycleaspp_adc_ms"]
+    known = {f"{describe(arm(name))}, whole" for name in names} | {f"{describe(arm('cycleaspp_adc_ms'))}, paper_ms"}
+    known |= {f"bottleneck_channels={arm(name).bottleneck_channels}" for name in ("denseaspp_flops", "denseaspp_params")}
+    plan = read_plan(PLAN)
+    assert {claim.arm for claim in plan} | {claim.than for claim in plan} == known
+
+
+def test_published_runs_are_small_and_make_the_same_report(tmp_path):
+    for number, (model, accuracy) in enumerate([({"context": "none", "decoder": "none"}, 0.6), ({"decoder": "none"}, 0.8)]):
+        for seed in range(2):
+            folder = make_run(tmp_path / "runs", config(seed, **model), accuracy, number=2 * number + seed)
+            (folder / "checkpoints").mkdir()
+            (folder / "checkpoints/last.ckpt").write_bytes(b"large")
+            (folder / "validation.png").write_bytes(b"a picture of the data")
+            for path in folder.glob("evaluate/*/scores.json"):
+                path.write_text(json.dumps({**json.loads(path.read_text()), "checkpoint": "/home/me/last.ckpt"}))
+    make_run(tmp_path / "runs", config(2), number=9, status="failed")
+    output = run("publish", "runs", "--output", "out", cwd=tmp_path)
+    assert "run9: failed" in output and output.count(": finished") == 4
+    names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert names == {"config.yaml", "result.json", "metrics.csv", "scores.json", "images.npz"}
+    assert "/home/me" not in "".join(path.read_text() for path in (tmp_path / "out").rglob("scores.json"))
+    texts = []
+    for source in ("runs", "out"):
+        write_report(find_runs([tmp_path / source]), tmp_path / f"report-{source}", "title", images=0)
+        texts.append((tmp_path / f"report-{source}/report.md").read_text())
+    assert texts[0] == texts[1] and "bad.png" in texts[1]
+
+    assert "the same to the last digit" in run("publish", "runs/run0", "--output", "out", "--check", cwd=tmp_path)
+    (scores,) = (tmp_path / "runs/run0").glob("evaluate/*/scores.json")
+    changed = json.loads(scores.read_text())
+    scores.write_text(json.dumps({**changed, "mIoU": changed["mIoU"] + 1e-9}))
+    assert "NOT the same" in run("publish", "runs/run0", "--output", "out", "--check", cwd=tmp_path, ok=False)
+
+
+def test_claims_are_judged_by_their_intervals(tmp_path):
+    arms = [({"context": "none", "decoder": "none"}, 0.6), ({"decoder": "none"}, 0.8)]
+    for number, (model, accuracy) in enumerate(arms):
+        make_run(tmp_path / "runs", config(0, **model), accuracy, number=number)
+    runs = find_runs([tmp_path / "runs"])
+    first, second = (each.label for each in group_arms(runs))
+    rows = [("better", second, first), ("worse", first, second), ("alone", second, "nothing")]
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(yaml.safe_dump([{"claim": c, "arm": a, "than": t, "score": "mIoU"} for c, a, t in rows]))
+    write_report(runs, tmp_path / "out", "title", images=0, plan=read_plan(plan))
+    text = (tmp_path / "out/report.md").read_text()
+    lines = {
+        line.split("|")[1].strip(): line.split("|")[5].strip(" *") for line in text.splitlines() if "**" in line and "|" in line
+    }
+    assert lines["better"] == "held" and lines["worse"] == "the opposite was seen" and lines["alone"] == "not tested"
+    plan.write_text("- claim: a\n")
+    with pytest.raises(ValueError, match="keys claim, arm, than and score"):
+        read_plan(plan)
+    plan.write_text("- {claim: a, arm: b, than: c, score: beauty}\n")
+    with pytest.raises(ValueError, match="score must be one of mIoU, boundary, edges; got 'beauty'"):
+        read_plan(plan)
+
+
+def test_what_was_found_inside_the_networks_is_summed_up(tmp_path):
+    for seed in range(2):
+        folder = make_run(tmp_path / "runs", config(seed), 0.7, number=seed)
+        kinds = {"within": [0.5, 0.6 + seed / 10], "between": [0.3, 0.2]}
+        found = {"parts": ["PartI", "PartII"], "feedback": {"mIoU": [0.4, 0.5]}}
+        found["similarity"] = {"raw": kinds, "centred": kinds, "probe": {"mIoU": [0.1, 0.2]}}
+        found["offsets"] = {"length": [6.0 + seed, 1, 1, 1, 1, 5.0]}
+        (folder / "visualize").mkdir()
+        (folder / "visualize/analysis.json").write_text(json.dumps(found))
+    write_report(find_runs([tmp_path / "runs"]), tmp_path / "out", "title", images=0)
+    text = (tmp_path / "out/report.md").read_text().split("## Inside the networks")[1]
+    row = next(line for line in text.splitlines() if ", PartII" in line)
+    assert "| 2 | 0.650 ± 0.071 | 0.200 ± 0.000 |" in row and row.endswith("| 20.00 ± 0.00 | 50.00 ± 0.00 |")
+    assert "| 2 | 6.500 ± 0.707 | 5.000 ± 0.000 |" in text
