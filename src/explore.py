@@ -71,7 +71,9 @@ def serve(cfg: ExploreConfig) -> None:
             print("Everyone who reaches this machine can use it, without a password.", flush=True)
         if sys.stdout.isatty() and (sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
             webbrowser.open(address)
-        server = uvicorn.Server(uvicorn.Config(application(explorer, hosts), log_level="warning", timeout_graceful_shutdown=1))
+        server = uvicorn.Server(
+            uvicorn.Config(application(explorer, hosts), lifespan="off", log_level="warning", timeout_graceful_shutdown=1)
+        )
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
 
