@@ -428,6 +428,7 @@ def analysis(result: dict[str, Any]) -> dict[str, Figure]:
         for part, accuracy, color in zip(parts, found["accuracy"], colors, strict=True):
             right.plot(bins, 100 * np.array(accuracy, float), "o-", ms=3, color=color, label=part)  # None becomes NaN.
         _distances(right, bins, result["bins"], "right pixels, %")
+        right.legend(fontsize=6, frameon=False)
         figures["feedback"] = figure
     if "similarity" in result:
         found = result["similarity"]
@@ -440,6 +441,7 @@ def analysis(result: dict[str, Any]) -> dict[str, Figure]:
         left.set_xticks(np.arange(4) + 0.4 - 0.4 / len(parts), names, fontsize=6)
         left.set_ylabel("mean cosine similarity", fontsize=8)
         left.axhline(0, color="black", lw=0.5)
+        left.tick_params(axis="y", labelsize=6)
         left.legend(fontsize=6, frameon=False)
         _class_bars(right, [list(by.values()) for by in found["raw"]["classes"]], parts, colors, result["classes"], 1)
         right.set_ylabel("similarity within a class, raw", fontsize=8)
@@ -458,7 +460,7 @@ def analysis(result: dict[str, Any]) -> dict[str, Figure]:
             other.tick_params(labelsize=6)
         lines = [Line2D([], [], color=COLORS[5], marker="o", ms=3, label="displacement")]
         lines += [Line2D([], [], color=COLORS[4], marker="s", ms=3, ls="--", label="modulation")] * ("modulation" in found)
-        axes.legend(handles=lines, fontsize=6, frameon=False)
+        figure.legend(handles=lines, loc="outside upper center", ncols=2, fontsize=6, frameon=False)
         figures["offsets"] = figure
     if result.get("receptive_field", {}).get("points"):
         figures["receptive_field"] = _fields(result["receptive_field"], parts, colors)
@@ -514,4 +516,3 @@ def _distances(axes: Axes, bins: np.ndarray, names: list[str], label: str) -> No
     axes.set_ylabel(label, fontsize=8)
     axes.tick_params(axis="y", labelsize=6)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=6, frameon=False)
