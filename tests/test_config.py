@@ -15,7 +15,7 @@ def complaint(*overrides: str) -> str:
     with pytest.raises(Exception) as error:
         compose_config("config", TrainConfig, list(overrides))
     text = sentence(error.value)
-    assert "\n" not in text and len(text) < 300
+    assert "\n" not in text and len(text) < 400
     return text
 
 
