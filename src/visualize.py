@@ -23,7 +23,7 @@ python src/visualize.py ckpt_path=FILE [what=TOPIC,TOPIC]                       
                  similarity       cosine similarity to the pixel's feature, in each part and atrous layer
                  gradcam          class activation of the pixel's score, in each part
                  offsets          where ADC samples, how far it moves, modulation, features before and after
-                 receptive_field  effective receptive field, in each part
+                 receptive_field  effective receptive field, in each part (takes the memory of a training step)
                  probabilities    of the classes at the pixel, in each part
                  feedback         prediction and errors of each part, and what changed
                  figure3          image, truth, predictions, with compare=FILE,FILE: other checkpoints' too
