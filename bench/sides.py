@@ -519,9 +519,11 @@ def click(ours: bool) -> Work:
 
     explorer = Explorer([("CycleNet", task)], [Example("street", lambda: image, lambda: None)], 20, 1 << 22)
     server = uvicorn.Server(uvicorn.Config(application(explorer, ["127.0.0.1"]), port=0, log_level="warning"))
-    threading.Thread(target=server.run, daemon=True).start()
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
     while not server.started:
-        pass
+        thread.join(0.01)
+        assert thread.is_alive(), "the explorer's server did not start"
     browser = sync_playwright().start().chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
     page = browser.new_page(viewport={"width": 1300, "height": 1000})
     page.goto(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/")

@@ -4,9 +4,9 @@ import argparse
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from cyclenet.cli import user_errors
+from cyclenet.results import read_result, write_result
 
 KEPT = ("config.yaml", "metrics.csv", "visualize/analysis.json", "evaluate/*/scores.json", "evaluate/*/images.npz")
 
@@ -31,8 +31,14 @@ def main() -> None:
 
 
 def publish(folder: Path, output: Path) -> None:
-    """Copy a run's configuration, result, curves, scores and counts; one that failed keeps its place, with its error."""
+    """Copy a run's configuration, result, curves, scores and counts; one that failed keeps its place, with its error.
+
+    Raises:
+        ValueError: the run lies in ``output`` itself, where it would be replaced by nothing.
+    """
     target = output / folder.name
+    if target.resolve() == folder.resolve():
+        raise ValueError(f"{folder} is the published run itself: give the run folder that training wrote.")
     shutil.rmtree(target, ignore_errors=True)
     for path in sorted(path for pattern in KEPT for path in folder.glob(pattern)):
         copy = target / path.relative_to(folder)
@@ -44,13 +50,7 @@ def publish(folder: Path, output: Path) -> None:
         else:
             shutil.copyfile(path, copy)
     target.mkdir(parents=True, exist_ok=True)
-    result = read(folder / "result.json") or {"status": "unfinished"}
-    (target / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Return a JSON file's content; {} where there is none."""
-    return json.loads(path.read_text()) if path.is_file() else {}
+    write_result(target, read_result(folder) or {"status": "unfinished"})
 
 
 def check(folder: Path, output: Path) -> bool:
@@ -65,7 +65,7 @@ def check(folder: Path, output: Path) -> bool:
     if not published:
         raise ValueError(f"{folder.name} has no published run of the same configuration in {output}.")
     pairs = [
-        (path.parent.name.rsplit("-", 1)[0], read(path), read(other))
+        (path.parent.name.rsplit("-", 1)[0], json.loads(path.read_text()), json.loads(other.read_text()))
         for path in sorted(folder.glob("evaluate/*/scores.json"))
         for other in published[0].glob(f"evaluate/{path.parent.name}/scores.json")
     ]

@@ -45,19 +45,21 @@ def test_published_runs_are_small_and_make_the_same_report(tmp_path):
             (folder / "checkpoints/last.ckpt").write_bytes(b"large")
             (folder / "validation.png").write_bytes(b"a picture of the data")
             for path in folder.glob("evaluate/*/scores.json"):
-                path.write_text(json.dumps({**json.loads(path.read_text()), "checkpoint": "/home/me/last.ckpt"}))
+                path.write_text(json.dumps({**json.loads(path.read_text()), "checkpoint": "/elsewhere/last.ckpt"}))
     make_run(tmp_path / "runs", config(2), number=9, status="failed")
     output = run("publish", "runs", "--output", "out", cwd=tmp_path)
     assert "run9: failed" in output and output.count(": finished") == 4
     names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert names == {"config.yaml", "result.json", "metrics.csv", "scores.json", "images.npz"}
-    assert "/home/me" not in "".join(path.read_text() for path in (tmp_path / "out").rglob("scores.json"))
+    assert "/elsewhere" not in "".join(path.read_text() for path in (tmp_path / "out").rglob("scores.json"))
     texts = []
     for source in ("runs", "out"):
         write_report(find_runs([tmp_path / source]), tmp_path / f"report-{source}", "title", images=0)
         texts.append((tmp_path / f"report-{source}/report.md").read_text())
     assert texts[0] == texts[1] and "bad.png" in texts[1]
 
+    assert "is the published run itself" in run("publish", "out/run0", "--output", "out", cwd=tmp_path, ok=False)
+    assert (tmp_path / "out/run0/config.yaml").exists()
     assert "the same to the last digit" in run("publish", "runs/run0", "--output", "out", "--check", cwd=tmp_path)
     (scores,) = (tmp_path / "runs/run0").glob("evaluate/*/scores.json")
     changed = json.loads(scores.read_text())

@@ -84,9 +84,10 @@ class Explained:
 
         Of a part before the last these are what training never asked of it.
         """
-        whole, corners = ProtocolConfig(), self.net.align_corners
-        found = [predict(lambda _, logits=logits: logits, self.tensor, whole, corners) for logits in self.logits]  # type: ignore[misc]
-        return [each[0].cpu().numpy() for each in found]
+        return [self._labels_of(logits) for logits in self.logits]
+
+    def _labels_of(self, logits: Tensor) -> np.ndarray:
+        return predict(lambda _: logits, self.tensor, ProtocolConfig(), self.net.align_corners)[0].cpu().numpy()
 
     def probabilities(self, x: int, y: int) -> np.ndarray:
         """Return the class probabilities (parts, C) at a pixel."""

@@ -154,10 +154,12 @@ class Explorer:
         if key not in self.pictures:
             raise HTTPException(404, "This image is no longer held (only the last few are); open it again.")
         self.pictures.move_to_end(key)
-        height, width = self.pictures[key].seen[0].size
-        if x >= width or y >= height:
-            raise HTTPException(400, f"The point {x},{y} lies outside the image ({width} x {height} pixels, counted from 0).")
-        return self.pictures[key]
+        picture = self.pictures[key]
+        try:
+            picture.seen[0].cell(x, y, picture.seen[0].size)
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from error
+        return picture
 
     def point(self, key: str, model: int, x: int, y: int, layer: str, target: int | None) -> dict[str, Any]:
         """Explain one pixel.

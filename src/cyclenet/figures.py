@@ -307,11 +307,29 @@ def changes(first: np.ndarray, last: np.ndarray, truth: np.ndarray | None) -> tu
     return kinds, truth != IGNORE
 
 
+def _changes(axes: np.ndarray, first: np.ndarray, last: np.ndarray, truth: np.ndarray | None) -> None:
+    # The picture, and under it what its colours mean.
+    changed, counted = changes(first, last, truth)
+    colors = list(CHANGES.values())
+    picture = np.ma.masked_array(changed, ~counted)
+    axes[0].imshow(picture, cmap=ListedColormap(colors), vmin=0, vmax=3, interpolation="nearest")
+    text, names = "changed", {"the same": colors[0], "changed": colors[1]}
+    if truth is not None:
+        right, wrong = (100 * (changed[counted] == kind).mean() if counted.any() else 0.0 for kind in (1, 2))
+        text, names = f"put right {right:.1f} %, made wrong {wrong:.1f} %", CHANGES
+    _title(axes[0], text)
+    axes[1].set_axis_off()
+    handles = _patches(list(names), list(names.values()))
+    axes[1].legend(handles=handles, loc="upper left", fontsize=7, frameon=False, title="first to last part", title_fontsize=7)
+
+
 def feedback(seen: Explained, truth: np.ndarray | None) -> Figure:
     """Draw each part's prediction, its errors, and what changed from the first part to the last."""
     palette = np.array(seen.task.palette, np.uint8)
     labels = seen.labels
-    figure, axes = _grid(2, len(labels) + 2, seen.image, 1.9)
+    # Of a model with one part nothing changes.
+    several = len(labels) > 1
+    figure, axes = _grid(2, 1 + len(labels) + several, seen.image, 1.9)
     axes[0, 0].imshow(seen.image)
     _title(axes[0, 0], "image")
     present = [np.unique(each) for each in labels]
@@ -331,21 +349,8 @@ def feedback(seen: Explained, truth: np.ndarray | None) -> Figure:
         axes[1, column].imshow(np.where(wrong[..., None], np.uint8(255), seen.image // 3), interpolation="nearest")
         share = 100 * wrong.sum() / max((truth != IGNORE).sum(), 1)
         _title(axes[1, column], f"errors in white: {share:.1f} % of pixels")
-    changed, counted = changes(labels[0], labels[-1], truth)
-    colors = list(CHANGES.values())
-    picture = np.ma.masked_array(changed, ~counted)
-    axes[0, -1].imshow(picture, cmap=ListedColormap(colors), vmin=0, vmax=3, interpolation="nearest")
-    text = "changed"
-    if truth is not None:
-        right, wrong = (100 * (changed[counted] == kind).mean() if counted.any() else 0.0 for kind in (1, 2))
-        text = f"put right {right:.1f} %, made wrong {wrong:.1f} %"
-    _title(axes[0, -1], text)
-    axes[1, -1].set_axis_off()
-    names = CHANGES if truth is not None else {"the same": colors[0], "changed": colors[1]}
-    handles = _patches(list(names), list(names.values()))
-    axes[1, -1].legend(
-        handles=handles, loc="upper left", fontsize=7, frameon=False, title="first to last part", title_fontsize=7
-    )
+    if several:
+        _changes(axes[:, -1], labels[0], labels[-1], truth)
     _legend(figure, seen.task.classes, palette, np.unique(np.concatenate(present)).tolist())
     return figure
 
