@@ -50,7 +50,7 @@ notebooks: setup ## Execute all notebooks (minutes, no data needed)
 	$(BIN)/pytest -m notebook
 
 reproduce-camvid: setup ## Train one published run again and compare: make reproduce-camvid ARM=cycleaspp SEED=0 (needs $CAMVID_ROOT)
-	$(BIN)/python src/train.py experiment=camvid_ablation hydra.mode=RUN name=reproduce_camvid arm=$(ARM) seed=$(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python src/train.py experiment=camvid_ablation hydra.mode=RUN name=reproduce_camvid arm=$(ARM) seed=$(SEED)
 	$(BIN)/python src/publish.py runs/reproduce_camvid/*-seed$(SEED)-* --output results/camvid --check
 
 report-camvid: setup ## Write the report of the published CamVid ablation again, from results/camvid alone

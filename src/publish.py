@@ -71,11 +71,17 @@ def check(folder: Path, output: Path) -> bool:
     ]
     if not pairs:
         raise ValueError(f"{folder} has no evaluation that {published[0]} has too: let it finish.")
+    threads = [read_result(run).get("threads") for run in (published[0], folder)]
+    hint = (
+        f" (trained with {threads[0]} threads there and {threads[1]} here: set OMP_NUM_THREADS)"
+        if len(set(threads)) > 1
+        else ""
+    )
     equal = True
     for name, here, there in pairs:
         same = all(here[key] == there[key] for key in here if key != "checkpoint")
         equal &= same
-        verdict = "the same to the last digit" if same else "NOT the same"
+        verdict = "the same to the last digit" if same else f"NOT the same{hint}"
         print(f"{name}: published {100 * there['mIoU']:.10f} % mIoU, here {100 * here['mIoU']:.10f}: {verdict}")
     return equal
 

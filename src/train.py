@@ -73,6 +73,7 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
         return
 
     import lightning as L
+    import torch
 
     from cyclenet.data.datamodule import SegmentationData
     from cyclenet.engine import BEST, build_trainer, check_saved, is_first_process, lock, peak_rss_mb, prepare_folder, quiet
@@ -120,6 +121,8 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
             "evaluations": evaluations,
             "epochs": trainer.current_epoch,
             "train_seconds": round(task.seconds, 1),
+            "cpu_seconds": round(task.cpu_seconds, 1),
+            "threads": torch.get_num_threads(),  # Sums are ordered by them: with another number, other last digits.
         }
     except (KeyboardInterrupt, SystemExit):
         result["status"] = "interrupted"

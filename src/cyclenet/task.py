@@ -1,6 +1,7 @@
 """The LightningModule: losses, optimizer, schedule and validation around the network."""
 
 import math
+import os
 import time
 from dataclasses import asdict
 from typing import Any
@@ -41,7 +42,7 @@ class SegmentationTask(L.LightningModule):
         self.val_scores: dict[str, Any] = {}
         self.validated_at = -1
         # Of the processes before this one, if the run was interrupted.
-        self._earlier: dict[str, Any] = {"metrics": {}, "seconds": 0.0}
+        self._earlier: dict[str, Any] = {"metrics": {}, "seconds": 0.0, "cpu_seconds": 0.0}
         self._began = time.monotonic()
         self._offset_stats: tuple[Tensor, Tensor] | None = None
         if isinstance(self.net.decoder, ADC):
@@ -113,13 +114,21 @@ class SegmentationTask(L.LightningModule):
         """Time spent on the run, by the processes before this one too."""
         return self._earlier["seconds"] + time.monotonic() - self._began
 
+    @property
+    def cpu_seconds(self) -> float:
+        """Time that processors spent on the run (of loader processes: those that have ended), and before this process too."""
+        times = os.times()
+        return self._earlier["cpu_seconds"] + times.user + times.system + times.children_user + times.children_system
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         progress = {"metrics": self.metrics, "seconds": self.seconds, "validated_at": self.validated_at}
+        progress["cpu_seconds"] = self.cpu_seconds
         checkpoint["run"] = progress | {"precision": self.trainer.precision}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "run" in checkpoint:  # Of an earlier version: not.
-            self._earlier, self.validated_at = checkpoint["run"], checkpoint["run"]["validated_at"]
+            self._earlier = self._earlier | checkpoint["run"]
+            self.validated_at = checkpoint["run"]["validated_at"]
 
     def configure_optimizers(self) -> Any:
         cfg = self.cfg.optim
