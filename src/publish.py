@@ -72,11 +72,7 @@ def check(folder: Path, output: Path) -> bool:
     if not pairs:
         raise ValueError(f"{folder} has no evaluation that {published[0]} has too: let it finish.")
     threads = [read_result(run).get("threads") for run in (published[0], folder)]
-    hint = (
-        f" (trained with {threads[0]} threads there and {threads[1]} here: set OMP_NUM_THREADS)"
-        if len(set(threads)) > 1
-        else ""
-    )
+    hint = f" (threads: {threads[0]} there, {threads[1]} here; set OMP_NUM_THREADS)" if threads[0] != threads[1] else ""
     equal = True
     for name, here, there in pairs:
         same = all(here[key] == there[key] for key in here if key != "checkpoint")

@@ -1,16 +1,22 @@
 """The benchmark compares like with like: its straightforward build is the same function as the model."""
 
+import json
 import sys
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from conftest import ROOT, tiny_model
+from cyclenet.comparison import find_runs
 from cyclenet.config import LossConfig
 from cyclenet.losses import SegmentationLoss
 from cyclenet.models import build_model
+from cyclenet.report import write_report
+from test_comparison import config, make_run
 
 sys.path.insert(0, str(ROOT / "bench"))
+import latency
 import run
 import straightforward
 
@@ -55,3 +61,19 @@ def test_growth_measures_what_a_work_adds():
 
     result, seconds, peak = measured(lambda: torch.ones(2**24).sum().item())
     assert result == 2**24 and seconds > 0 and 60 < peak < 100  # MiB
+
+
+def test_latency_of_every_arm_and_protocol_is_in_the_report(tmp_path, monkeypatch):
+    """A turn more than are counted; the report takes what was measured, by the arm's name."""
+    values = {**asdict(tiny_model()), "decoder": "none"}
+    make_run(tmp_path / "runs", config(0, **values), 0.6, ("whole", "paper_ms"))
+    make_run(tmp_path / "runs", config(0, **{**values, "context": "none"}), 0.8, number=1)
+    monkeypatch.setattr(sys, "argv", ["latency.py", str(tmp_path / "runs"), "--size", "64x96", "--rounds", "2"])
+    latency.main()
+    found = json.loads((tmp_path / "runs/latency.json").read_text())
+    names = ["CycleASPP(1,2,3), whole", "CycleASPP(1,2,3), paper_ms", "Baseline, whole"]
+    assert list(found["arms"]) == names and found["image"] == "64x96" and found["rounds"] == 2
+    assert found["arms"][names[1]]["s"] > found["arms"][names[0]]["s"] > 0
+    write_report(find_runs([tmp_path / "runs"]), tmp_path / "out", "title", images=0)
+    text = (tmp_path / "out/report.md").read_text()
+    assert f"| {1000 * found['arms'][names[2]]['s']:.0f} |" in text and "An image: one of 64x96, in float32" in text

@@ -64,7 +64,7 @@ def make_run(
         "finished_at": 1000.0 + number,
     }
     if status == "finished":
-        result["protocol"] = cfg.protocol.describe()
+        result |= {"protocol": cfg.protocol.describe(), "cpu_seconds": 300.0, "threads": 1}
     else:
         result["error"] = "bad.png is not a readable image"
     (folder / "result.json").write_text(json.dumps(result))
@@ -147,6 +147,15 @@ def test_runs_are_grouped_by_all_but_the_seed_and_named_by_what_differs(tmp_path
         "CycleASPP(3,6,12,18,24,30) k=2 + ADC",
     ]
     assert [[run.cfg.seed for run in arm.runs] for arm in arms] == [[0, 1], [0, 1], [0], [0]]
+
+
+def test_the_name_of_an_arm_does_not_depend_on_which_ended_first(tmp_path):
+    wide = config(0, bottleneck_channels=160)
+    for number, cfg in enumerate((wide, config(0), config(0, context="none"))):
+        make_run(tmp_path, cfg, number=number)
+    labels = [arm.label for arm in group_arms(find_runs([tmp_path]))]
+    whole = "CycleASPP(3,6,12,18,24,30) + ADC"
+    assert labels == [f"{whole} [model.bottleneck_channels=160]", whole, "Baseline + ADC"]
 
 
 def test_what_does_not_change_the_result_does_not_tell_arms_apart(tmp_path):

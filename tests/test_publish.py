@@ -1,6 +1,7 @@
 """What is published of runs, the claims it is judged by, and the arms that are to be compared."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -64,24 +65,33 @@ def test_published_runs_are_small_and_make_the_same_report(tmp_path):
     (scores,) = (tmp_path / "runs/run0").glob("evaluate/*/scores.json")
     changed = json.loads(scores.read_text())
     scores.write_text(json.dumps({**changed, "mIoU": changed["mIoU"] + 1e-9}))
-    assert "NOT the same" in run("publish", "runs/run0", "--output", "out", "--check", cwd=tmp_path, ok=False)
+    result = tmp_path / "runs/run0/result.json"
+    result.write_text(json.dumps({**json.loads(result.read_text()), "threads": 2}))
+    output = run("publish", "runs/run0", "--output", "out", "--check", cwd=tmp_path, ok=False)
+    assert "NOT the same (threads: 1 there, 2 here; set OMP_NUM_THREADS)" in output
 
 
 def test_claims_are_judged_by_their_intervals(tmp_path):
-    arms = [({"context": "none", "decoder": "none"}, 0.6), ({"decoder": "none"}, 0.8)]
+    arms = [({"context": "none", "decoder": "none"}, 0.6), ({"decoder": "none"}, 0.8), ({"decoder": "skip"}, 0.8)]
     for number, (model, accuracy) in enumerate(arms):
         make_run(tmp_path / "runs", config(0, **model), accuracy, number=number)
     runs = find_runs([tmp_path / "runs"])
-    first, second = (each.label for each in group_arms(runs))
-    rows = [("better", second, first), ("worse", first, second), ("alone", second, "nothing")]
+    first, second, third = (each.label for each in group_arms(runs))
+    rows = [("better", f"{second}, whole", first), ("worse", first, f"{second}, whole"), ("alike", third, f"{second}, whole")]
+    rows += [("alone", second, "nothing")]
     plan = tmp_path / "plan.yaml"
     plan.write_text(yaml.safe_dump([{"claim": c, "arm": a, "than": t, "score": "mIoU"} for c, a, t in rows]))
     write_report(runs, tmp_path / "out", "title", images=0, plan=read_plan(plan))
     text = (tmp_path / "out/report.md").read_text()
-    lines = {
-        line.split("|")[1].strip(): line.split("|")[5].strip(" *") for line in text.splitlines() if "**" in line and "|" in line
-    }
-    assert lines["better"] == "held" and lines["worse"] == "the opposite was seen" and lines["alone"] == "not tested"
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    lines = {row[0]: row[3:] for row in cells if row[0] in ("better", "worse", "alike", "alone")}
+    value, low, high = (number.lstrip("+-") for number in re.findall(r"[+-][\d.]+", lines["better"][0]))
+    assert lines["better"][1] == f"**held**: higher by {value}, by no less than {low}"
+    assert lines["worse"][1] == f"**the opposite was seen**: lower by {value}, by no less than {low}"
+    value, low, high = (number.lstrip("+-") for number in re.findall(r"[+-][\d.]+", lines["alike"][0]))
+    assert lines["alike"][1] == f"**not decided**: a gain above {high} and a loss above {low} are ruled out"
+    assert lines["alone"][1] == "**not tested**"
+    assert f"Beside {first}, whole, by their intervals, higher: {second}, whole, {third}, whole." in text
     plan.write_text("- claim: a\n")
     with pytest.raises(ValueError, match="keys claim, arm, than and score"):
         read_plan(plan)

@@ -55,6 +55,7 @@ def test_report_holds_the_numbers_beside_the_papers(runs, tmp_path):
     assert low < value < high and value == pytest.approx(float(rows[1][2].split()[0]) - mean, abs=0.011)
     cost = table(text, "Cost")
     assert [row[4] for row in cost] == ["–", "574.0", "–"] and float(cost[1][2]) < float(cost[1][3])
+    assert "All runs together took 0.5 CPU hours (6 runs)." in text and "an image, ms" in text and "latency.py" not in text
     assert "One seed" not in text and "**1 not finished**" in text
     state = table(text, "Runs")
     assert len(state) == 7 and state[-1][2] == "**failed**" and "bad.png is not a readable image" in state[-1][4]
@@ -62,7 +63,7 @@ def test_report_holds_the_numbers_beside_the_papers(runs, tmp_path):
     html = page.read_text()
     assert "<title>Table 2 &lt;again&gt;</title>" in html
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', html)
-    assert len(sources) == 5 and all(source.startswith("data:image/") for source in sources)
+    assert len(sources) == 6 and all(source.startswith("data:image/") for source in sources)
     assert not re.search(r"https?://", re.sub(r'src="data:[^"]*"', "", html)) and "<script" not in html
     assert all(row[2] in html for row in rows)
 

@@ -101,6 +101,20 @@ def curves_picture(path: Path, curves: list[Curve], xlabel: str, ylabel: str) ->
     _save(figure, path)
 
 
+def dots_picture(path: Path, rows: list[tuple[str, list[float]]], xlabel: str) -> None:
+    """Draw a line for each arm: a dot a seed, and a bar at their mean."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.32 * len(rows)), layout="constrained")
+    for y, (_, values) in enumerate(rows):
+        axes.plot(values, [y] * len(values), "o", mfc="none", color=COLORS[y % len(COLORS)])
+        axes.plot([np.mean(values)] * 2, [y - 0.3, y + 0.3], color=COLORS[y % len(COLORS)], lw=2)
+    axes.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel(xlabel)
+    axes.grid(axis="x", alpha=0.3)
+    _save(figure, path)
+
+
 def heat_map(path: Path, values: np.ndarray, rows: list[str], columns: list[str], title: str) -> None:
     """Draw IoU (rows, columns) in percent as numbers, coloured by the difference to the first row; NaN is left empty."""
     plt = _pyplot()

@@ -112,7 +112,7 @@ class Arm:
     """Runs that differ in nothing but their seed.
 
     Attributes:
-        label: what the arm is made of, and what tells it from the first arm that is made of the same.
+        label: what the arm is made of, and what tells it from others that are made of the same.
         cfg: the configuration of its first run.
         runs: the finished ones, by seed.
     """
@@ -158,8 +158,12 @@ def group_arms(runs: list[Run]) -> list[Arm]:
     flat = {key: _flatten(json.loads(key)) for key in groups}
     arms = []
     for key, group in groups.items():
-        first = next(flat[other] for other in groups if labels[other] == labels[key])
-        extra = ", ".join(f"{name}={value}" for name, value in flat[key].items() if first.get(name) != value)
+        # Told: in what it differs both from one that is made of the same and from most. Not from the first: which of two runs
+        # beside each other ends first is chance.
+        alike = [flat[other] for other in groups if labels[other] == labels[key]]
+        differs = [name for name in flat[key] if any(each.get(name) != flat[key][name] for each in alike)]
+        told = [name for name in differs if flat[key][name] != _commonest([each.get(name) for each in flat.values()])]
+        extra = ", ".join(f"{name}={flat[key][name]}" for name in told)
         label = labels[key] + (f" [{extra}]" if extra else "")
         arms.append(Arm(label, configs[key], sorted(group, key=lambda run: run.cfg.seed if run.cfg else 0)))
     return arms
@@ -170,6 +174,11 @@ def _without_seed(cfg: TrainConfig) -> dict[str, Any]:
     for key in ("seed", "name"):
         values.pop(key)
     return values
+
+
+def _commonest(values: list[Any]) -> Any:
+    # Of several, the first. Values may be lists.
+    return max(values, key=values.count)
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
-from cyclenet.charts import Curve, cost_picture, curves_picture, heat_map
+from cyclenet.charts import Curve, cost_picture, curves_picture, dots_picture, heat_map
 from cyclenet.comparison import Arm, Difference, Run, comparable, difference, group_arms, read_curve
 from cyclenet.complexity import complexity, total
 from cyclenet.metrics import class_iou
@@ -101,7 +101,7 @@ def write_report(
         *(_progress(runs, output) if refresh else []),
         _summary(runs, arms),
         "## Results",
-        _results(rows),
+        _results(rows, output),
         *(["## What was claimed", _claims(plan, rows)] if plan else []),
         "## At boundaries",
         _boundaries(rows, output),
@@ -109,7 +109,7 @@ def write_report(
         _by_class(rows, output),
         *(["## Inside the networks", inside] if (inside := _inside(arms)) else []),
         "## Cost",
-        _cost(arms, costs, output),
+        _cost(runs, arms, costs, output),
         "## Training",
         _training(arms, output),
         "## The same images for all arms",
@@ -257,19 +257,22 @@ def _summary(runs: list[Run], arms: list[Arm]) -> str:
     return "\n\n".join(lines)
 
 
-def _results(rows: list[Row]) -> str:
+def _results(rows: list[Row], output: Path) -> str:
     lines = []
+    dots = []
+    changes = [_compare(row, rows[0], "pixels") for row in rows]
     for number, row in enumerate(rows):
         arm, protocol = row
         found = arm.evaluations(protocol)
         paper = find(arm.cfg.model, protocol)
+        dots.append((_row_name(row), [100 * e.scores["mIoU"] for e in found]))
         lines.append(
             [
                 _row_name(row),
                 str(len(found)),
                 _percent([e.scores["mIoU"] for e in found]),
                 f"{paper.miou:.2f}" if paper else "–",
-                _signed(_compare(row, rows[0], "pixels")),
+                _signed(changes[number]),
                 _signed(_compare(row, rows[number - 1], "pixels") if number > 1 else None),
                 _percent([e.scores["pixel_accuracy"] for e in found]),
             ]
@@ -281,7 +284,19 @@ def _results(rows: list[Row]) -> str:
         "several seeds, widened by Student's t over them). Images are taken as independent: where they are frames of one "
         "video, intervals are too narrow."
     )
-    return markdown_table(head, lines) + "\n\n" + note
+    dots_picture(output / "seeds.svg", dots, "mIoU, %")
+    parts = [markdown_table(head, lines), _sides(rows, changes), note, "![mIoU of every seed](seeds.svg)"]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _sides(rows: list[Row], changes: list[Difference | None]) -> str:
+    """Sum up in a sentence which rows are above the first and which below."""
+    sides: dict[str, list[str]] = {"higher": [], "lower": [], "not decided": []}
+    for row, change in zip(rows, changes, strict=True):
+        if change is not None:
+            sides["higher" if change.low > 0 else "lower" if change.high < 0 else "not decided"].append(_row_name(row))
+    found = "; ".join(f"{side}: {', '.join(names)}" for side, names in sides.items() if names)
+    return f"Beside {_row_name(rows[0])}, by their intervals, {found}." if found else ""
 
 
 BAND = 1  # Of TRIMAP_WIDTHS, for the table; the plot has all.
@@ -301,14 +316,23 @@ def _claims(plan: list[Claim], rows: list[Row]) -> str:
         if row is None or other is None or change is None:
             lines.append([claim.text, claim.score, "–", "–", "**not tested**"])
             continue
-        verdict = "held" if change.low > 0 else "the opposite was seen" if change.high < 0 else "not decided"
         seeds = " / ".join(str(len(arm.evaluations(protocol))) for arm, protocol in (row, other))
-        lines.append([claim.text, claim.score, seeds, _signed(change), f"**{verdict}**"])
+        lines.append([claim.text, claim.score, seeds, _signed(change), _verdict(change)])
     note = (
         "A claim held where its whole 95 % interval lies above 0, the opposite was seen where it lies below; else the runs do "
-        "not decide. Not tested: an arm has no finished run."
+        "not decide. Not tested: an arm has no finished run. Differences are percentage points."
     )
-    return markdown_table(["claim", "score", "seeds", "difference [95 %]", "verdict"], lines) + "\n\n" + note
+    return markdown_table(["claim", "score", "seeds", "difference [95 %]", "what follows"], lines) + "\n\n" + note
+
+
+def _verdict(change: Difference) -> str:
+    """Say in a sentence what follows from an interval, also what it rules out."""
+    value, low, high = (100 * abs(number) for number in change)
+    if change.low > 0:
+        return f"**held**: higher by {value:.2f}, by no less than {low:.2f}"
+    if change.high < 0:
+        return f"**the opposite was seen**: lower by {value:.2f}, by no less than {high:.2f}"
+    return f"**not decided**: a gain above {high:.2f} and a loss above {low:.2f} are ruled out"
 
 
 def _find_row(name: str, rows: list[Row]) -> Row | None:
@@ -323,7 +347,8 @@ def _boundaries(rows: list[Row], output: Path) -> str:
     first = rows[0][0].evaluations(rows[0][1])[0].scores
     width = first["trimap"]["widths"][BAND]
     lines, curves = [], []
-    for row in rows:
+    changes = [_compare(row, rows[0], "trimap", BAND) for row in rows]
+    for row, change in zip(rows, changes, strict=True):
         found = row[0].evaluations(row[1])
         lines.append(
             [
@@ -331,7 +356,7 @@ def _boundaries(rows: list[Row], output: Path) -> str:
                 _percent([e.scores["boundary"]["mIoU"] for e in found]),
                 _signed(_compare(row, rows[0], "boundary")),
                 _percent([e.scores["trimap"]["mIoU"][BAND] for e in found]),
-                _signed(_compare(row, rows[0], "trimap", BAND)),
+                _signed(change),
             ]
         )
         widths = [list(map(float, e.scores["trimap"]["widths"])) for e in found]
@@ -340,7 +365,9 @@ def _boundaries(rows: list[Row], output: Path) -> str:
     band = f"mIoU within {width} px of an edge, %"
     head = ["arm", "boundary IoU, %", "to the first row [95 %]", band, "to the first row [95 %]"]
     note = f"Boundary IoU after Cheng et al., with {100 * first['boundary']['ratio']:g} % of the image's diagonal."
-    return f"{markdown_table(head, lines)}\n\n{note}\n\n![mIoU in a band around the true edges, by its width](trimap.svg)"
+    sides = f"Within {width} px of an edge. {_sides(rows, changes)}" if any(changes) else ""
+    picture = "![mIoU in a band around the true edges, by its width](trimap.svg)"
+    return "\n\n".join(part for part in (markdown_table(head, lines), sides, note, picture) if part)
 
 
 def _by_class(rows: list[Row], output: Path) -> str:
@@ -407,11 +434,15 @@ def _costs(arms: list[Arm]) -> list[tuple[float, float, float]]:
     return found
 
 
-def _cost(arms: list[Arm], costs: list[tuple[float, float, float]], output: Path) -> str:
+def _cost(runs: list[Run], arms: list[Arm], costs: list[tuple[float, float, float]], output: Path) -> str:
     lines, points = [], []
+    first: Row = (arms[0], arms[0].protocols[0])
+    latency = _read_latency(runs)
     for arm, (parameters, once, executed) in zip(arms, costs, strict=True):
         paper = find(arm.cfg.model, "whole") if is_papers(arm.cfg.model) else None
         seconds = [run.result["train_seconds"] for run in arm.runs if "train_seconds" in run.result]
+        row = (arm, arm.protocols[0])
+        image = latency.get("arms", {}).get(_row_name(row), {}).get("s")
         lines.append(
             [
                 arm.label,
@@ -419,7 +450,9 @@ def _cost(arms: list[Arm], costs: list[tuple[float, float, float]], output: Path
                 f"{once:.2f}",
                 f"{executed:.2f}",
                 f"{paper.gflops:.1f}" if paper and paper.gflops else "–",
+                f"{1000 * image:.0f}" if image else "–",
                 f"{np.mean(seconds) / 60:.1f}" if seconds else "–",
+                _signed(_compare(row, first, "pixels")),
             ]
         )
         score = 100 * float(np.mean([e.scores["mIoU"] for e in arm.evaluations(arm.protocols[0])]))
@@ -427,13 +460,38 @@ def _cost(arms: list[Arm], costs: list[tuple[float, float, float]], output: Path
     table1 = [(name_of(r.context, list(r.rates)), r.gflops, r.miou) for r in TABLE1 if r.gflops]
     cost_picture(output / "cost.svg", points, table1)
     crop = " x ".join(map(str, arms[0].cfg.dataset.crop_size))
-    head = ["arm", "parameters, M", "GFLOPs once", "GFLOPs executed", "paper's GFLOPs (769 x 769)", "training, min"]
-    note = (
+    head = [
+        "arm",
+        "parameters, M",
+        "GFLOPs once",
+        "GFLOPs executed",
+        "paper's GFLOPs (769 x 769)",
+        "an image, ms",
+        "training, min",
+    ]
+    notes = [
         f"Multiply-adds of convolutions for one image of {crop}: with each module counted once, as the paper does, and as "
         "executed, where a filter that feedback uses again counts again. Training time includes validation, on the machine as "
         "it was."
-    )
-    return f"{markdown_table(head, lines)}\n\n{note}\n\n![mIoU against GFLOPs](cost.svg)"
+    ]
+    if latency:
+        notes.append(
+            f"An image: one of {latency['image']}, in float32 on {latency['threads']} threads, the median of "
+            f"{latency['rounds']} turns (`bench/latency.py`)."
+        )
+    spent = [run.result["cpu_seconds"] for run in runs if "cpu_seconds" in run.result]
+    if spent:
+        notes.append(f"All runs together took {sum(spent) / 3600:.1f} CPU hours ({len(spent)} runs).")
+    return "\n\n".join([markdown_table(head, lines), " ".join(notes), "![mIoU against GFLOPs](cost.svg)"])
+
+
+LATENCY = "latency.json"
+"""What ``bench/latency.py`` measured, in the folder that holds the run folders."""
+
+
+def _read_latency(runs: list[Run]) -> dict[str, Any]:
+    paths = {run.folder.parent / LATENCY for run in runs}
+    return next((json.loads(path.read_text()) for path in sorted(paths) if path.is_file()), {})
 
 
 def _training(arms: list[Arm], output: Path) -> str:
