@@ -55,7 +55,7 @@ reproduce-camvid: setup ## Train one published run again and compare: make repro
 
 report-camvid: setup ## Write the report of the published CamVid ablation again, from results/camvid alone
 	$(BIN)/python src/report.py results/camvid --output results/camvid/report --title "CamVid ablation" --images 0 \
-	  --plan results/camvid/plan.yaml --baseline Baseline
+	  --plan results/camvid/plan.yaml --baseline Baseline --block 20
 
 chaos: setup ## Kill trainings and sweeps at random moments and compare with undisturbed ones (minutes)
 	$(BIN)/python tests/chaos.py

@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--baseline", default="", help="part of the name of the arm to compare with (default: the first)")
     parser.add_argument("--images", type=int, default=3, help="images in the panel of predictions; 0: none (default: 3)")
     parser.add_argument("--plan", type=Path, help="YAML list of claims (claim, arm, than, score) to be judged")
+    parser.add_argument("--block", type=int, default=1, metavar="N", help="claims: an interval by stretches of N images too")
     parser.add_argument("--watch", action="store_true", help="write the page again and again while the runs are in progress")
     parser.add_argument("--every", type=float, default=60, metavar="SECONDS", help="with --watch (default: 60)")
     options = parser.parse_args()
@@ -25,6 +26,8 @@ def main() -> None:
 
         if options.every <= 0:
             raise ValueError(f"--every must be positive; got {options.every:g}.")
+        if options.block < 1:
+            raise ValueError(f"--block must be 1 or more; got {options.block}.")
 
         plan = read_plan(options.plan) if options.plan else None
 
@@ -34,7 +37,7 @@ def main() -> None:
             # Predicting the panel's images would slow the trainings down: at the end.
             images = 0 if refresh else options.images
             output = options.output or common / "report"
-            return write_report(runs, output, title, options.baseline, images, refresh, plan)
+            return write_report(runs, output, title, options.baseline, images, refresh, plan, options.block)
 
         try:
             if options.watch:

@@ -111,6 +111,21 @@ def fast_counts(rng, accuracy, images=40, pixels=300):
     return np.stack([hit, true, predicted], -1)
 
 
+def test_blocks_widen_the_interval_where_neighbours_are_alike():
+    """A video of 20 stretches of 10 equal frames has the interval of 20 images (times a known factor), not of 200."""
+    a, b = (fast_counts(np.random.default_rng(k), accuracy, 20) for k, accuracy in ((0, 0.8), (1, 0.75)))
+    found = [difference([a], [b])]
+    video = [np.repeat(counts, 10, 0) for counts in (a, b)]
+    found += [difference(video[:1], video[1:], block=block) for block in (1, 10)]
+    widths = [each.high - each.low for each in found]
+    assert widths[1] == pytest.approx(widths[0] / 10**0.5, rel=0.15)
+    # A drawn stretch begins anywhere and is a mean of two images, by w and 1 - w: the mean of w^2 + (1 - w)^2 is 2/3.
+    assert widths[2] == pytest.approx(widths[0] * (2 / 3) ** 0.5, rel=0.1)
+    a, b = (fast_counts(np.random.default_rng(k), 0.8, 400) for k in (2, 3))
+    single, blocks = (difference([a], [b], block=block) for block in (1, 10))
+    assert blocks.high - blocks.low == pytest.approx(single.high - single.low, rel=0.2) and blocks.value == single.value
+
+
 def test_seeds_are_paired_by_what_they_share():
     """A quality that both arms have from the same seed does not widen the paired interval."""
     rng = np.random.default_rng(0)

@@ -91,6 +91,9 @@ def test_claims_are_judged_by_their_intervals(tmp_path):
     value, low, high = (number.lstrip("+-") for number in re.findall(r"[+-][\d.]+", lines["alike"][0]))
     assert lines["alike"][1] == f"**not decided**: a gain above {high} and a loss above {low} are ruled out"
     assert lines["alone"][1] == "**not tested**"
+    write_report(runs, tmp_path / "out", "title", images=0, plan=read_plan(plan), block=5)
+    text = (tmp_path / "out/report.md").read_text()
+    assert "| in blocks of 5 |" in text and text.count("**held**") == 1 and "| – | – | **not tested** |" in text
     assert f"Beside {first}, whole, by their intervals, higher: {second}, whole, {third}, whole." in text
     plan.write_text("- claim: a\n")
     with pytest.raises(ValueError, match="keys claim, arm, than and score"):

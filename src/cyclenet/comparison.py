@@ -196,7 +196,7 @@ class Difference(NamedTuple):
     high: float
 
 
-def difference(a: list[np.ndarray], b: list[np.ndarray], paired: bool = True, draws: int = 2000) -> Difference:
+def difference(a: list[np.ndarray], b: list[np.ndarray], paired: bool = True, draws: int = 2000, block: int = 1) -> Difference:
     """Compare two arms by a paired bootstrap over images and, where there are several seeds, by Student's t over them.
 
     In each draw both arms are scored on the same images, drawn with replacement, all their pixels in one matrix as mIoU is
@@ -209,12 +209,20 @@ def difference(a: list[np.ndarray], b: list[np.ndarray], paired: bool = True, dr
         b: of the other, of the same images.
         paired: the seeds of both arms are the same, in the same order.
         draws: bootstrap samples.
+        block: images are drawn in stretches of so many neighbours, the last of all being the first one's neighbour (circular
+            block bootstrap, Politis and Romano 1992): for frames of a video, of which neighbours say the same.
 
     Returns:
         mIoU of ``a`` minus that of ``b``, each the mean over its seeds.
     """
     images = len(a[0])
-    weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=draws).astype(np.float64)
+    rng = np.random.default_rng(0)
+    if block == 1:
+        weights = rng.multinomial(images, np.full(images, 1 / images), size=draws).astype(np.float64)
+    else:
+        starts = rng.integers(images, size=(draws, -(-images // block), 1))
+        drawn_images = ((starts + np.arange(block)) % images).reshape(draws, -1)[:, :images]
+        weights = np.stack([np.bincount(row, minlength=images) for row in drawn_images]).astype(np.float64)
 
     def drawn(arm: list[np.ndarray]) -> np.ndarray:
         # Sums of counts are whole numbers below 2 ** 53.

@@ -62,6 +62,7 @@ def write_report(
     images: int = 3,
     refresh: float = 0,
     plan: list[Claim] | None = None,
+    block: int = 1,
 ) -> Path:
     """Write ``report.md``, ``report.csv``, the plots, and last ``report.html``; the files there are replaced.
 
@@ -74,6 +75,7 @@ def write_report(
         refresh: seconds after which a browser loads the page again; 0: it does not. With it, runs in progress have a section
             of their own, and none needs to have finished.
         plan: claims to be judged, each in a sentence with its interval.
+        block: above 1, claims have a second interval, by stretches of so many neighbouring images.
 
     Returns:
         The HTML page.
@@ -102,7 +104,7 @@ def write_report(
         _summary(runs, arms),
         "## Results",
         _results(rows, output),
-        *(["## What was claimed", _claims(plan, rows)] if plan else []),
+        *(["## What was claimed", _claims(plan, rows, block)] if plan else []),
         "## At boundaries",
         _boundaries(rows, output),
         "## By class",
@@ -216,14 +218,14 @@ def _signed(change: Difference | None) -> str:
     return f"{100 * change.value:+.2f} [{100 * change.low:+.2f}, {100 * change.high:+.2f}]"
 
 
-def _compare(row: Row, other: Row, key: str, band: int | None = None) -> Difference | None:
+def _compare(row: Row, other: Row, key: str, band: int | None = None, block: int = 1) -> Difference | None:
     """Compare two rows by the counts ``key``; None where they are not of the same images or have no such counts."""
     a, b = row[0].evaluations(row[1]), other[0].evaluations(other[1])
     if row == other or not comparable(a, b) or any(key not in evaluation.counts for evaluation in (*a, *b)):
         return None
     a_counts, b_counts = ([e.counts[key] if band is None else e.counts[key][:, band] for e in side] for side in (a, b))
     seeds = [row[0].seeds(row[1]) for row in (row, other)]
-    return difference(a_counts, b_counts, paired=seeds[0] == seeds[1])
+    return difference(a_counts, b_counts, paired=seeds[0] == seeds[1], block=block)
 
 
 def markdown_table(head: list[str], lines: list[list[str]]) -> str:
@@ -307,22 +309,31 @@ SCORES: dict[str, tuple[str, int | None]] = {
 }
 
 
-def _claims(plan: list[Claim], rows: list[Row]) -> str:
+def _claims(plan: list[Claim], rows: list[Row], block: int) -> str:
     """Judge each claim: it held, the opposite was seen, or the runs cannot tell."""
     lines = []
     for claim in plan:
         row, other = _find_row(claim.arm, rows), _find_row(claim.than, rows)
-        change = _compare(row, other, *SCORES[claim.score]) if row and other else None
+        counts = SCORES[claim.score]
+        change = _compare(row, other, *counts) if row and other else None
         if row is None or other is None or change is None:
-            lines.append([claim.text, claim.score, "–", "–", "**not tested**"])
+            lines.append([claim.text, claim.score, "–", "–", *["–"][: block - 1], "**not tested**"])
             continue
         seeds = " / ".join(str(len(arm.evaluations(protocol))) for arm, protocol in (row, other))
-        lines.append([claim.text, claim.score, seeds, _signed(change), _verdict(change)])
+        wider = [_signed(_compare(row, other, *counts, block=block))] if block > 1 else []
+        lines.append([claim.text, claim.score, seeds, _signed(change), *wider, _verdict(change)])
     note = (
         "A claim held where its whole 95 % interval lies above 0, the opposite was seen where it lies below; else the runs do "
         "not decide. Not tested: an arm has no finished run. Differences are percentage points."
     )
-    return markdown_table(["claim", "score", "seeds", "difference [95 %]", "what follows"], lines) + "\n\n" + note
+    columns = ["claim", "score", "seeds", "difference [95 %]"]
+    if block > 1:
+        columns.append(f"in blocks of {block}")
+        note += (
+            f" In blocks: the same with stretches of {block} neighbouring images drawn instead of single ones, for neighbours "
+            "may be frames of one video; what follows is said of the first interval."
+        )
+    return markdown_table([*columns, "what follows"], lines) + "\n\n" + note
 
 
 def _verdict(change: Difference) -> str:
