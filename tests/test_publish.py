@@ -84,16 +84,18 @@ def test_claims_are_judged_by_their_intervals(tmp_path):
     write_report(runs, tmp_path / "out", "title", images=0, plan=read_plan(plan))
     text = (tmp_path / "out/report.md").read_text()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    lines = {row[0]: row[3:] for row in cells if row[0] in ("better", "worse", "alike", "alone")}
+    lines = {row[0]: row[4:] for row in cells if row[0] in ("better", "worse", "alike", "alone")}
     value, low, high = (number.lstrip("+-") for number in re.findall(r"[+-][\d.]+", lines["better"][0]))
     assert lines["better"][1] == f"**held**: higher by {value}, by no less than {low}"
     assert lines["worse"][1] == f"**the opposite was seen**: lower by {value}, by no less than {low}"
     value, low, high = (number.lstrip("+-") for number in re.findall(r"[+-][\d.]+", lines["alike"][0]))
     assert lines["alike"][1] == f"**not decided**: a gain above {high} and a loss above {low} are ruled out"
     assert lines["alone"][1] == "**not tested**"
+    gap = {row[0]: row[3] for row in cells if row[0] in ("better", "alike")}
+    assert gap == {"better": "+2.70", "alike": "–"}  # 78.95 - 76.25; the paper has no skip.
     write_report(runs, tmp_path / "out", "title", images=0, plan=read_plan(plan), block=5)
     text = (tmp_path / "out/report.md").read_text()
-    assert "| in blocks of 5 |" in text and text.count("**held**") == 1 and "| – | – | **not tested** |" in text
+    assert "| in blocks of 5 |" in text and text.count("**held**") == 1 and "| – | – | – | **not tested** |" in text
     assert f"Beside {first}, whole, by their intervals, higher: {second}, whole, {third}, whole." in text
     plan.write_text("- claim: a\n")
     with pytest.raises(ValueError, match="keys claim, arm, than and score"):
