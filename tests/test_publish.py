@@ -74,23 +74,25 @@ def test_published_runs_are_small_and_make_the_same_report(tmp_path):
 def test_claims_are_judged_by_their_intervals(tmp_path):
     arms = [({"context": "none", "decoder": "none"}, 0.6), ({"decoder": "none"}, 0.8), ({"decoder": "skip"}, 0.8)]
     for number, (model, accuracy) in enumerate(arms):
-        make_run(tmp_path / "runs", config(0, **model), accuracy, number=number)
+        for seed in range(2):
+            make_run(tmp_path / "runs", config(seed, **model), accuracy, number=2 * number + seed)
+    make_run(tmp_path / "runs", config(0), 0.9, number=9)
     runs = find_runs([tmp_path / "runs"])
-    first, second, third = (each.label for each in group_arms(runs))
+    first, second, third, single = (each.label for each in group_arms(runs))
     rows = [("better", f"{second}, whole", first), ("worse", first, f"{second}, whole"), ("alike", third, f"{second}, whole")]
-    rows += [("alone", second, "nothing")]
+    rows += [("alone", second, "nothing"), ("once", single, first)]
     plan = tmp_path / "plan.yaml"
     plan.write_text(yaml.safe_dump([{"claim": c, "arm": a, "than": t, "score": "mIoU"} for c, a, t in rows]))
     write_report(runs, tmp_path / "out", "title", images=0, plan=read_plan(plan))
     text = (tmp_path / "out/report.md").read_text()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    lines = {row[0]: row[4:] for row in cells if row[0] in ("better", "worse", "alike", "alone")}
+    lines = {row[0]: row[4:] for row in cells if row[0] in ("better", "worse", "alike", "alone", "once")}
     value, low, high = (number.lstrip("+-") for number in re.findall(r"[+-][\d.]+", lines["better"][0]))
     assert lines["better"][1] == f"**held**: higher by {value}, by no less than {low}"
     assert lines["worse"][1] == f"**the opposite was seen**: lower by {value}, by no less than {low}"
     value, low, high = (number.lstrip("+-") for number in re.findall(r"[+-][\d.]+", lines["alike"][0]))
     assert lines["alike"][1] == f"**not decided**: a gain above {high} and a loss above {low} are ruled out"
-    assert lines["alone"][1] == "**not tested**"
+    assert lines["alone"][1] == "**not tested**" and lines["once"][1] == "**not decided**: one seed"
     gap = {row[0]: row[3] for row in cells if row[0] in ("better", "alike")}
     assert gap == {"better": "+2.70", "alike": "–"}  # 78.95 - 76.25; the paper has no skip.
     write_report(runs, tmp_path / "out", "title", images=0, plan=read_plan(plan), block=5)

@@ -298,10 +298,10 @@ def _results(rows: list[Row], output: Path) -> str:
 
 
 def _sides(rows: list[Row], changes: list[Difference | None]) -> str:
-    """Sum up in a sentence which rows are above the first and which below."""
+    """Sum up in a sentence which rows with several seeds are above the first and which below."""
     sides: dict[str, list[str]] = {"higher": [], "lower": [], "not decided": []}
     for row, change in zip(rows, changes, strict=True):
-        if change is not None:
+        if change is not None and min(len(each[0].evaluations(each[1])) for each in (row, rows[0])) > 1:
             sides["higher" if change.low > 0 else "lower" if change.high < 0 else "not decided"].append(_row_name(row))
     found = "; ".join(f"{side}: {', '.join(names)}" for side, names in sides.items() if names)
     return f"Beside {_row_name(rows[0])}, by their intervals, {found}." if found else ""
@@ -325,14 +325,16 @@ def _claims(plan: list[Claim], rows: list[Row], block: int) -> str:
         if row is None or other is None or change is None:
             lines.append([claim.text, claim.score, "–", "–", "–", *["–"][: block - 1], "**not tested**"])
             continue
-        seeds = " / ".join(str(len(arm.evaluations(protocol))) for arm, protocol in (row, other))
+        seeds = [len(arm.evaluations(protocol)) for arm, protocol in (row, other)]
+        # The interval of a single seed says nothing about training again.
+        follows = _verdict(change) if min(seeds) > 1 else "**not decided**: one seed"
         wider = [_signed(_compare(row, other, *counts, block=block))] if block > 1 else []
         papers = (_papers(row), _papers(other)) if claim.score == "mIoU" else (None, None)
         gap = f"{papers[0] - papers[1]:+.2f}" if papers[0] and papers[1] else "–"
-        lines.append([claim.text, claim.score, seeds, gap, _signed(change), *wider, _verdict(change)])
+        lines.append([claim.text, claim.score, " / ".join(map(str, seeds)), gap, _signed(change), *wider, follows])
     note = (
         "A claim held where its whole 95 % interval lies above 0, the opposite was seen where it lies below; else the runs do "
-        "not decide. Not tested: an arm has no finished run. Differences are percentage points; the "
+        "not decide, nor does a single seed. Not tested: an arm has no finished run. Differences are percentage points; the "
         "paper's are of Cityscapes val, one run each."
     )
     columns = ["claim", "score", "seeds", "paper's gap", "difference [95 %]"]
@@ -385,7 +387,8 @@ def _boundaries(rows: list[Row], output: Path) -> str:
     band = f"mIoU within {width} px of an edge, %"
     head = ["arm", "boundary IoU, %", "to the first row [95 %]", band, "to the first row [95 %]"]
     note = f"Boundary IoU after Cheng et al., with {100 * first['boundary']['ratio']:g} % of the image's diagonal."
-    sides = f"Within {width} px of an edge. {_sides(rows, changes)}" if any(changes) else ""
+    sides = _sides(rows, changes)
+    sides = f"Within {width} px of an edge. {sides}" if sides else ""
     picture = "![mIoU in a band around the true edges, by its width](trimap.svg)"
     return "\n\n".join(part for part in (markdown_table(head, lines), sides, note, picture) if part)
 
