@@ -84,7 +84,7 @@ def _save(figure: Any, path: Path) -> None:
 def curves_picture(path: Path, curves: list[Curve], xlabel: str, ylabel: str) -> None:
     """Draw one colour an arm, a thin line a seed and a thick one for their mean (where all have the same x)."""
     plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.5, 4 + 0.2 * len(curves)), layout="constrained")
     for number, curve in enumerate(curves):
         color, style = COLORS[number % len(COLORS)], ("-", "--", ":")[number // len(COLORS) % 3]
         alike = len({tuple(x) for x in curve.x}) == 1
@@ -97,14 +97,15 @@ def curves_picture(path: Path, curves: list[Curve], xlabel: str, ylabel: str) ->
         axes.plot([], [], style, color=color, lw=2, label=curve.label)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower left", fontsize=8)  # Names of arms are long: within, they would hide the curves.
     _save(figure, path)
 
 
 def dots_picture(path: Path, rows: list[tuple[str, list[float]]], xlabel: str) -> None:
     """Draw a line for each arm: a dot a seed, and a bar at their mean."""
     plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.32 * len(rows)), layout="constrained")
+    size = (6 + 0.06 * max(len(label) for label, _ in rows), 1.2 + 0.32 * len(rows))
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
     for y, (_, values) in enumerate(rows):
         axes.plot(values, [y] * len(values), "o", mfc="none", color=COLORS[y % len(COLORS)])
         axes.plot([np.mean(values)] * 2, [y - 0.3, y + 0.3], color=COLORS[y % len(COLORS)], lw=2)
@@ -143,7 +144,8 @@ def cost_picture(path: Path, points: list[tuple[str, float, float, float]], pape
         paper: (label, GFLOPs, mIoU) as printed.
     """
     plt = _pyplot()
-    figure, panels = plt.subplots(1, 1 + bool(paper), figsize=(7 + 4 * bool(paper), 4.2), layout="constrained", squeeze=False)
+    size = (7 + 4 * bool(paper), 4 + 0.2 * len(points))
+    figure, panels = plt.subplots(1, 1 + bool(paper), figsize=size, layout="constrained", squeeze=False)
     axes = panels[0, 0]
     for number, (label, once, executed, miou) in enumerate(points):
         color = COLORS[number % len(COLORS)]
@@ -151,7 +153,7 @@ def cost_picture(path: Path, points: list[tuple[str, float, float, float]], pape
         axes.plot(once, miou, "o", mfc="white", color=color)
         axes.plot(executed, miou, "o", color=color, label=label)
     axes.set(xlabel="GFLOPs (open: each module once, filled: as executed)", ylabel="mIoU, %", title="ours")
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside lower left", fontsize=8)
     axes.grid(alpha=0.3)
     if paper:
         axes = panels[0, 1]
