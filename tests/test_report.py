@@ -54,6 +54,8 @@ def test_report_holds_the_numbers_beside_the_papers(runs, tmp_path):
     value, low, high = map(float, re.findall(r"[+-][\d.]+", rows[1][4]))
     assert low < value < high and value == pytest.approx(float(rows[1][2].split()[0]) - mean, abs=0.011)
     cost = table(text, "Cost")
+    head = text.split("## Cost\n")[1].strip().splitlines()[0]
+    assert head.count("|") == len(cost[1]) + 1 and "| mIoU to Baseline [95 %] |" in head and cost[1][-1] == rows[1][4]
     assert [row[4] for row in cost] == ["–", "574.0", "–"] and float(cost[1][2]) < float(cost[1][3])
     assert "All runs together took 0.5 CPU hours (6 runs)." in text and "an image, ms" in text and "latency.py" not in text
     assert "One seed" not in text and "**1 not finished**" in text
