@@ -14,6 +14,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder of the report (default: report/ beside the runs)")
     parser.add_argument("--title", help="default: the name of the folder")
     parser.add_argument("--baseline", default="", help="part of the name of the arm to compare with (default: the first)")
+    parser.add_argument("--protocols", nargs="+", metavar="NAME", help="only evaluations by these (default: all)")
     parser.add_argument("--images", type=int, default=3, help="images in the panel of predictions; 0: none (default: 3)")
     parser.add_argument("--plan", type=Path, help="YAML list of claims (claim, arm, than, score) to be judged")
     parser.add_argument("--block", type=int, default=1, metavar="N", help="claims: an interval by stretches of N images too")
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=60, metavar="SECONDS", help="with --watch (default: 60)")
     options = parser.parse_args()
     with user_errors():
-        from cyclenet.comparison import Run, find_runs
+        from cyclenet.comparison import Run, find_runs, keep
         from cyclenet.report import read_plan, watch, write_report
 
         if options.every <= 0:
@@ -32,6 +33,8 @@ def main() -> None:
         plan = read_plan(options.plan) if options.plan else None
 
         def write(runs: list[Run], refresh: float) -> Path:
+            if options.protocols:
+                keep(runs, options.protocols)
             common = Path(os.path.commonpath([run.folder.parent.resolve() for run in runs]))
             title = options.title or f"{common.name}: {len(runs)} runs"
             # Predicting the panel's images would slow the trainings down: at the end.

@@ -42,7 +42,10 @@ def complaint(*overrides: str) -> str:
         ("protocol.window=100", "protocol.stride must be between 1 and protocol.window (100)"),
         ("trainer.precision=fp8", "trainer.precision must be one of"),
         ("loss.aux_weight=0", "set model.aux_head=false"),
-        ("extra_protocols=[ms]", "extra_protocols must be one of mmseg_ms_flip, paper_ms, semseg_ss, sliding, whole; got 'ms'"),
+        (
+            "extra_protocols=[ms]",
+            "extra_protocols must be one of mmseg_ms_flip, paper_ms, semseg_ss, sliding, whole, windows240; got 'ms'",
+        ),
         ("arm=nope", "Could not find 'arm/nope'"),
         ("model.first_block_dilation=2", "model.first_block_dilation must be one of previous, stage; got '2'"),
         ("resume=maybe", "resume must be one of auto, never, must"),

@@ -88,6 +88,17 @@ def test_baseline_can_be_chosen(runs, tmp_path):
         write_report(find_runs([runs]), tmp_path / "out", "x", baseline="DenseASPP")
 
 
+def test_protocols_can_be_chosen(runs, tmp_path):
+    run("report", "runs", "--output", "out", "--images", "0", "--protocols", "paper_ms", cwd=tmp_path)
+    text = (tmp_path / "out/report.md").read_text()
+    assert [row[0] for row in table(text, "Results")] == ["CycleASPP(3,6,12,18,24,30) + ADC, paper_ms"]
+    states = table(text, "Runs")
+    assert [row[2] for row in states].count("finished") == 2 and [row[2] for row in states].count("**not compared**") == 4
+    assert states[0][4] == "was not evaluated by paper_ms"
+    output = run("report", "runs", "--protocols", "paper", cwd=tmp_path, ok=False)
+    assert output == "error: No run was evaluated by 'paper'; there are: whole, paper_ms.\n"
+
+
 def test_one_seed_other_images_and_missing_checkpoints_are_said(runs, tmp_path):
     for number in (1, 3, 5):
         shutil.rmtree(runs / f"run{number}")

@@ -67,6 +67,22 @@ def find_runs(paths: list[Path]) -> list[Run]:
     return sorted(map(read_run, folders), key=lambda run: run.result.get("finished_at", float("inf")))
 
 
+def keep(runs: list[Run], protocols: list[str]) -> None:
+    """Leave of each run only the evaluations by these protocols.
+
+    Raises:
+        ValueError: runs were evaluated, but none by one of them.
+    """
+    there = list(dict.fromkeys(name for run in runs for name in run.evaluations))
+    for name in protocols:
+        if there and name not in there:
+            raise ValueError(f"No run was evaluated by {name!r}; there are: {', '.join(there)}.")
+    for run in runs:
+        run.evaluations = {name: evaluation for name, evaluation in run.evaluations.items() if name in protocols}
+        if run.status == "finished" and not run.evaluations:
+            run.problem = run.problem or f"was not evaluated by {' or '.join(protocols)}"
+
+
 def _search(path: Path) -> list[Path]:
     # Not below a run, where loggers have config.yaml files of their own.
     if any((path / name).is_file() for name in ("config.yaml", "result.json", ".hydra/config.yaml")):

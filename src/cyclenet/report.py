@@ -572,7 +572,7 @@ def _runs(runs: list[Run]) -> str:
         seconds = run.result.get("seconds")
         error = run.problem.replace("|", "\\|").replace("\n", " ")
         minutes = f"{seconds / 60:.1f}" if seconds is not None else "–"
-        status = run.status if run.finished else f"**{run.status}**" if run.status != "finished" else "**unreadable**"
+        status = run.status if run.finished else f"**{run.status}**" if run.status != "finished" else "**not compared**"
         lines.append([f"`{run.folder.name}`", seed, status, minutes, error or "–"])
     return markdown_table(["run", "seed", "status", "minutes in all", "error"], lines)
 
