@@ -75,9 +75,11 @@ def test_jobs_share_the_gpus(tmp_path):
 
 
 def test_a_job_that_is_killed_is_told_from_one_that_fails(tmp_path, capsys):
-    jobs = [Sleeper(tmp_path / "a", "kill -9 $$", accelerator="cpu"), Sleeper(tmp_path / "b", "exit 3", accelerator="cpu")]
+    ends = {"a": "kill -9 $$", "b": "exit 3", "c": "exit 143"}
+    jobs = [Sleeper(tmp_path / name, command, accelerator="cpu") for name, command in ends.items()]
     run_all(jobs, 2, [], 1)
-    assert [(job.state, job.note.split(" (")[0]) for job in jobs] == [("killed", "by SIGKILL"), ("failed", "exit code 3")]
+    states = [(job.state, job.note.split(" (")[0]) for job in jobs]
+    assert states == [("killed", "by SIGKILL"), ("failed", "exit code 3"), ("interrupted", "before it began to train")]
     assert "[1/2] a: killed" in capsys.readouterr().out
 
 

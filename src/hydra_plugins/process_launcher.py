@@ -257,6 +257,8 @@ def finish(job: Job) -> None:
         error = said[0] if said else result.get("error", "")
         if not error and code < 0:
             job.state, error = "killed", f"by {signal.Signals(-code).name}"
+        elif not error and code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            job.state, error = "interrupted", "before it began to train"  # Else it would have left a result that says so.
         job.note = f"{error or f'exit code {code}'} (see {log})"
 
 
