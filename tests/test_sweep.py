@@ -80,7 +80,7 @@ def test_a_job_that_is_killed_is_told_from_one_that_fails(tmp_path, capsys):
     run_all(jobs, 2, [], 1)
     states = [(job.state, job.note.split(" (")[0]) for job in jobs]
     assert states == [("killed", "by SIGKILL"), ("failed", "exit code 3"), ("interrupted", "before it began to train")]
-    assert "[1/2] a: killed" in capsys.readouterr().out
+    assert "[1/3] a: killed" in capsys.readouterr().out
 
 
 def test_an_old_result_does_not_hide_a_new_error(tmp_path):
