@@ -51,6 +51,10 @@ def test_report_holds_the_numbers_beside_the_papers(runs, tmp_path):
     mean, spread = sum(scores) / 2, abs(scores[0] - scores[1]) / 2**0.5
     assert rows[0][2] == f"{mean:.2f} ± {spread:.2f}"
     assert rows[0][4] == rows[0][5] == rows[1][5] == "–"
+    # Three arms of two seeds; the second evaluation of ADC's runs does not count again.
+    pairs = [[100 * r.evaluations["whole"].scores["mIoU"] for r in found[at : at + 2]] for at in (0, 2, 4)]
+    pooled = (sum((a - b) ** 2 / 2 for a, b in pairs) / 3) ** 0.5
+    assert f"moves mIoU by {pooled:.2f} points (standard deviation, pooled over 3 arms, 3 degrees of freedom)" in text
     value, low, high = map(float, re.findall(r"[+-][\d.]+", rows[1][4]))
     assert low < value < high and value == pytest.approx(float(rows[1][2].split()[0]) - mean, abs=0.011)
     cost = table(text, "Cost")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
+from scipy.stats import t as student
 
 from cyclenet.charts import Curve, cost_picture, curves_picture, dots_picture, heat_map
 from cyclenet.comparison import Arm, Difference, Run, comparable, difference, group_arms, read_curve
@@ -293,8 +294,23 @@ def _results(rows: list[Row], output: Path) -> str:
         "video, intervals are too narrow."
     )
     dots_picture(output / "seeds.svg", dots, "mIoU, %")
-    parts = [markdown_table(head, lines), _sides(rows, changes), note, "![mIoU of every seed](seeds.svg)"]
+    parts = [markdown_table(head, lines), _sides(rows, changes), _noise(rows), note, "![mIoU of every seed](seeds.svg)"]
     return "\n\n".join(part for part in parts if part)
+
+
+def _noise(rows: list[Row]) -> str:
+    """Say what another seed does, pooled over the rows (a run that was evaluated twice counts once), and what it hides."""
+    scores = [[e.scores["mIoU"] for e in arm.evaluations(protocol)] for arm, protocol in rows if protocol == arm.protocols[0]]
+    several = [values for values in scores if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    if not freedom:
+        return ""
+    spread = 100 * float(np.sqrt(sum(np.var(values) * len(values) for values in several) / freedom))
+    hidden = student.ppf(0.975, freedom) * spread * np.sqrt(2 / 3)
+    return (
+        f"Training again with another seed moves mIoU by {spread:.2f} points (standard deviation, pooled over {len(several)} "
+        f"arms, {freedom} degrees of freedom): a difference below {hidden:.1f} between two arms of three seeds each would go unseen."
+    )
 
 
 def _sides(rows: list[Row], changes: list[Difference | None]) -> str:
