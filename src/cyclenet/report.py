@@ -309,7 +309,8 @@ def _noise(rows: list[Row]) -> str:
     hidden = student.ppf(0.975, freedom) * spread * np.sqrt(2 / 3)
     return (
         f"Training again with another seed moves mIoU by {spread:.2f} points (standard deviation, pooled over {len(several)} "
-        f"arms, {freedom} degrees of freedom): a difference below {hidden:.1f} between two arms of three seeds each would go unseen."
+        f"arms, {freedom} degrees of freedom): between two arms of three seeds each, a difference below {hidden:.1f} would go "
+        "unseen."
     )
 
 
