@@ -50,14 +50,15 @@ notebooks: setup ## Execute all notebooks (minutes, no data needed)
 	$(BIN)/pytest -m notebook
 
 reproduce-camvid: setup ## Train one published run again and compare: make reproduce-camvid ARM=cycleaspp SEED=0 (needs $CAMVID_ROOT)
-	OMP_NUM_THREADS=1 $(BIN)/python src/train.py experiment=camvid_ablation hydra.mode=RUN name=reproduce_camvid arm=$(ARM) seed=$(SEED)
-	$(BIN)/python src/publish.py runs/reproduce_camvid/*-seed$(SEED)-* --output results/camvid --check
+	OMP_NUM_THREADS=1 $(BIN)/python src/train.py experiment=camvid_ablation hydra.mode=RUN logger=csv arm=$(ARM) seed=$(SEED) \
+	  resume=never hydra.run.dir=runs/reproduce_camvid/$(ARM)-seed$(SEED)
+	$(BIN)/python src/publish.py runs/reproduce_camvid/$(ARM)-seed$(SEED) --output results/camvid --check
 
 report-camvid: setup ## Write both reports of the published CamVid ablation again, from results/camvid alone
 	$(BIN)/python src/report.py results/camvid --output results/camvid/report --title "CamVid ablation" --images 0 \
 	  --protocols whole paper_ms --plan results/camvid/plan.yaml --baseline Baseline --block 20
 	$(BIN)/python src/report.py results/camvid --output results/camvid/report-windows --images 0 \
-	  --title "CamVid ablation, by windows of the training crops' size (not planned)" \
+	  --title "CamVid ablation, by windows of 240 x 240 (not planned)" \
 	  --protocols windows240 --plan results/camvid/posthoc.yaml --baseline Baseline --block 20
 
 chaos: setup ## Kill trainings and sweeps at random moments and compare with undisturbed ones (minutes)

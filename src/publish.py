@@ -5,6 +5,8 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from cyclenet.cli import user_errors
 from cyclenet.results import read_result, write_result
 
@@ -54,32 +56,44 @@ def publish(folder: Path, output: Path) -> None:
 
 
 def check(folder: Path, output: Path) -> bool:
-    """Tell whether a run has the published numbers, to the last digit, and print both.
+    """Tell whether a run has the published numbers to the last digit: its curves, scores, and counts of each image.
 
     Raises:
         ValueError: it was not published, or has not finished.
     """
-    # The name ends in a hash of what changes the result, of which the name of the sweep is one.
-    stem = folder.name.rsplit("-", 1)[0]
-    published = [path for path in sorted(output.glob(f"{stem}*")) if same_config(path, folder)]
-    if not published:
+    configs = sorted(path.parent for path in output.glob("*/config.yaml"))
+    there = next((path for path in configs if same_config(path, folder)), None)
+    if there is None:
         raise ValueError(f"{folder.name} has no published run of the same configuration in {output}.")
-    pairs = [
-        (path.parent.name.rsplit("-", 1)[0], json.loads(path.read_text()), json.loads(other.read_text()))
-        for path in sorted(folder.glob("evaluate/*/scores.json"))
-        for other in published[0].glob(f"evaluate/{path.parent.name}/scores.json")
+    results = [read_result(run) for run in (there, folder)]
+    differ = [
+        f"{key}: {' there, '.join(str(result.get(key, 'not told')) for result in results)} here"
+        for key in ("threads", "precision", "torch")
+        if results[0].get(key) != results[1].get(key)
     ]
-    if not pairs:
-        raise ValueError(f"{folder} has no evaluation that {published[0]} has too: let it finish.")
-    threads = [read_result(run).get("threads") for run in (published[0], folder)]
-    hint = f" (threads: {threads[0]} there, {threads[1]} here; set OMP_NUM_THREADS)" if threads[0] != threads[1] else ""
-    equal = True
-    for name, here, there in pairs:
-        same = all(here[key] == there[key] for key in here if key != "checkpoint")
-        equal &= same
-        verdict = "the same to the last digit" if same else f"NOT the same{hint}"
-        print(f"{name}: published {100 * there['mIoU']:.10f} % mIoU, here {100 * here['mIoU']:.10f}: {verdict}")
+    hint = f" ({'; '.join(differ)})" if differ else ""
+    curves = [(run / "metrics.csv").read_text() for run in (there, folder)]
+    equal = curves[0] == curves[1]
+    print(f"Training, step by step (metrics.csv): {_verdict(equal, hint)}")
+    compared = 0
+    for path in sorted(there.glob("evaluate/*")):
+        other, name = folder / "evaluate" / path.name, path.name.rsplit("-", 1)[0]
+        if not (other / "scores.json").is_file():
+            print(f"{name}: not compared, for it was not made here")
+            continue
+        scores = [json.loads((run / "scores.json").read_text()) | {"checkpoint": ""} for run in (path, other)]
+        with np.load(path / "images.npz") as a, np.load(other / "images.npz") as b:
+            same = scores[0] == scores[1] and set(a) == set(b) and all(np.array_equal(a[key], b[key]) for key in a)
+        published, here = (100 * score["mIoU"] for score in scores)
+        print(f"{name}: published {published:.10f} % mIoU, here {here:.10f}: {_verdict(same, hint)}")
+        equal, compared = equal and same, compared + 1
+    if not compared:
+        raise ValueError(f"{folder} has no evaluation that {there} has too: let it finish.")
     return equal
+
+
+def _verdict(same: bool, hint: str) -> str:
+    return "the same to the last digit" if same else f"NOT the same{hint}"
 
 
 def same_config(a: Path, b: Path) -> bool:

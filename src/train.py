@@ -122,7 +122,10 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
             "epochs": trainer.current_epoch,
             "train_seconds": round(task.seconds, 1),
             "cpu_seconds": round(task.cpu_seconds, 1),
-            "threads": torch.get_num_threads(),  # Sums are ordered by them: with another number, other last digits.
+            # With others of these, other last digits: sums are ordered by threads, `auto` chooses the precision by the CPU.
+            "threads": torch.get_num_threads(),
+            "precision": str(precision),
+            "torch": torch.__version__,
         }
     except (KeyboardInterrupt, SystemExit):
         result["status"] = "interrupted"

@@ -3,16 +3,17 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import yaml
 
 from conftest import ROOT, run
 from cyclenet.cli import compose_config
-from cyclenet.comparison import find_runs, group_arms
+from cyclenet.comparison import Difference, find_runs, group_arms
 from cyclenet.complexity import complexity, total
 from cyclenet.config import TrainConfig
 from cyclenet.paper import describe
-from cyclenet.report import read_plan, write_report
+from cyclenet.report import Claim, read_plan, write_report
 from test_comparison import config, make_run
 
 PLAN = ROOT / "results/camvid/plan.yaml"
@@ -61,14 +62,52 @@ def test_published_runs_are_small_and_make_the_same_report(tmp_path):
 
     assert "is the published run itself" in run("publish", "out/run0", "--output", "out", cwd=tmp_path, ok=False)
     assert (tmp_path / "out/run0/config.yaml").exists()
-    assert "the same to the last digit" in run("publish", "runs/run0", "--output", "out", "--check", cwd=tmp_path)
-    (scores,) = (tmp_path / "runs/run0").glob("evaluate/*/scores.json")
-    changed = json.loads(scores.read_text())
-    scores.write_text(json.dumps({**changed, "mIoU": changed["mIoU"] + 1e-9}))
-    result = tmp_path / "runs/run0/result.json"
-    result.write_text(json.dumps({**json.loads(result.read_text()), "threads": 2}))
-    output = run("publish", "runs/run0", "--output", "out", "--check", cwd=tmp_path, ok=False)
-    assert "NOT the same (threads: 1 there, 2 here; set OMP_NUM_THREADS)" in output
+
+
+def test_a_run_is_held_against_what_was_published(tmp_path):
+    """Another curve, another score, or another image's counts: each is told, and so is what cannot be compared."""
+    here = make_run(tmp_path / "runs", config(0), 0.7, ("whole", "paper_ms"))
+    run("publish", "runs/run0", "--output", "out", cwd=tmp_path)
+    command = ("publish", "runs/run0", "--output", "out", "--check")
+    assert run(*command, cwd=tmp_path).count("the same to the last digit") == 3
+    scores, images = next(here.glob("evaluate/*whole*/scores.json")), next(here.glob("evaluate/*whole*/images.npz"))
+    for path in (here / "metrics.csv", scores, images):
+        before = path.read_bytes()
+        if path == scores:
+            path.write_text(json.dumps(json.loads(before) | {"mIoU": json.loads(before)["mIoU"] + 1e-9}))
+        elif path == images:
+            with np.load(images) as arrays:
+                shuffled = {**arrays, "pixels": arrays["pixels"][::-1]}
+            np.savez(images, **shuffled)
+        else:
+            path.write_text(before.decode().replace("1", "2"))
+        output = run(*command, cwd=tmp_path, ok=False)
+        assert output.count("NOT the same\n") == 1 and output.count("the same to the last digit") == 2
+        path.write_bytes(before)
+    next(here.glob("evaluate/*paper_ms*/scores.json")).unlink()
+    result = here / "result.json"
+    result.write_text(json.dumps({**json.loads(result.read_text()), "threads": 2, "precision": "32-true"}))
+    (here / "metrics.csv").write_text("other")
+    output = run(*command, cwd=tmp_path, ok=False)
+    assert "NOT the same (threads: 1 there, 2 here; precision: not told there, 32-true here)" in output
+    assert "not compared, for it was not made here" in output
+    scores.unlink()
+    assert "has no evaluation that" in run(*command, cwd=tmp_path, ok=False)
+
+
+def test_a_claim_that_blocks_would_not_decide_says_so(tmp_path, monkeypatch):
+    for seed in range(2):
+        for number, (model, accuracy) in enumerate([({"decoder": "none"}, 0.6), ({}, 0.7)]):
+            make_run(tmp_path / "runs", config(seed, **model), accuracy, number=2 * seed + number)
+    runs = find_runs([tmp_path / "runs"])
+    names = [each.label for each in group_arms(runs)]
+    said = []
+    for wider in (Difference(0.02, -0.01, 0.05), Difference(0.02, 0.004, 0.04)):
+        found = {1: Difference(0.02, 0.01, 0.03), 20: wider}
+        monkeypatch.setattr("cyclenet.report._compare", lambda *_, block=1, found=found: found[block])
+        write_report(runs, tmp_path / "out", "title", images=0, plan=[Claim("a", names[1], names[0], "mIoU")], block=20)
+        said.append("by blocks of 20 images it would not be decided" in (tmp_path / "out/report.md").read_text())
+    assert said == [True, False]
 
 
 def test_claims_are_judged_by_their_intervals(tmp_path):

@@ -217,8 +217,9 @@ def difference(a: list[np.ndarray], b: list[np.ndarray], paired: bool = True, dr
 
     In each draw both arms are scored on the same images, drawn with replacement, all their pixels in one matrix as mIoU is
     defined; that gives a percentile interval. Seeds are too few to draw from (with 3, an interval of nominal 95 % holds the
-    truth 64 times in 100), so their half width, t * s / sqrt(n), is added in quadrature to both sides of it. With a single
-    seed the interval tells how far the images may mislead, and nothing about training anew.
+    truth 64 times in 100), so their half width, t * s / sqrt(n), is added in quadrature to both sides of it: of the differences
+    seed by seed where both arms have the same seeds, else after Welch. If each arm has a single seed, the interval tells how
+    far the images may mislead, and nothing about training anew.
 
     Args:
         a: counts of one arm, for each seed (images, C, 3) right, true and predicted pixels.
@@ -255,7 +256,12 @@ def difference(a: list[np.ndarray], b: list[np.ndarray], paired: bool = True, dr
 def _seed_half_width(a: np.ndarray, b: np.ndarray, paired: bool) -> float:
     if paired and len(a) == len(b) > 1:
         return float(student.ppf(0.975, len(a) - 1) * (a - b).std(ddof=1) / len(a) ** 0.5)
-    variances = [(x.var(ddof=1) / len(x), len(x) - 1) for x in (a, b) if len(x) > 1]
+    if len(a) == len(b) == 1:
+        return 0.0
+    if 1 in (len(a), len(b)):  # The single training is taken to vary as those of the other arm do.
+        x = max(a, b, key=len)
+        return float(student.ppf(0.975, len(x) - 1) * x.std(ddof=1) * (1 + 1 / len(x)) ** 0.5)
+    variances = [(x.var(ddof=1) / len(x), len(x) - 1) for x in (a, b)]
     total = sum(variance for variance, _ in variances)
     if total == 0:
         return 0.0

@@ -290,8 +290,9 @@ def _results(rows: list[Row], output: Path) -> str:
     note = (
         "Mean ± standard deviation over seeds. The paper's numbers are of Cityscapes val and ResNet-101, whatever the data "
         "here. Differences are of mIoU in percentage points, with a paired bootstrap interval over images (where there are "
-        "several seeds, widened by Student's t over them). Images are taken as independent: where they are frames of one "
-        "video, intervals are too narrow."
+        "several seeds, widened by Student's t over them: seed by seed where both arms have the same ones, else after Welch, "
+        "and a single seed is taken to vary as those of the other arm do). Images are taken as independent: where they are "
+        "frames of one video, intervals are too narrow."
     )
     dots_picture(output / "seeds.svg", dots, "mIoU, %")
     parts = [markdown_table(head, lines), _sides(rows, changes), _noise(rows), note, "![mIoU of every seed](seeds.svg)"]
@@ -306,11 +307,11 @@ def _noise(rows: list[Row]) -> str:
     if not freedom:
         return ""
     spread = 100 * float(np.sqrt(sum(np.var(values) * len(values) for values in several) / freedom))
-    hidden = student.ppf(0.975, freedom) * spread * np.sqrt(2 / 3)
+    half = [float(student.ppf(0.975, n - 1)) * spread * np.sqrt(2 / n) for n in (3, 5)]
     return (
         f"Training again with another seed moves mIoU by {spread:.2f} points (standard deviation, pooled over {len(several)} "
-        f"arms, {freedom} degrees of freedom): between two arms of three seeds each, a difference below {hidden:.1f} would go "
-        "unseen."
+        f"arms, {freedom} degrees of freedom). By that alone, the interval of a difference reaches about {half[0]:.1f} points "
+        f"to each side with three seeds an arm, {half[1]:.1f} with five."
     )
 
 
@@ -345,21 +346,26 @@ def _claims(plan: list[Claim], rows: list[Row], block: int) -> str:
         seeds = [len(arm.evaluations(protocol)) for arm, protocol in (row, other)]
         # The interval of a single seed says nothing about training again.
         follows = _verdict(change) if min(seeds) > 1 else "**not decided**: one seed"
-        wider = [_signed(_compare(row, other, *counts, block=block))] if block > 1 else []
+        wider = []
+        if block > 1 and (second := _compare(row, other, *counts, block=block)):
+            wider = [_signed(second)]
+            if min(seeds) > 1 and change.low * change.high > 0 and second.low * second.high <= 0:
+                follows += f"; by blocks of {block} images it would not be decided"
         papers = (_papers(row), _papers(other)) if claim.score == "mIoU" else (None, None)
         gap = f"{papers[0] - papers[1]:+.2f}" if papers[0] and papers[1] else "–"
         lines.append([claim.text, claim.score, " / ".join(map(str, seeds)), gap, _signed(change), *wider, follows])
     note = (
         "A claim held where its whole 95 % interval lies above 0, the opposite was seen where it lies below; else the runs do "
         "not decide, nor does a single seed. Not tested: an arm has no finished run. Differences are percentage points; the "
-        "paper's are of Cityscapes val, one run each."
+        f"paper's are of Cityscapes val, one run each. {len(plan)} claims are judged, without a correction for their number."
     )
     columns = ["claim", "score", "seeds", "paper's gap", "difference [95 %]"]
     if block > 1:
         columns.append(f"in blocks of {block}")
         note += (
             f" In blocks: the same with stretches of {block} neighbouring images drawn instead of single ones, for neighbours "
-            "may be frames of one video; what follows is said of the first interval."
+            "may be frames of one video; what follows is said of the first interval. A split has few such stretches (101 "
+            "images about five of 20), so this interval is too narrow as well, only less so."
         )
     return markdown_table([*columns, "what follows"], lines) + "\n\n" + note
 
@@ -450,7 +456,8 @@ def _inside(arms: list[Arm]) -> str:
         return ""
     head = ["features", "seeds", "within a class", "between classes", "within, centred", "between, centred"]
     text = markdown_table([*head, "nearest class mean, mIoU, %", "own prediction, mIoU, %"], lines)
-    text += "\n\nMean cosine similarity (`src/visualize.py` over the split); centred: the image's mean feature is subtracted."
+    text += "\n\nMean cosine similarity (`src/visualize.py` over the split, whole images)"
+    text += "; centred: the image's mean feature is subtracted."
     if moved:
         places = ("0-2 px from edges", "beyond 32 px")
         columns = [f"{what}, {where}" for what in ("displacement in px", "modulation") for where in places]
@@ -480,7 +487,9 @@ def _cost(runs: list[Run], arms: list[Arm], costs: list[tuple[float, float, floa
     latency = _read_latency(runs)
     for arm, (parameters, once, executed) in zip(arms, costs, strict=True):
         paper = find(arm.cfg.model, "whole") if is_papers(arm.cfg.model) else None
-        seconds = [run.result["train_seconds"] for run in arm.runs if "train_seconds" in run.result]
+        seconds, spent = (
+            [run.result[key] for run in arm.runs if key in run.result] for key in ("train_seconds", "cpu_seconds")
+        )
         row = (arm, arm.protocols[0])
         image = latency.get("arms", {}).get(_row_name(row), {}).get("s")
         lines.append(
@@ -492,6 +501,7 @@ def _cost(runs: list[Run], arms: list[Arm], costs: list[tuple[float, float, floa
                 f"{paper.gflops:.1f}" if paper and paper.gflops else "–",
                 f"{1000 * image:.0f}" if image else "–",
                 f"{np.mean(seconds) / 60:.1f}" if seconds else "–",
+                f"{np.mean(spent) / 60:.1f}" if spent else "–",
                 _signed(_compare(row, first, "pixels")),
             ]
         )
@@ -501,20 +511,20 @@ def _cost(runs: list[Run], arms: list[Arm], costs: list[tuple[float, float, floa
     cost_picture(output / "cost.svg", points, table1)
     crop = " x ".join(map(str, arms[0].cfg.dataset.crop_size))
     head = ["arm", "parameters, M", "GFLOPs once", "GFLOPs executed", "paper's GFLOPs (769 x 769)"]
-    head += ["an image, ms", "training, min", f"mIoU to {arms[0].label} [95 %]"]
+    head += ["an image, ms", "training, min", "CPU, min", f"mIoU to {arms[0].label} [95 %]"]
     notes = [
         f"Multiply-adds of convolutions for one image of {crop}: with each module counted once, as the paper does, and as "
-        "executed, where a filter that feedback uses again counts again. Training time includes validation, on the machine as "
-        "it was."
+        "executed, where a filter that feedback uses again counts again. Training is wall time, with validation and the "
+        "evaluations at the end, on the machine as it was; CPU, that of all the run's processes."
     ]
-    if latency:
+    if any(line[5] != "–" for line in lines):
         notes.append(
             f"An image: one of {latency['image']}, in float32 on {latency['threads']} threads, the median of "
             f"{latency['rounds']} turns (`bench/latency.py`)."
         )
-    spent = [run.result["cpu_seconds"] for run in runs if "cpu_seconds" in run.result]
-    if spent:
-        notes.append(f"All runs together took {sum(spent) / 3600:.1f} CPU hours ({len(spent)} runs).")
+    everything = [run.result["cpu_seconds"] for run in runs if "cpu_seconds" in run.result]
+    if everything:
+        notes.append(f"All runs together took {sum(everything) / 3600:.1f} CPU hours ({len(everything)} runs).")
     return "\n\n".join([markdown_table(head, lines), " ".join(notes), "![mIoU against GFLOPs](cost.svg)"])
 
 
@@ -591,7 +601,7 @@ def _runs(runs: list[Run]) -> str:
         minutes = f"{seconds / 60:.1f}" if seconds is not None else "–"
         status = run.status if run.finished else f"**{run.status}**" if run.status != "finished" else "**not compared**"
         lines.append([f"`{run.folder.name}`", seed, status, minutes, error or "–"])
-    return markdown_table(["run", "seed", "status", "minutes in all", "error"], lines)
+    return markdown_table(["run", "seed", "status", "minutes, last start", "error"], lines)
 
 
 def _write_csv(path: Path, runs: list[Run], arms: list[Arm], costs: list[tuple[float, float, float]]) -> None:
