@@ -23,7 +23,8 @@ def main() -> None:
     options = parser.parse_args()
     with user_errors():
         from cyclenet.comparison import Run, find_runs, keep
-        from cyclenet.report import read_plan, watch, write_report
+        from cyclenet.live import watch
+        from cyclenet.report import read_plan, write_report
 
         if options.every <= 0:
             raise ValueError(f"--every must be positive; got {options.every:g}.")

@@ -11,7 +11,8 @@ import pytest
 
 from conftest import TINY, run, write
 from cyclenet.comparison import find_runs
-from cyclenet.report import watch, write_report
+from cyclenet.live import watch
+from cyclenet.report import write_report
 from test_comparison import config, make_run
 
 

@@ -18,7 +18,7 @@ from cyclenet.data.source import Source
 from cyclenet.explain import Explained, at_cells, layer_names, part_names, spread
 from cyclenet.metrics import by_class, class_iou, mean_iou
 from cyclenet.models.decoder import ADC
-from cyclenet.report import markdown_table
+from cyclenet.page import markdown_table
 from cyclenet.task import SegmentationTask
 
 BINS = (2, 4, 8, 16, 32)

@@ -1,12 +1,7 @@
 """Compare runs in one report: Markdown, CSV, and an HTML page that needs no network and no other file."""
 
-import base64
 import csv
 import json
-import re
-import time
-from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +12,10 @@ from scipy.stats import t as student
 from cyclenet.charts import Curve, cost_picture, curves_picture, dots_picture, heat_map
 from cyclenet.comparison import Arm, Difference, Run, comparable, difference, group_arms, read_curve
 from cyclenet.complexity import complexity, total
+from cyclenet.live import progress
 from cyclenet.metrics import class_iou
+from cyclenet.page import markdown_table, write_page
 from cyclenet.paper import TABLE1, describe, find, is_papers, name_of
-from cyclenet.results import read_progress
 
 Row = tuple[Arm, str]
 """An arm and the protocol it was evaluated by."""
@@ -95,13 +91,13 @@ def write_report(
         arms = first[:1] + [arm for arm in arms if arm not in first[:1]]
     output.mkdir(parents=True, exist_ok=True)
     if not arms:
-        return _write_page([f"# {title}", *_progress(runs, output)], output, title, refresh)
+        return write_page([f"# {title}", *progress(runs, output)], output, title, refresh)
     rows = [(arm, protocol) for arm in arms for protocol in arm.protocols]
     costs = _costs(arms)
     _write_csv(output / "report.csv", runs, arms, costs)
     parts = [
         f"# {title}",
-        *(_progress(runs, output) if refresh else []),
+        *(progress(runs, output) if refresh else []),
         _summary(runs, arms),
         "## Results",
         _results(rows, output),
@@ -120,92 +116,7 @@ def write_report(
         "## Runs",
         _runs(runs),
     ]
-    return _write_page(parts, output, title, refresh)
-
-
-def _write_page(parts: list[str], output: Path, title: str, refresh: float) -> Path:
-    text = "\n\n".join(part for part in parts if part) + "\n"
-    (output / "report.md").write_text(text)
-    page, new = output / "report.html", output / "report.html.tmp"
-    new.write_text(_html(text, title, output, refresh))
-    new.replace(page)  # Never half a page: a browser may load it at any moment.
-    return page
-
-
-def watch(find: Callable[[], list[Run]], write: Callable[[list[Run], float], Path], every: float) -> Path:
-    """Write a report again and again until no run is in progress, then once more without refreshing.
-
-    A run that was killed counts as in progress until it has been silent for an hour.
-
-    Args:
-        find: reads the runs; where it raises `ValueError`, there is none yet.
-        write: writes the report, given the runs and the seconds after which the page is loaded again.
-        every: seconds between reports.
-    """
-    told = False
-    while True:
-        try:
-            runs = find()
-        except ValueError as error:
-            print(f"Waiting: {error}", flush=True)
-            time.sleep(every)
-            continue
-        if not any(run.status == "unfinished" and _silent_minutes(run.folder) < 60 for run in runs):
-            return write(runs, 0)
-        page = write(runs, every)
-        if not told:
-            print(f"{page}: open it in a browser; it is written every {every:g} s (Ctrl-C ends it)", flush=True)
-            told = True
-        time.sleep(every)
-
-
-def _progress(runs: list[Run], output: Path) -> list[str]:
-    """Describe the runs in progress: how far each is, its curves, and its last validation picture."""
-    active = [run for run in runs if run.status == "unfinished"]
-    now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-    parts = [f"Written {now}. {len(active)} of {len(runs)} runs in progress."]
-    lines: list[list[str]] = []
-    loss: list[Curve] = []
-    score: list[Curve] = []
-    pictures: list[str] = []
-    for number, run in enumerate(active):
-        progress, silent = read_progress(run.folder), _silent_minutes(run.folder)
-        x, y = read_curve(run.folder, "train/loss")
-        if x:
-            loss.append(Curve(run.folder.name, [x], [y]))
-        validated, values = read_curve(run.folder, "val/mIoU")
-        if validated:
-            score.append(Curve(run.folder.name, [validated], [[100 * value for value in values]]))
-        left = progress.get("seconds_left")
-        lines.append(
-            [
-                f"`{run.folder.name}`",
-                str(progress.get("stage", "starting")) + (f", silent for {silent:.0f} min" if silent > 5 else ""),
-                f"{progress.get('epoch', 0)} of {progress.get('epochs', '?')}",
-                f"{progress.get('step', 0)} of {progress.get('steps', '?')}",
-                f"{y[-1]:.3f}" if y else "–",
-                f"{100 * values[-1]:.2f}" if values else "–",
-                f"{left / 60:.0f}" if left is not None else "–",
-            ]
-        )
-        picture = run.folder / "validation.png"
-        if picture.is_file() and len(pictures) < 4:
-            (output / f"progress{number}.png").write_bytes(picture.read_bytes())
-            pictures.append(f"`{run.folder.name}`, last validation:\n\n![image, truth, prediction](progress{number}.png)")
-    if lines:
-        head = ["run", "state", "epoch", "step", "loss", "val mIoU, %", "minutes left"]
-        parts += ["## In progress", markdown_table(head, lines)]
-    for name, label, curves in (("progress_loss", "training loss", loss), ("progress_learning", "val mIoU, %", score)):
-        if curves:
-            curves_picture(output / f"{name}.svg", curves, "optimizer step", label)
-            parts.append(f"![{label} by step]({name}.svg)")
-    return parts + pictures
-
-
-def _silent_minutes(folder: Path) -> float:
-    # Of a run that has just begun, since its folder was made.
-    path = folder / "progress.json"
-    return (time.time() - (path if path.is_file() else folder).stat().st_mtime) / 60
+    return write_page(parts, output, title, refresh)
 
 
 def _percent(values: list[float]) -> str:
@@ -227,12 +138,6 @@ def _compare(row: Row, other: Row, key: str, band: int | None = None, block: int
     a_counts, b_counts = ([e.counts[key] if band is None else e.counts[key][:, band] for e in side] for side in (a, b))
     seeds = [row[0].seeds(row[1]) for row in (row, other)]
     return difference(a_counts, b_counts, paired=seeds[0] == seeds[1], block=block)
-
-
-def markdown_table(head: list[str], lines: list[list[str]]) -> str:
-    """Format a table whose first column is text and whose others are numbers."""
-    rule = ["---"] + ["---:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
 
 
 def _row_name(row: Row) -> str:
@@ -636,34 +541,3 @@ def _write_csv(path: Path, runs: list[Run], arms: list[Arm], costs: list[tuple[f
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(lines)
-
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em;
-       color: #222; background: #fff; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
-th, td { padding: .25em .7em; border-bottom: 1px solid #ccc; font-variant-numeric: tabular-nums; }
-img { max-width: 100%; height: auto; }
-h2 { margin-top: 2em; }
-"""
-
-
-def _html(text: str, title: str, folder: Path, refresh: float = 0) -> str:
-    from html import escape
-
-    from markdown_it import MarkdownIt
-
-    body = MarkdownIt("commonmark").enable("table").render(text)
-
-    def embed(match: re.Match[str]) -> str:
-        path = folder / match[1]
-        kind = "svg+xml" if path.suffix == ".svg" else "png"
-        return f'src="data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"'
-
-    body = re.sub(r'src="([\w.]+)"', embed, body)
-    again = f'<meta http-equiv="refresh" content="{refresh:g}">' if refresh else ""
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"{again}<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body>\n{body}</body></html>\n"
-    )
