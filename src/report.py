@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--baseline", default="", help="part of the name of the arm to compare with (default: the first)")
     parser.add_argument("--protocols", nargs="+", metavar="NAME", help="only evaluations by these (default: all)")
     parser.add_argument("--images", type=int, default=3, help="images in the panel of predictions; 0: none (default: 3)")
-    parser.add_argument("--plan", type=Path, help="YAML list of claims (claim, arm, than, score) to be judged")
+    parser.add_argument("--plan", type=Path, help="YAML list of claims (claim, arm, than, score, seeds) to be judged")
     parser.add_argument("--block", type=int, default=1, metavar="N", help="claims: an interval by stretches of N images too")
     parser.add_argument("--watch", action="store_true", help="write the page again and again while the runs are in progress")
     parser.add_argument("--every", type=float, default=60, metavar="SECONDS", help="with --watch (default: 60)")

@@ -138,6 +138,9 @@ def test_claims_are_judged_by_their_intervals(tmp_path):
     text = (tmp_path / "out/report.md").read_text()
     assert "| in blocks of 5 |" in text and text.count("**held**") == 1 and "| – | – | – | **not tested** |" in text
     assert f"Beside {first}, whole, by their intervals, higher: {second}, whole, {third}, whole." in text
+    plan.write_text(yaml.safe_dump([{"claim": "x", "arm": second, "than": first, "score": "mIoU", "seeds": 3}]))
+    write_report(runs, tmp_path / "out", "title", images=0, plan=read_plan(plan))
+    assert "| so far (3 seeds are planned): **held**: " in (tmp_path / "out/report.md").read_text()
     plan.write_text("- claim: a\n")
     with pytest.raises(ValueError, match="keys claim, arm, than and score"):
         read_plan(plan)

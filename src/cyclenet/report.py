@@ -29,20 +29,22 @@ class Claim(NamedTuple):
         arm: name of the arm, or a part of it that no arm before it has; followed by ``, <protocol>`` where it has several.
         than: of the other.
         score: ``mIoU``, ``boundary`` (IoU) or ``edges`` (mIoU within a narrow band around them).
+        seeds: planned for each of the two; with fewer, what follows is said to be provisional.
     """
 
     text: str
     arm: str
     than: str
     score: str
+    seeds: int = 2
 
 
 def read_plan(path: Path) -> list[Claim]:
-    """Read claims from a YAML list of mappings with the keys claim, arm, than, score. Raises `ValueError` if it is not one."""
+    """Read claims from a YAML list of mappings: claim, arm, than, score, and seeds if it likes. Raises `ValueError`."""
     try:
         rows = yaml.safe_load(path.read_text())
-        claims = [Claim(*(str(row[key]) for key in ("claim", "arm", "than", "score"))) for row in rows]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        claims = [Claim(str(r["claim"]), str(r["arm"]), str(r["than"]), r["score"], int(r.get("seeds", 2))) for r in rows]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         problem = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise ValueError(f"{path} is not a list of claims with the keys claim, arm, than and score: {problem}.") from error
     for claim in claims:
@@ -258,6 +260,8 @@ def _claims(plan: list[Claim], rows: list[Row], block: int) -> str:
                 follows += f"; by blocks of {block} images it would not be decided"
         papers = (_papers(row), _papers(other)) if claim.score == "mIoU" else (None, None)
         gap = f"{papers[0] - papers[1]:+.2f}" if papers[0] and papers[1] else "–"
+        if 1 < min(seeds) < claim.seeds:
+            follows = f"so far ({claim.seeds} seeds are planned): {follows}"
         lines.append([claim.text, claim.score, " / ".join(map(str, seeds)), gap, _signed(change), *wider, follows])
     note = (
         "A claim held where its whole 95 % interval lies above 0, the opposite was seen where it lies below; else the runs do "
