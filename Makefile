@@ -49,7 +49,7 @@ test-web: setup ## Drive the explorer in a headless Chromium (installs it with a
 notebooks: setup ## Execute all notebooks (minutes, no data needed)
 	$(BIN)/pytest -m notebook
 
-reproduce-camvid: setup ## Train one published run again and compare: make reproduce-camvid ARM=cycleaspp SEED=0 (needs $CAMVID_ROOT)
+reproduce-camvid: setup ## Train one published run afresh and compare: make reproduce-camvid ARM=cycleaspp SEED=0 (needs $CAMVID_ROOT)
 	OMP_NUM_THREADS=1 $(BIN)/python src/train.py experiment=camvid_ablation hydra.mode=RUN logger=csv arm=$(ARM) seed=$(SEED) \
 	  resume=never hydra.run.dir=runs/reproduce_camvid/$(ARM)-seed$(SEED)
 	$(BIN)/python src/publish.py runs/reproduce_camvid/$(ARM)-seed$(SEED) --output results/camvid --check

@@ -178,7 +178,9 @@ class KeepLast(L.Callback):
         if self.between_steps:
             self._save(trainer)
             self.between_steps = False
-        print(f"Stopped by {number.name} at step {self.step}. The same command goes on.", flush=True)
+        print(
+            f"Stopped by {number.name} at step {self.step}. The same command goes on, unless it says resume=never.", flush=True
+        )
         handler = self.handlers[number]
         if number in (signal.SIGUSR1, signal.SIGUSR2) and callable(handler):
             handler(number, None)  # submitit's or `cyclenet.processes.requeue`: queues the job again, and exits.

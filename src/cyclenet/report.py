@@ -207,7 +207,7 @@ def _results(rows: list[Row], output: Path) -> str:
 
 
 def _noise(rows: list[Row]) -> str:
-    """Say what another seed does, pooled over the rows (a run that was evaluated twice counts once), and what it hides."""
+    """Say what another seed does, pooled over arms (a run evaluated twice counts once), and how wide that makes intervals."""
     scores = [[e.scores["mIoU"] for e in arm.evaluations(protocol)] for arm, protocol in rows if protocol == arm.protocols[0]]
     several = [values for values in scores if len(values) > 1]
     freedom = sum(len(values) - 1 for values in several)
@@ -271,10 +271,11 @@ def _claims(plan: list[Claim], rows: list[Row], block: int) -> str:
     columns = ["claim", "score", "seeds", "paper's gap", "difference [95 %]"]
     if block > 1:
         columns.append(f"in blocks of {block}")
+        images = rows[0][0].evaluations(rows[0][1])[0].scores["images"]
         note += (
             f" In blocks: the same with stretches of {block} neighbouring images drawn instead of single ones, for neighbours "
-            "may be frames of one video; what follows is said of the first interval. A split has few such stretches (101 "
-            "images about five of 20), so this interval is too narrow as well, only less so."
+            f"may be frames of one video; what follows is said of the first interval. {images} images hold about "
+            f"{images // block} such stretches; the fewer, the more this interval is too narrow as well."
         )
     return markdown_table([*columns, "what follows"], lines) + "\n\n" + note
 
