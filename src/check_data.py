@@ -9,15 +9,14 @@ import numpy as np
 
 from cyclenet.cli import compose_config, parse_overrides, user_errors
 from cyclenet.config import CheckConfig, DatasetConfig
-from cyclenet.data.download import download
 from cyclenet.data.images import DataError
 from cyclenet.data.loader import check_sizes, cores
-from cyclenet.data.source import Source, build_source, find_root
+from cyclenet.data.source import Source, build_source
 
 USAGE = """
 python src/check_data.py dataset=NAME [dataset.root=DIR] ['splits=[train,val]'] [num_workers=N]
 
-Reads every pair of cityscapes, ade20k, camvid or scenes; reports counts, sizes, how often each class occurs, and each
+Reads every pair of cityscapes, ade20k, camvid, folder or scenes; reports counts, sizes, how often each class occurs, and each
 missing, truncated, mismatched or illegal file by name. The exit code is 1 if there is one.
 """
 
@@ -43,8 +42,6 @@ def main() -> None:
 
 def check(cfg: CheckConfig) -> int:
     """Print a report of each split; return the number of bad files."""
-    if cfg.dataset.download:
-        download(cfg.dataset.name, find_root(cfg.dataset))
     workers = cfg.num_workers if cfg.num_workers > 0 else cores()
     bad = 0
     for split in cfg.splits or [cfg.dataset.train_split, cfg.dataset.val_split]:

@@ -6,7 +6,7 @@ from cyclenet.cli import compose_config, parse_overrides, user_errors
 from cyclenet.config import PrepareConfig
 
 USAGE = """
-python src/prepare.py dataset=cityscapes|ade20k|camvid [dataset.root=DIR] [dataset.cache_root=DIR] ['splits=[train]']
+python src/prepare.py dataset=cityscapes|ade20k|camvid|folder [dataset.root=DIR] [dataset.cache_root=DIR] ['splits=[train]']
 
 Writes the decoded pixels of the training split, uncompressed, so that a loader reads the window that it needs and no more.
 Training does the same on first use, where there is room (dataset.cache=auto). A cache that is there is read and verified;
@@ -36,11 +36,8 @@ def prepare(cfg: PrepareConfig, split: str) -> str:
     from rich.progress import track
 
     from cyclenet.data.cache import CachedSource, cached
-    from cyclenet.data.download import download
-    from cyclenet.data.source import FolderSource, build_source, find_root
+    from cyclenet.data.source import FolderSource, build_source
 
-    if cfg.dataset.download:
-        download(cfg.dataset.name, find_root(cfg.dataset))
     cfg.dataset.cache = "always"
     source = build_source(cfg.dataset, split)
     if not isinstance(source, FolderSource):

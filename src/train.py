@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from cyclenet.cli import USER_ERRORS, check_train_arguments, sentence, user_errors
 from cyclenet.config import EvaluateConfig, ProtocolConfig, TrainConfig, register, to_config
 from cyclenet.processes import end_well
-from cyclenet.results import missing, protocols, read_result, write_result
+from cyclenet.results import check_finished, missing, protocols, read_result, write_result
 
 register()
 
@@ -57,8 +57,9 @@ def main(cfg: DictConfig) -> bool:
 
 def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
     """Train, validate and evaluate in ``folder``; of a run that has finished, only evaluations that are missing are made."""
-    before = read_result(folder)
+    wanted, before = protocols(cfg), read_result(folder)
     if cfg.resume == "auto" and before.get("status") == "finished":
+        check_finished(cfg, folder)
         if todo := missing(cfg, before):
             from cyclenet.checkpoint import load_checkpoint, load_task
             from cyclenet.engine import LAST, choose_device, is_first_process
@@ -76,7 +77,7 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
     import torch
 
     from cyclenet.data.datamodule import SegmentationData
-    from cyclenet.engine import BEST, build_trainer, check_saved, is_first_process, lock, peak_rss_mb, prepare_folder, quiet
+    from cyclenet.engine import build_trainer, check_saved, is_first_process, lock, peak_rss_mb, prepare_folder, quiet
     from cyclenet.loggers import ResumableWandb, close_loggers
     from cyclenet.task import SegmentationTask
 
@@ -104,11 +105,10 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
         trainer.fit(task, data, ckpt_path=checkpoint)
         if task.validated_at != trainer.global_step:  # trainer.max_steps ended an epoch early.
             trainer.validate(task, data, verbose=False)
-            if not (folder / BEST).exists():
-                trainer.save_checkpoint(folder / BEST)
+            trainer.checkpoint_callback.consider(trainer, task.val_scores["mIoU"])  # type: ignore[union-attr]
         if first:
             check_saved(folder, trainer)
-        evaluations = evaluate_all(task, cfg, folder, protocols(cfg), device, trainer.global_rank, trainer.world_size)
+        evaluations = evaluate_all(task, cfg, folder, wanted, device, trainer.global_rank, trainer.world_size)
         for logger in trainer.loggers:
             if isinstance(logger, ResumableWandb):
                 for where in evaluations.values():

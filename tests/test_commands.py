@@ -135,6 +135,13 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path):
     first = (folder / "result.json").read_text()
     assert "Finished before" in run("train", *words, cwd=tmp_path)
     assert (folder / "result.json").read_text() == first
+    # In the same folder by hand: another network's numbers would pass for this one's.
+    output = run(
+        "train", *words, "optim.lr=0.5", "extra_protocols=[sliding]", f"hydra.run.dir={folder}", cwd=tmp_path, ok=False
+    )
+    assert "holds a finished run with another optim.lr (0.02 there, 0.5 here): give another hydra.run.dir" in output
+    output = run("train", *words, "extra_protocols=[slidin]", cwd=tmp_path, ok=False)
+    assert "extra_protocols must be one of" in output and (folder / "result.json").read_text() == first
     # A run that was cut off has no finished result, but a checkpoint.
     (folder / "result.json").unlink()
     run("train", *words, "resume=must", cwd=tmp_path)

@@ -9,11 +9,12 @@ from hydra import compose, initialize_config_dir
 from conftest import ROOT, run
 from cyclenet.cli import CONF, compose_config, sentence
 from cyclenet.config import TrainConfig, run_folder
+from cyclenet.results import protocols
 
 
 def complaint(*overrides: str) -> str:
     with pytest.raises(Exception) as error:
-        compose_config("config", TrainConfig, list(overrides))
+        protocols(compose_config("config", TrainConfig, list(overrides)))
     text = sentence(error.value)
     assert "\n" not in text and len(text) < 400
     return text

@@ -156,6 +156,8 @@ def test_what_was_found_inside_the_networks_is_summed_up(tmp_path):
         found = {"parts": ["PartI", "PartII"], "feedback": {"mIoU": [0.4, 0.5]}}
         found["similarity"] = {"raw": kinds, "centred": kinds, "probe": {"mIoU": [0.1, 0.2]}}
         found["offsets"] = {"length": [6.0 + seed, 1, 1, 1, 1, 5.0]}
+        scores = json.loads(next(folder.glob("evaluate/*/scores.json")).read_text())
+        found |= {"checkpoint": "a/last.ckpt", "split": scores["split"], "images": scores["images"]}
         (folder / "visualize").mkdir()
         (folder / "visualize/analysis.json").write_text(json.dumps(found))
     write_report(find_runs([tmp_path / "runs"]), tmp_path / "out", "title", images=0)
@@ -163,3 +165,16 @@ def test_what_was_found_inside_the_networks_is_summed_up(tmp_path):
     row = next(line for line in text.splitlines() if ", PartII" in line)
     assert "| 2 | 0.650 ± 0.071 | 0.200 ± 0.000 |" in row and row.endswith("| 20.00 ± 0.00 | 50.00 ± 0.00 |")
     assert "| 2 | 6.500 ± 0.707 | 5.000 ± 0.000 |" in text
+    # What is not there is not told, and what is of something else is left out.
+    whole = {path: json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/visualize/analysis.json")}
+    kinds = {"within": [0.5, 0.6], "between": [None, 0.2]}
+    empty = {"similarity": {"raw": kinds, "centred": kinds, "probe": None}, "offsets": {"length": [6.0, 1, 1, 1, 1, None]}}
+    changes = (empty, {"checkpoint": "a/best.ckpt"}, {"split": "train"}, {"images": 1}, {"feedback": None})
+    for change, kept in zip(changes, ("| 2 |", *4 * ("| 1 |",)), strict=True):
+        for number, (path, found) in enumerate(whole.items()):
+            new = {**found, **change} if number or change is empty else found
+            path.write_text(json.dumps({key: value for key, value in new.items() if value is not None}))
+        write_report(find_runs([tmp_path / "runs"]), tmp_path / "out", "title", images=0)
+        text = (tmp_path / "out/report.md").read_text().split("## Inside the networks")[1]
+        row = next(line for line in text.splitlines() if ", PartI |" in line)
+        assert kept in row and (change is not empty or "| – |" in row), change

@@ -183,6 +183,22 @@ def test_watching_follows_a_training_to_its_end(runs, tmp_path):
     cells = re.findall(r"<td[^>]*>(.*?)</td>", first)[:7]
     assert cells[1:] == ["training", "2 of 8", "30 of 160", "1.250", "25.00", "10"]
     assert first.count("<img ") == 3 and 'src="progress' not in first  # Two curves and the picture, inside the page.
+    # A sweep's next job has a log and no more, and what the first one lacks the next may have.
+    (lone / "next").mkdir()
+    (lone / "next/train.log").touch()
+    assert [run.status for run in find_runs([lone])] == ["finished", "unfinished"]
+    calls = []
+
+    def nothing_yet(found, refresh):
+        calls.append(refresh)
+        if refresh:
+            os.utime(lone / "next", (0, 0))
+        raise ValueError("No run was evaluated by 'paper_ms'")
+
+    with pytest.raises(ValueError, match="No run was evaluated"):
+        watch(lambda: find_runs([lone]), nothing_yet, 0.01)
+    assert calls == [0.01, 0]
+    shutil.rmtree(lone / "next")
     os.utime(folder / "progress.json", (0, 0))
     for path in results:
         path.unlink()

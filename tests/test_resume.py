@@ -10,8 +10,9 @@ import torch
 
 from conftest import ROOT, run
 from cyclenet.callbacks import KeepBest
-from cyclenet.checkpoint import AtomicCheckpointIO, load_checkpoint, load_newest
-from cyclenet.engine import check_saved, choose_precision, lock, prepare_folder
+from cyclenet.checkpoint import AtomicCheckpointIO, load_checkpoint, load_newest, stored_config
+from cyclenet.config import TrainerConfig
+from cyclenet.engine import build_trainer, check_saved, choose_precision, lock, prepare_folder
 from cyclenet.loggers import MetricsCSV, build_loggers, logged
 from test_task import config, fit
 
@@ -46,6 +47,31 @@ def test_another_configuration_is_refused_by_name(trained, tmp_path):
     assert prepare_folder(cfg, tmp_path, True) == (cfg.ckpt_path, 4, choose_precision("auto", on_gpu=False))
 
 
+def test_a_fresh_start_leaves_nothing_of_the_run_before(tmp_path):
+    left = [tmp_path / name for name in ("checkpoints", "evaluate", "visualize", "wandb", "tensorboard")]
+    for folder in left:
+        folder.mkdir()
+    (tmp_path / "result.json").write_text("{}")
+    prepare_folder(config(resume="never"), tmp_path, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_checkpoint_outlives_the_presets_it_names(trained):
+    checkpoint = load_checkpoint(trained / "checkpoints/last.ckpt")
+    checkpoint["hyper_parameters"]["cfg"]["extra_protocols"] = ["mine"]
+    assert stored_config(checkpoint).extra_protocols == ["mine"]
+
+
+def test_devices_that_are_not_there_are_a_sentence(tmp_path):
+    cfg = config()
+    cfg.trainer.accelerator = "gpu"
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"No supported gpu backend found! See trainer.accelerator and trainer.devices"):
+            build_trainer(cfg, tmp_path, 0)
+    with pytest.raises(ValueError, match=r"trainer.devices must be a positive number or auto; got '0'"):
+        TrainerConfig(devices="0")
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(trained, tmp_path):
     for name in ("last.ckpt", "previous.ckpt"):
         (tmp_path / name).write_bytes((trained / "checkpoints" / name).read_bytes())
@@ -69,7 +95,11 @@ def flip(path):
 def test_the_best_score_is_known_where_the_folder_was_moved(trained, tmp_path):
     states = load_checkpoint(trained / "checkpoints/last.ckpt")["callbacks"]
     (state,) = (value for key, value in states.items() if key.startswith("KeepBest"))
+    # Where another run's checkpoint is gone on from, there is none: the first score will be the best.
     best = KeepBest(tmp_path)
+    best.load_state_dict(state)
+    assert best.best_model_score is None and not best.best_k_models
+    (tmp_path / "best.ckpt").touch()
     best.load_state_dict(state)
     assert best.best_model_score == state["best_model_score"] and list(best.best_k_models) == [str(tmp_path / "best.ckpt")]
 

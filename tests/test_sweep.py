@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from conftest import ROOT, TINY, run, write
 from cyclenet.config import CONF, TrainConfig, register, to_config
 from cyclenet.sweep import job_folders
-from hydra_plugins.process_launcher import Job, run_all
+from hydra_plugins.process_launcher import Job, run_all, visible_gpus
 
 SCENES = ["dataset.scenes_train=2", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]", *TINY]
 
@@ -90,6 +90,19 @@ def test_an_old_result_does_not_hide_a_new_error(tmp_path):
     os.utime(job.folder / "result.json", (0, 0))
     run_all([job], 1, [], 1)
     assert job.state == "failed" and job.note.startswith("no such thing (see ")
+    # Nor does a failure of before, while it runs again: it would not count as in progress.
+    again = Sleeper(tmp_path / "b", "test ! -e result.json", accelerator="cpu")
+    again.command = ["sh", "-c", f"test ! -e {again.folder}/result.json"]
+    again.folder.mkdir()
+    (again.folder / "result.json").write_text('{"status": "failed"}')
+    run_all([again], 1, [], 1)
+    assert again.note.startswith("exit code 0")
+
+
+@pytest.mark.parametrize(("named", "gpus"), [("4,6", ["4", "6"]), ("", []), ("-1", []), ("0,-1,1", ["0"])])
+def test_gpus_are_those_that_cuda_shows(named, gpus, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible_gpus() == gpus
 
 
 def test_jobs_that_do_not_stop_are_killed(tmp_path):

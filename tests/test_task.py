@@ -67,6 +67,40 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(tmp_path, step):
     assert (tmp_path / "whole/metrics.csv").read_text() == (tmp_path / "cut/metrics.csv").read_text()
 
 
+def test_force_trains_by_the_new_configuration(tmp_path):
+    """Not by the rates, momentum and weight decay that come with the checkpoint."""
+    fit(config(), tmp_path)
+    cfg = config(trainer=short(max_epochs=3), optim=OptimConfig(lr=0.5, momentum=0.5, weight_decay=0.0))
+    _, trainer = fit(cfg, tmp_path, str(tmp_path / "checkpoints/last.ckpt"))
+    (group,) = trainer.optimizers[0].param_groups
+    assert (group["initial_lr"], group["momentum"], group["weight_decay"]) == (0.5, 0.5, 0.0)
+    last = (tmp_path / "metrics.csv").read_text().splitlines()
+    column = last[0].split(",").index("train/lr")
+    rates = [float(row.split(",")[column]) for row in last[1:] if row.split(",")[column]]
+    assert rates[-2:] == pytest.approx([0.5 * poly(step, 6, cfg.optim) for step in (4, 5)])
+
+
+def test_predictions_are_in_float32_without_tf32():
+    cfg = config()
+    task = SegmentationTask(cfg, [f"c{i}" for i in range(19)], [[0, 0, 0]] * 19).eval()
+    seen = []
+    task.net.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    task.net.forward = lambda x, forward=task.net.forward: (seen.append(torch.backends.cudnn.allow_tf32), forward(x))[1]
+    before = torch.backends.cudnn.allow_tf32
+    task.predict(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    assert before and seen == [False] and torch.backends.cudnn.allow_tf32
+
+
+def test_the_end_of_a_training_within_an_epoch_competes_for_the_best(tmp_path):
+    _, trainer = fit(config(), tmp_path)
+    best, path = trainer.checkpoint_callback, tmp_path / "checkpoints/best.ckpt"
+    score, before = best.best_model_score.item(), path.read_bytes()
+    best.consider(trainer, score)
+    assert path.read_bytes() == before  # No better.
+    best.consider(trainer, score + 0.25)
+    assert path.read_bytes() != before and best.best_model_score == pytest.approx(score + 0.25)
+
+
 def test_a_checkpoint_is_plain_and_rebuilds_the_model_by_itself(tmp_path):
     task, _ = fit(config(), tmp_path)
     path = tmp_path / "checkpoints/last.ckpt"

@@ -201,11 +201,21 @@ class KeepBest(ModelCheckpoint):
             save_on_train_epoch_end=False,  # At the validation's end, so that `KeepLast` knows of it.
         )
 
+        self.path = folder / "best.ckpt"
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        path, score = str(Path(str(self.dirpath)) / "best.ckpt"), state_dict["best_model_score"]
+        if not self.path.exists():  # None yet, or it is another run's that this one goes on from (ckpt_path).
+            return
+        path, score = str(self.path), state_dict["best_model_score"]
         paths = {"best_model_path": path, "kth_best_model_path": path, "best_k_models": {path: score}}
         known = paths if score is not None else {}
         super().load_state_dict({**state_dict, **known, "dirpath": self.dirpath})
+
+    def consider(self, trainer: L.Trainer, score: float) -> None:
+        """Keep the weights if they are the best: of a validation after the training, of which Lightning keeps nothing."""
+        if self.best_model_score is None or score > self.best_model_score.item():
+            self.best_model_score = torch.tensor(score)
+            trainer.save_checkpoint(self.path)
 
 
 class StopAtNonFinite(L.Callback):

@@ -4,16 +4,14 @@ import os
 import shutil
 import warnings
 import zipfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cyclenet.config import TrainConfig, flat, identity
+from cyclenet.config import TrainConfig, differences, restore
 from cyclenet.task import SegmentationTask
 
 
@@ -118,19 +116,14 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 def check_same(checkpoint: dict[str, Any], path: Path, cfg: TrainConfig) -> None:
     """Raise `ValueError` where a checkpoint was made with another configuration, naming what differs and changes the result."""
-    stored, wanted = (flat(identity(asdict(each))) for each in (stored_config(checkpoint), cfg))
-    for key in ("name", "ckpt_path"):
-        stored.pop(key), wanted.pop(key)
-    differences = [f"{key} ({stored[key]} there, {wanted[key]} here)" for key in wanted if stored[key] != wanted[key]]
-    if differences:
-        raise ValueError(f"{path} was made with another {', '.join(differences)}: give force=true to go on from it anyway.")
+    if found := differences(stored_config(checkpoint), cfg):
+        raise ValueError(f"{path} was made with another {', '.join(found)}: give force=true to go on from it anyway.")
 
 
 def stored_config(checkpoint: dict[str, Any]) -> TrainConfig:
     """Return the configuration that a checkpoint was trained with. Raises `ValueError` if this version does not know it."""
-    schema = OmegaConf.structured(TrainConfig)
     try:
-        return OmegaConf.to_object(OmegaConf.merge(schema, checkpoint["hyper_parameters"]["cfg"]))  # type: ignore[return-value]
+        return restore(checkpoint["hyper_parameters"]["cfg"])
     except OmegaConfBaseException as error:
         raise ValueError(f"The checkpoint was made by another version: {str(error).splitlines()[0]}.") from error
 

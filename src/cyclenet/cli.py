@@ -21,6 +21,7 @@ from yaml import YAMLError
 
 from cyclenet import config
 from cyclenet.config import CONF, Schema, register, to_config
+from cyclenet.results import protocols
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 
@@ -158,5 +159,6 @@ def check_train_arguments(name: str, schema: Schema) -> None:
             first = swept[0]
             raise ValueError(f"{first.input_line} lists several values: add -m to sweep over them, or give one.")
         cfg = to_config(schema, composed)
+        protocols(cfg)
         if not any((override.key_or_group or "").startswith("dataset") for override in swept):
             find_root(cfg.dataset)  # It may not exist.

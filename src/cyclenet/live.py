@@ -18,20 +18,25 @@ def watch(find: Callable[[], list[Run]], write: Callable[[list[Run], float], Pat
 
     Args:
         find: reads the runs; where it raises `ValueError`, there is none yet.
-        write: writes the report, given the runs and the seconds after which the page is loaded again.
+        write: writes the report, given the runs and the seconds after which the page is loaded again; where it raises
+            `ValueError` while runs are in progress, none of them has what is asked for yet.
         every: seconds between reports.
     """
     told = False
     while True:
+        active = True
         try:
             runs = find()
+            active = any(run.status == "unfinished" and _silent_minutes(run.folder) < 60 for run in runs)
+            page = write(runs, every if active else 0)
         except ValueError as error:
+            if not active:
+                raise
             print(f"Waiting: {error}", flush=True)
             time.sleep(every)
             continue
-        if not any(run.status == "unfinished" and _silent_minutes(run.folder) < 60 for run in runs):
-            return write(runs, 0)
-        page = write(runs, every)
+        if not active:
+            return page
         if not told:
             print(f"{page}: open it in a browser; it is written every {every:g} s (Ctrl-C ends it)", flush=True)
             told = True

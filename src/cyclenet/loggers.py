@@ -154,11 +154,15 @@ def logged(path: Path) -> set[tuple[int, str]]:
     """Read (``trainer/global_step``, key) of all rows of an offline wandb file, as far as it is whole."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
     try:
-        lines = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout.splitlines()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        reason = "" if done.returncode == 0 or done.stdout else (done.stderr.strip().splitlines() or ["no output"])[-1]
     except subprocess.TimeoutExpired:
+        done, reason = None, "it took too long"
+    if done is None or reason:
+        warnings.warn(f"{path} could not be read ({reason}): rows that it has are logged again.", stacklevel=1)
         return set()
     found = set()
-    for line in lines:
+    for line in done.stdout.splitlines():
         record = json.loads(line)
         if record.get("type") == "history":
             item = record["history"]["item"]

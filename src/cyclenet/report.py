@@ -347,21 +347,22 @@ def _class_means(arm: Arm, protocol: str) -> np.ndarray:
 
 
 def _inside(arms: list[Arm]) -> str:
-    """Sum up what ``src/visualize.py`` found over the split, of the runs that have it (``visualize/analysis.json``)."""
+    """Sum up what ``src/visualize.py`` found over the split with the last checkpoint, of the runs that have it."""
     lines, moved = [], []
     for arm in arms:
-        paths = [run.folder / "visualize" / "analysis.json" for run in arm.runs]
-        found = [json.loads(path.read_text()) for path in paths if path.is_file()]
+        found = [analysis for run in arm.runs if (analysis := _read_analysis(run))]
         for number, part in enumerate(found[0]["parts"]) if found else ():
             seen = [f["similarity"] for f in found]
             alike = [[s[kind][key][number] for s in seen] for kind in ("raw", "centred") for key in ("within", "between")]
-            scores = [[s["probe"]["mIoU"][number] for s in seen], [f["feedback"]["mIoU"][number] for f in found]]
-            cells = [*(_spread(values, 3) for values in alike), *map(_percent, scores)]
+            probe = [s["probe"]["mIoU"][number] if s["probe"] else None for s in seen]
+            cells = [*(_spread(values, 3) for values in alike), _spread(probe, 2, 100)]
+            cells.append(_percent([f["feedback"]["mIoU"][number] for f in found]))
             lines.append([f"{arm.label}, {part}", str(len(found)), *cells])
-        if found and "offsets" in found[0]:
-            kinds = [key for key in ("length", "modulation") if key in found[0]["offsets"]]
-            ends = [[f["offsets"][key][end] for f in found] for key in kinds for end in (0, -1)]
-            moved.append([arm.label, str(len(found)), *(_spread(values, 3) for values in ends)])
+        offsets = [f["offsets"] for f in found if "offsets" in f]
+        if offsets:
+            kinds = [key for key in ("length", "modulation") if key in offsets[0]]
+            ends = [[each[key][end] for each in offsets] for key in kinds for end in (0, -1)]
+            moved.append([arm.label, str(len(offsets)), *(_spread(values, 3) for values in ends)])
     if not lines:
         return ""
     head = ["features", "seeds", "within a class", "between classes", "within, centred", "between, centred"]
@@ -375,9 +376,25 @@ def _inside(arms: list[Arm]) -> str:
     return text
 
 
-def _spread(values: list[float], digits: int) -> str:
-    mean = f"{np.mean(values):.{digits}f}"
-    return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
+def _read_analysis(run: Run) -> dict[str, Any] | None:
+    """Return what was found over the images of the evaluation, if all topics that are summed up are there."""
+    path = run.folder / "visualize" / "analysis.json"
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text())
+    scores = next(iter(run.evaluations.values())).scores
+    same = found["split"].split(",")[0] == scores["split"] and found["images"] == scores["images"]
+    return (
+        found if same and Path(found["checkpoint"]).name == "last.ckpt" and {"similarity", "feedback"} <= found.keys() else None
+    )
+
+
+def _spread(values: list[float | None], digits: int, scale: float = 1) -> str:
+    known = [scale * value for value in values if value is not None]
+    if len(known) < len(values):  # Of too few images, or no pixel of the kind.
+        return "–"
+    mean = f"{np.mean(known):.{digits}f}"
+    return f"{mean} ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else mean
 
 
 def _costs(arms: list[Arm]) -> list[tuple[float, float, float]]:

@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cyclenet.config import ProtocolConfig, TrainConfig, load_protocol
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from cyclenet.config import ProtocolConfig, TrainConfig, differences, load_protocol, restore
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -30,8 +34,21 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
     part.replace(folder / "result.json")
 
 
+def check_finished(cfg: TrainConfig, folder: Path) -> None:
+    """Raise `ValueError` where the run that has finished in a folder was trained with another configuration."""
+    try:
+        stored = restore(OmegaConf.load(folder / "config.yaml"))
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError):  # Of another version: nothing can be told.
+        return
+    if found := differences(stored, cfg):
+        raise ValueError(
+            f"{folder} holds a finished run with another {', '.join(found)}: give another hydra.run.dir, or resume=never to "
+            "train there anew."
+        )
+
+
 def protocols(cfg: TrainConfig) -> list[ProtocolConfig]:
-    """Return the protocols by which a training is evaluated at its end."""
+    """Return the protocols by which a training is evaluated at its end. Raises `ValueError` for the name of no preset."""
     return [cfg.protocol, *(load_protocol(name) for name in cfg.extra_protocols)]
 
 

@@ -89,9 +89,14 @@ class SegmentationTask(L.LightningModule):
                 number that is reported must not depend on it.
         """
         protocol, corners = protocol or self.cfg.protocol, self.cfg.model.align_corners
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-            # Not compiled: images differ in size.
-            return predict(lambda view: self.net.forward(view)[0], image, protocol, corners)
+        # TF32, in which cuDNN computes float32 convolutions by default, has 10 bits of them.
+        tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+                # Not compiled: images differ in size.
+                return predict(lambda view: self.net.forward(view)[0], image, protocol, corners)
+        finally:
+            torch.backends.cudnn.allow_tf32 = tf32
 
     def on_validation_epoch_end(self) -> None:
         self.val_scores = scores(self.confusion.compute().cpu(), self.classes)
@@ -139,6 +144,16 @@ class SegmentationTask(L.LightningModule):
         steps = self.total_steps
         schedule = LambdaLR(optimizer, lambda step: poly(step, steps, cfg))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        # A checkpoint brings the rates that it was made with; where force=true changed them, the configuration's count.
+        optimizer, schedule = self.trainer.optimizers[0], self.trainer.lr_scheduler_configs[0].scheduler
+        wanted = parameter_groups(self.net, self.cfg.optim)
+        factor = poly(schedule.last_epoch, self.total_steps, self.cfg.optim)
+        for group, new in zip(optimizer.param_groups, wanted, strict=True):
+            group |= {"initial_lr": new["lr"], "lr": new["lr"] * factor}
+            group |= {"weight_decay": new["weight_decay"], "momentum": self.cfg.optim.momentum}
+        schedule.base_lrs = [new["lr"] for new in wanted]
 
     @property
     def total_steps(self) -> int:

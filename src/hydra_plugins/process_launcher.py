@@ -4,6 +4,7 @@ In a process of its own a job is what it is without a sweep, so that DDP, which 
 is killed takes no other with it. (In one process, as Hydra's basic launcher runs them, DDP trains on a part of the data.)
 """
 
+import itertools
 import os
 import signal
 import subprocess
@@ -158,7 +159,8 @@ def visible_gpus() -> list[str]:
     """List the GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return [name for name in named.split(",") if name]
+        # CUDA takes no notice of what comes after a name of no GPU: -1 is none at all.
+        return list(itertools.takewhile(lambda name: name and not name.startswith("-"), named.split(",")))
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]
@@ -229,6 +231,8 @@ def start(job: Job, threads: int) -> None:
         environment.setdefault("OMP_NUM_THREADS", str(threads))
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / "progress.json").unlink(missing_ok=True)
+    if read_result(job.folder).get("status") != "finished":  # It says nothing of this start.
+        (job.folder / "result.json").unlink(missing_ok=True)
     with (job.folder / "train.log").open("ab") as log:
         job.started, job.started_at, job.log_start = time.monotonic(), time.time(), log.tell()
         job.process = subprocess.Popen(

@@ -87,6 +87,14 @@ def test_a_broken_download_goes_on(server, tmp_path):
     assert (tmp_path / "camvid/train/a.png").stat().st_size == 50_000
 
 
+def test_a_full_disk_is_not_a_bad_download(server, tmp_path):
+    server(sha1=sha1())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/camvid.zip.part").symlink_to("/dev/full")
+    with pytest.raises(DataError, match=r"camvid.zip.part cannot be written \(No space left on device\): free disk space"):
+        download("camvid", tmp_path / "data/camvid")
+
+
 def test_a_wrong_checksum_is_refused_and_forgotten(server, tmp_path):
     server(sha1="0" * 40)
     with pytest.raises(DataError, match="SHA-1"):

@@ -85,6 +85,41 @@ def test_camvid_ignores_eleven(camvid):
         source.mask(0)
 
 
+@pytest.fixture
+def own(tmp_path):
+    rng = np.random.default_rng(3)
+    for name in ("a.jpg", "b.png"):
+        write(tmp_path / "images/train" / name, noise_image(rng, 40, 50))
+        write(tmp_path / "masks/train" / f"{name[0]}.png", np.array([[0, 1], [2, 255]], np.uint8))
+    (tmp_path / "images/train/notes.md").touch()
+    (tmp_path / "classes.txt").write_text("road\nparking lot\nsky\n\n")
+    return tmp_path
+
+
+def test_ones_own_folders(own):
+    source = open_split("folder", own, "train")
+    assert [source.name(i) for i in range(len(source))] == ["a", "b"] and source.classes == ["road", "parking lot", "sky"]
+    assert source.mask(0).tolist() == [[0, 1], [2, 255]] and source.palette.shape == (3, 3) and source.strays() == []
+    write(own / "masks/train/b.png", np.full((2, 2), 3, np.uint8))
+    with pytest.raises(DataError, match=r"the illegal class id 3; legal are 0..2 \(the lines of classes.txt\) and 255"):
+        source.mask(1)
+
+
+def test_mistakes_in_ones_own_folders_are_sentences(own):
+    write(own / "images/train/a.png", np.zeros((40, 50, 3), np.uint8))
+    with pytest.raises(DataError, match="has two images named a: remove one"):
+        open_split("folder", own, "train")
+    with pytest.raises(DataError, match=r"no folder .*images/val \(.* has train\)"):
+        open_split("folder", own, "val")
+    (own / "images/train/a.png").unlink()
+    (own / "classes.txt").write_text("road\nroad\n")
+    with pytest.raises(DataError, match="must name 2 to 255 different classes"):
+        open_split("folder", own, "train")
+    (own / "classes.txt").unlink()
+    with pytest.raises(DataError, match="does not exist: write the classes' names into it"):
+        open_split("folder", own, "train")
+
+
 def test_damaged_and_missing_files_are_named(camvid):
     path = camvid / "val" / "frame_1.png"
     path.write_bytes(path.read_bytes()[:-3000])
@@ -139,6 +174,21 @@ def test_grey_and_turned_photographs_keep_their_pixels(tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (6, 4)).save(tmp_path / "turned.jpg", exif=exif)
     assert read_image(tmp_path / "turned.jpg").shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_images_of_more_than_8_bits_are_refused(tmp_path, dtype):
+    write(tmp_path / "deep.tif", np.full((40, 50), 30000, dtype))
+    with pytest.raises(DataError, match=r"deep.tif has more than 8 bits a channel \(mode .*\): convert it to 8 bits"):
+        read_image(tmp_path / "deep.tif")
+
+
+def test_data_is_fetched_by_whichever_command_opens_it(monkeypatch, camvid):
+    asked = []
+    monkeypatch.setattr("cyclenet.data.download.download", lambda name, root: asked.append((name, root)))
+    build_source(DatasetConfig(name="camvid", root=str(camvid), download=True), "val")
+    build_source(DatasetConfig(name="camvid", root=str(camvid)), "val")
+    assert asked == [("camvid", camvid)]
 
 
 def test_a_missing_root_or_split_is_a_sentence(camvid, monkeypatch, tmp_path):

@@ -3,6 +3,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from conftest import tiny_model
+from cyclenet.models import build_model
 from cyclenet.models.backbone import Backbone
 
 
@@ -44,6 +46,15 @@ def test_local_file_with_timms_names(tmp_path, suffix, prefix):
     backbone = Backbone("resnet18", str(path), 8)
     for key, value in backbone.body.state_dict().items():
         assert torch.equal(value, full.state_dict()[key]), key
+
+
+def test_the_backbone_of_a_runs_checkpoint(tmp_path):
+    net = build_model(tiny_model(), 3)
+    state = {f"net.{key}": value for key, value in net.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "last.ckpt")
+    backbone = Backbone("resnet10t", str(tmp_path / "last.ckpt"), 8)
+    for key, value in backbone.body.state_dict().items():
+        assert torch.equal(value, net.backbone.body.state_dict()[key]), key
 
 
 def test_local_file_with_torchvisions_names(tmp_path):

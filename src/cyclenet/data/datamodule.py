@@ -7,10 +7,9 @@ from torch.utils.data import DataLoader
 
 from cyclenet.config import DatasetConfig
 from cyclenet.data.cache import cached
-from cyclenet.data.download import download
 from cyclenet.data.images import DataError
 from cyclenet.data.loader import Batch, KeyedBatchSampler, TrainDataset, TrainLoader, cores, eval_loader
-from cyclenet.data.source import Source, build_source, find_root
+from cyclenet.data.source import Source, build_source
 from cyclenet.data.transforms import TrainTransform
 from cyclenet.processes import loader_worker
 
@@ -58,12 +57,10 @@ class SegmentationData(L.LightningDataModule):
         self.prepared = False
 
     def prepare_data(self) -> None:
-        """Fetch the data if ``dataset.download`` asks for it; write the cache of the training split (`cyclenet.data.cache`)."""
+        """Write the cache of the training split (`cyclenet.data.cache`)."""
         if self.prepared:  # Lightning calls it again, for each of its loops.
             return
         self.prepared = True
-        if self.cfg.download:
-            download(self.cfg.name, find_root(self.cfg))
         # Not of a whole split for a trial on a few images.
         if not self.cfg.train_limit or self.cfg.cache == "always":
             cached(build_source(self.cfg, self.cfg.train_split), self.cfg, self.cfg.train_split, build=True)

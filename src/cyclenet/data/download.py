@@ -1,5 +1,6 @@
 """Fetch ADE20K and CamVid: resumable, checked, unpacked without trusting the archive."""
 
+import errno
 import fcntl
 import hashlib
 import http.client
@@ -102,6 +103,7 @@ def fetch(url: str, file: Path, sha1: str) -> None:
         if error.code != 416:  # Nothing beyond what is here: the file is whole, or wrong, which the checksum tells.
             raise DataError(f"{url} answered {error.code} {error.reason}: fetch it by hand.") from error
     except (OSError, http.client.HTTPException) as error:
+        _raise_if_full(error, part)
         raise DataError(f"{url} could not be fetched ({error}): check the network and run it again to go on.") from error
     if sha1:
         with part.open("rb") as stream:
@@ -110,6 +112,11 @@ def fetch(url: str, file: Path, sha1: str) -> None:
             part.unlink()
             raise DataError(f"{url} has the SHA-1 {found} instead of {sha1}; it was deleted: run it again.")
     part.replace(file)
+
+
+def _raise_if_full(error: Exception, path: Path) -> None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise DataError(f"{path} cannot be written ({error.strerror}): free disk space and run it again to go on.") from error
 
 
 def unpack(file: Path, root: Path, archive: Archive) -> None:
@@ -132,6 +139,7 @@ def unpack(file: Path, root: Path, archive: Archive) -> None:
                         shutil.copyfileobj(source, out)
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
+        _raise_if_full(error, root)
         raise DataError(f"{file} is not a whole zip file ({error}): delete it and run this again.") from error
     except DataError:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -35,6 +35,8 @@ def _read(path: Path, modes: tuple[str, ...] | None) -> np.ndarray:
                 return image
         with Image.open(io.BytesIO(raw)) as file:
             if modes is None:
+                if file.mode[0] in "IF":  # What is above 255 would become white.
+                    raise DataError(f"{path} has more than 8 bits a channel (mode {file.mode}): convert it to 8 bits.")
                 return np.asarray(file.convert("RGB"))
             if file.mode not in modes:
                 raise DataError(f"{path} has colours (mode {file.mode}), not class ids: give the mask with one id a pixel.")
@@ -56,7 +58,7 @@ def _is_plain_png(raw: bytes) -> bool:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read any image as (H, W, 3) uint8 RGB. Raises `DataError` if it is missing or damaged."""
+    """Read any image of 8 bits as (H, W, 3) uint8 RGB. Raises `DataError` if it is missing, damaged, or of more bits."""
     return _read(path, None)
 
 

@@ -95,6 +95,7 @@ HOW_TO_GET = {
     "`csDownload -d DIR leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip`, and unzip both there",
     "ade20k": "add dataset.download=true to fetch it (0.9 GB)",
     "camvid": "add dataset.download=true to fetch it (0.2 GB)",
+    "folder": "lay out your data there as the README's Data section says",
 }
 
 
@@ -112,13 +113,21 @@ def find_root(cfg: DatasetConfig) -> Path:
 
 
 def build_source(cfg: DatasetConfig, split: str) -> Source:
-    """Open a split of the data set that ``cfg.name`` names. Raises `DataError` if it is missing or empty."""
+    """Open a split of the data set that ``cfg.name`` names, and fetch it first if ``dataset.download`` asks for it.
+
+    Raises:
+        DataError: it is missing, empty, or could not be fetched.
+    """
     # Imported here: Cityscapes' label table costs a second of torchvision.
     if cfg.name == "scenes":
         from cyclenet.data.scenes import Scenes
 
         return Scenes(cfg, split)
     root = find_root(cfg)
+    if cfg.download:
+        from cyclenet.data.download import download
+
+        download(cfg.name, root)
     if cfg.name == "cityscapes":
         from cyclenet.data.cityscapes import Cityscapes
 
@@ -127,6 +136,10 @@ def build_source(cfg: DatasetConfig, split: str) -> Source:
         from cyclenet.data.ade20k import ADE20K
 
         return ADE20K(root, split)
+    if cfg.name == "folder":
+        from cyclenet.data.folder import Folder
+
+        return Folder(root, split)
     from cyclenet.data.camvid import CamVid
 
     return CamVid(root, split)

