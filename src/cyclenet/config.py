@@ -113,7 +113,7 @@ class DatasetConfig:
     """Images, masks and the paper's augmentation (section 4.1)."""
 
     name: str = "scenes"
-    # Folder of the data. Unset: $CITYSCAPES_ROOT, $ADE20K_ROOT, $CAMVID_ROOT or $FOLDER_ROOT, then data/<name>..
+    # Folder of the data. Unset: $CITYSCAPES_ROOT, $ADE20K_ROOT, $CAMVID_ROOT or $FOLDER_ROOT, then data/<name>.
     root: str | None = None
     # A cache of the training split's pixels, from which windows are read without decoding (Cityscapes: 25 GB): auto makes it on
     # first use where it leaves as much room again, always insists, never neither makes nor uses it.
