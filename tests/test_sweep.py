@@ -91,8 +91,7 @@ def test_an_old_result_does_not_hide_a_new_error(tmp_path):
     run_all([job], 1, [], 1)
     assert job.state == "failed" and job.note.startswith("no such thing (see ")
     # Nor does a failure of before, while it runs again: it would not count as in progress.
-    again = Sleeper(tmp_path / "b", "test ! -e result.json", accelerator="cpu")
-    again.command = ["sh", "-c", f"test ! -e {again.folder}/result.json"]
+    again = Sleeper(tmp_path / "b", f"test ! -e {tmp_path}/b/result.json", accelerator="cpu")
     again.folder.mkdir()
     (again.folder / "result.json").write_text('{"status": "failed"}')
     run_all([again], 1, [], 1)

@@ -200,7 +200,6 @@ class KeepBest(ModelCheckpoint):
             enable_version_counter=False,
             save_on_train_epoch_end=False,  # At the validation's end, so that `KeepLast` knows of it.
         )
-
         self.path = folder / "best.ckpt"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -384,9 +384,8 @@ def _read_analysis(run: Run) -> dict[str, Any] | None:
     found = json.loads(path.read_text())
     scores = next(iter(run.evaluations.values())).scores
     same = found["split"].split(",")[0] == scores["split"] and found["images"] == scores["images"]
-    return (
-        found if same and Path(found["checkpoint"]).name == "last.ckpt" and {"similarity", "feedback"} <= found.keys() else None
-    )
+    whole = Path(found["checkpoint"]).name == "last.ckpt" and {"similarity", "feedback"} <= found.keys()
+    return found if same and whole else None
 
 
 def _spread(values: list[float | None], digits: int, scale: float = 1) -> str:
