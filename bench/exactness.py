@@ -21,12 +21,12 @@ def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
     from torch.utils.data import BatchSampler, RandomSampler
 
     from cyclenet import callbacks
-    from cyclenet.checkpoint import AtomicCheckpointIO
     from cyclenet.config import DatasetConfig, LoggerConfig, ModelConfig, TrainConfig, TrainerConfig
     from cyclenet.data.datamodule import SegmentationData
     from cyclenet.data.loader import KeyedBatchSampler
-    from cyclenet.engine import build_trainer, quiet
-    from cyclenet.task import SegmentationTask
+    from cyclenet.training.checkpoint import AtomicCheckpointIO
+    from cyclenet.training.task import SegmentationTask
+    from cyclenet.training.trainer import build_trainer, quiet
     from hydra_plugins.process_launcher import Job, run_all
 
     quiet()

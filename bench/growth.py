@@ -80,7 +80,7 @@ def _train(side: int) -> Callable[[], Any]:
     import torch
 
     from cyclenet.config import LossConfig
-    from cyclenet.losses import SegmentationLoss
+    from cyclenet.training.losses import SegmentationLoss
 
     net, criterion = _net().train(), SegmentationLoss(LossConfig(), 19, False)
     image = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
@@ -98,7 +98,7 @@ def _windows(count: int) -> Callable[[], Any]:
     import torch
 
     from cyclenet.config import ProtocolConfig
-    from cyclenet.inference import predict
+    from cyclenet.scoring.inference import predict
 
     net, image = _net().eval(), torch.randint(0, 256, (1, 3, 192, 192 * count), dtype=torch.uint8)
     return lambda: predict(lambda view: net(view)[0], image, ProtocolConfig(window=192, stride=192))
@@ -108,8 +108,8 @@ def _images(count: int) -> Callable[[], Any]:
     import torch
 
     from cyclenet.config import ProtocolConfig
-    from cyclenet.inference import predict
-    from cyclenet.metrics import ConfusionMatrix
+    from cyclenet.scoring.inference import predict
+    from cyclenet.scoring.metrics import ConfusionMatrix
 
     net, image = _net().eval(), torch.randint(0, 256, (1, 3, 256, 512), dtype=torch.uint8)
     mask, matrix = torch.zeros(1, 256, 512, dtype=torch.uint8), ConfusionMatrix(19)

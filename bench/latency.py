@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from cyclenet.cli import user_errors
+from cyclenet.commands.cli import user_errors
 
 
 def main() -> None:
@@ -28,10 +28,10 @@ def main() -> None:
     with user_errors():
         import torch
 
-        from cyclenet.comparison import find_runs, group_arms
         from cyclenet.config import load_protocol
-        from cyclenet.report import LATENCY
-        from cyclenet.task import SegmentationTask
+        from cyclenet.lab.report.comparison import find_runs, group_arms
+        from cyclenet.lab.report.write import LATENCY
+        from cyclenet.training.task import SegmentationTask
 
         height, width = map(int, options.size.split("x"))
         torch.manual_seed(0)

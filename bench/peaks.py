@@ -29,7 +29,7 @@ import json, resource, sys, time
 sys.path.insert(0, sys.argv[1])
 import cyclenet, torch
 from cyclenet.config import ModelConfig, ProtocolConfig
-from cyclenet.inference import predict
+from cyclenet.scoring.inference import predict
 from cyclenet.models.cyclenet import build_model
 torch.manual_seed(0)
 model, scales = json.loads(sys.argv[2]), json.loads(sys.argv[3])

@@ -77,9 +77,9 @@ def step(ours: bool) -> Work:
     import torch
 
     from cyclenet.config import LossConfig, OptimConfig
-    from cyclenet.engine import choose_precision
-    from cyclenet.losses import SegmentationLoss
-    from cyclenet.task import parameter_groups
+    from cyclenet.training.losses import SegmentationLoss
+    from cyclenet.training.task import parameter_groups
+    from cyclenet.training.trainer import choose_precision
 
     net = _net().train()
     image, mask = _batch()
@@ -185,7 +185,7 @@ def evaluation(ours: bool, dtype: str) -> Work:
 
         return whole
     from cyclenet.config import ProtocolConfig
-    from cyclenet.inference import predict
+    from cyclenet.scoring.inference import predict
 
     def work() -> Any:
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
@@ -200,7 +200,7 @@ def eval_ms(ours: bool) -> Work:
     import torch.nn.functional as F
 
     from cyclenet.config import ProtocolConfig
-    from cyclenet.inference import merge, predict_views
+    from cyclenet.scoring.inference import merge, predict_views
 
     protocol = ProtocolConfig(scales=[0.75, 1, 1.25, 1.5, 1.75], flip=True)
     torch.manual_seed(0)
@@ -275,7 +275,7 @@ def loss(ours: bool) -> Work:
     from straightforward import loss as whole
 
     from cyclenet.config import LossConfig
-    from cyclenet.losses import SegmentationLoss
+    from cyclenet.training.losses import SegmentationLoss
 
     torch.manual_seed(0)
     logits, mask = torch.randn(2, 150, 128, 128, requires_grad=True), torch.randint(0, 150, (2, 512, 512), dtype=torch.uint8)
@@ -295,8 +295,8 @@ def metric(ours: bool) -> Work:
     from torchmetrics.classification import MulticlassConfusionMatrix
 
     from cyclenet.config import ProtocolConfig
-    from cyclenet.inference import predict
-    from cyclenet.metrics import ConfusionMatrix
+    from cyclenet.scoring.inference import predict
+    from cyclenet.scoring.metrics import ConfusionMatrix
 
     torch.manual_seed(0)
     logits = torch.randn(1, 19, 256, 512)
@@ -497,10 +497,10 @@ def click(ours: bool) -> Work:
     import torch
 
     from cyclenet.config import DatasetConfig, TrainConfig
-    from cyclenet.data.source import build_source
-    from cyclenet.explain import Explained
-    from cyclenet.explorer import Example, Explorer, application
-    from cyclenet.task import SegmentationTask
+    from cyclenet.data.base import build_source
+    from cyclenet.lab.explain.explorer import Example, Explorer, application
+    from cyclenet.lab.explain.features import Explained
+    from cyclenet.training.task import SegmentationTask
 
     dataset = DatasetConfig(scenes_size=[360, 480])
     source = build_source(dataset, "val")

@@ -20,7 +20,7 @@ import torch
 
 import warm
 from conftest import ROOT, TINY
-from cyclenet.callbacks import ProgressFile
+from cyclenet.training.callbacks import ProgressFile
 
 BASE = [
     *TINY,

@@ -48,11 +48,4 @@ def command(job: dict) -> None:
 
 
 if __name__ == "__main__":
-    import cyclenet.analysis
-    import cyclenet.engine
-    import cyclenet.evaluation
-    import cyclenet.figures
-    import cyclenet.report
-    import cyclenet.submission  # noqa: F401
-
     serve()

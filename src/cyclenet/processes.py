@@ -17,7 +17,7 @@ def end_well() -> None:
 
     A second process of a run is killed with the first. A sweep's job gets SIGTERM, and has time to save its state. In SLURM,
     the signals that announce the time limit (``--signal=USR1@60``) put the job into the queue again; while it trains,
-    `cyclenet.callbacks.KeepLast` saves first.
+    `cyclenet.training.callbacks.KeepLast` saves first.
     """
     signal.signal(signal.SIGTERM, _exit)
     if "SLURM_JOB_ID" in os.environ:

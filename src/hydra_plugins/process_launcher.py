@@ -27,11 +27,11 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from rich.live import Live
 
-from cyclenet.cli import USER_ERRORS, sentence
+from cyclenet.commands.cli import USER_ERRORS, sentence
 from cyclenet.config import TrainConfig, to_config
+from cyclenet.lab.sweeps.after import job_folders
 from cyclenet.processes import JOB
-from cyclenet.results import is_complete, read_progress, read_result
-from cyclenet.sweep import job_folders
+from cyclenet.runs.results import is_complete, read_progress, read_result
 
 
 @dataclass
@@ -144,7 +144,7 @@ def command(hydra: DictConfig, folder: Path) -> list[str]:
 
 def check(cfg: TrainConfig) -> None:
     """Refuse what a job would refuse as soon as it has started. Raises `ValueError`."""
-    from cyclenet.data.source import find_root
+    from cyclenet.data.base import find_root
 
     find_root(cfg.dataset)
     if cfg.trainer.num_nodes > 1:

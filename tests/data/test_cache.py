@@ -10,10 +10,10 @@ import torch
 
 from conftest import noise_image, run, write
 from cyclenet.config import DatasetConfig
+from cyclenet.data.base import build_source
 from cyclenet.data.cache import CachedSource, cache_folder, cached
 from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.images import DataError
-from cyclenet.data.source import build_source
 
 
 def config(camvid, **changes):

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from cyclenet.config import DatasetConfig
+from cyclenet.data.base import build_source
 from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.images import DataError
 from cyclenet.data.loader import KeyedBatchSampler, derive, eval_loader
-from cyclenet.data.source import build_source
 from cyclenet.data.transforms import TrainTransform
 
 CFG = DatasetConfig(scenes_train=7, scenes_val=5, scenes_size=[64, 128], crop_size=[48, 64], batch_size=2)

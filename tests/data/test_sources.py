@@ -7,8 +7,8 @@ from PIL import Image
 
 from conftest import noise_image, write
 from cyclenet.config import DatasetConfig
+from cyclenet.data.base import build_source, find_root
 from cyclenet.data.images import DataError, color_map, read_image
-from cyclenet.data.source import build_source, find_root
 
 
 def open_split(name, root, split):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cyclenet.data.base import FolderSource, Pair, list_split
 from cyclenet.data.images import IGNORE, DataError, color_map
-from cyclenet.data.source import FolderSource, Pair, list_split
 
 NUM_CLASSES = 150
 

@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image
 
 from cyclenet.config import DatasetConfig
+from cyclenet.data.base import FolderSource, Source, find_root
 from cyclenet.data.images import DataError
 from cyclenet.data.loader import check_sizes, cores, derive
-from cyclenet.data.source import FolderSource, Source, find_root
 
 FORMAT = 1
 PAGE = 4096  # Pairs begin at pages of memory.

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cyclenet.data.base import FolderSource, Pair, list_split
 from cyclenet.data.images import IGNORE
-from cyclenet.data.source import FolderSource, Pair, list_split
 
 # Names and colours of that repository's README, by file id; 11 is unlabelled.
 _COLORS = {

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import Cityscapes as Torchvision
 
+from cyclenet.data.base import FolderSource, Pair, list_split
 from cyclenet.data.images import IGNORE, read_ids
-from cyclenet.data.source import FolderSource, Pair, list_split
 
 LABELS = [label for label in Torchvision.classes if label.id >= 0]
 TRAIN_LABELS = sorted((label for label in LABELS if 0 <= label.train_id < IGNORE), key=lambda label: label.train_id)

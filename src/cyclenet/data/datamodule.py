@@ -6,10 +6,10 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from cyclenet.config import DatasetConfig
+from cyclenet.data.base import Source, build_source
 from cyclenet.data.cache import cached
 from cyclenet.data.images import DataError
 from cyclenet.data.loader import Batch, KeyedBatchSampler, TrainDataset, TrainLoader, cores, eval_loader
-from cyclenet.data.source import Source, build_source
 from cyclenet.data.transforms import TrainTransform
 from cyclenet.processes import loader_worker
 

@@ -61,7 +61,7 @@ def download(name: str, root: Path) -> None:
     if name == "scenes" or (root / _MARK).exists():
         return
     if name not in ARCHIVES:
-        from cyclenet.data.source import HOW_TO_GET
+        from cyclenet.data.base import HOW_TO_GET
 
         raise DataError(f"{name} cannot be downloaded without an account: {HOW_TO_GET.get(name, 'get it by hand')}.")
     if root.is_dir() and any(root.iterdir()):

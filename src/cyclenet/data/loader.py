@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cyclenet.data.base import Source
 from cyclenet.data.images import DataError
-from cyclenet.data.source import Source
 from cyclenet.data.transforms import TrainTransform
 from cyclenet.processes import loader_worker
 

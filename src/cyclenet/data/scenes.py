@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from cyclenet.config import DatasetConfig
+from cyclenet.data.base import Source
 from cyclenet.data.cityscapes import CLASSES, PALETTE
 from cyclenet.data.images import IGNORE, DataError
-from cyclenet.data.source import Source
 
 ID = {name: index for index, name in enumerate(CLASSES)}
 FAR = 90.0

@@ -110,7 +110,7 @@ def strips(height: int, rows: int) -> list[slice]:
 class ChannelDropout(nn.Module):
     """`nn.Dropout2d`, whose every process draws the mask of the joined batch and takes its own part.
 
-    With the same random state on all processes (`cyclenet.callbacks.SeedPerStep`) and equal shares of the batch, the channels
+    With the same random state on all processes (`cyclenet.training.callbacks.SeedPerStep`) and equal shares of the batch, the channels
     that a sample loses do not depend on the number of processes. In one process it is `nn.Dropout2d`, bit by bit.
     """
 
