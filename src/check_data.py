@@ -1,4 +1,4 @@
-"""See `cyclenet.commands.check_data`."""
+"""Run `cyclenet.commands.check_data`; ``python src/check_data.py --help`` explains it."""
 
 from cyclenet.commands.check_data import main
 

@@ -1,4 +1,4 @@
-"""See `cyclenet.commands.complexity`."""
+"""Run `cyclenet.commands.complexity`; ``python src/complexity.py --help`` explains it."""
 
 from cyclenet.commands.complexity import main
 

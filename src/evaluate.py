@@ -1,4 +1,4 @@
-"""See `cyclenet.commands.evaluate`."""
+"""Run `cyclenet.commands.evaluate`; ``python src/evaluate.py --help`` explains it."""
 
 from cyclenet.commands.evaluate import main
 

@@ -1,4 +1,4 @@
-"""See `cyclenet.commands.explore`."""
+"""Run `cyclenet.commands.explore`; ``python src/explore.py --help`` explains it."""
 
 from cyclenet.commands.explore import main
 

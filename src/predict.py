@@ -1,4 +1,4 @@
-"""See `cyclenet.commands.predict`."""
+"""Run `cyclenet.commands.predict`; ``python src/predict.py --help`` explains it."""
 
 from cyclenet.commands.predict import main
 

@@ -1,4 +1,4 @@
-"""See `cyclenet.commands.prepare`."""
+"""Run `cyclenet.commands.prepare`; ``python src/prepare.py --help`` explains it."""
 
 from cyclenet.commands.prepare import main
 

@@ -1,4 +1,4 @@
-"""See `cyclenet.commands.publish`."""
+"""Run `cyclenet.commands.publish`; ``python src/publish.py --help`` explains it."""
 
 from cyclenet.commands.publish import main
 

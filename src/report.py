@@ -1,4 +1,4 @@
-"""See `cyclenet.commands.report`."""
+"""Run `cyclenet.commands.report`; ``python src/report.py --help`` explains it."""
 
 from cyclenet.commands.report import main
 

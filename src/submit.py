@@ -1,4 +1,4 @@
-"""See `cyclenet.commands.submit`."""
+"""Run `cyclenet.commands.submit`; ``python src/submit.py --help`` explains it."""
 
 from cyclenet.commands.submit import main
 

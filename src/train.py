@@ -1,4 +1,4 @@
-"""See `cyclenet.commands.train`."""
+"""Run `cyclenet.commands.train`; ``python src/train.py --help`` explains it."""
 
 from cyclenet.commands.train import main
 

@@ -1,4 +1,4 @@
-"""See `cyclenet.commands.visualize`."""
+"""Run `cyclenet.commands.visualize`; ``python src/visualize.py --help`` explains it."""
 
 from cyclenet.commands.visualize import main
 

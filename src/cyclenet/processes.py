@@ -1,4 +1,4 @@
-"""What processes owe each other: an end that can be cleaned up after, and none that is left behind."""
+"""Signals, parent death and SLURM requeueing: how the processes of a run end together."""
 
 import ctypes
 import multiprocessing
@@ -12,24 +12,34 @@ JOB = "CYCLENET_JOB"
 """Environment variable by which a sweep tells a job its own process number."""
 
 
-def end_well() -> None:
-    """Let SIGTERM end this program as an exception does, and end it when the process that started it is gone.
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that end a training at its next step.
 
-    A second process of a run is killed with the first. A sweep's job gets SIGTERM, and has time to save its state. In SLURM,
-    the signals that announce the time limit (``--signal=USR1@60``) put the job into the queue again; while it trains,
-    `cyclenet.training.callbacks.KeepLast` saves first.
+    SLURM sends one of the last two before the time limit (conf/hydra/launcher).
     """
-    signal.signal(signal.SIGTERM, _exit)
+    names = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # Windows has only the first two.
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+def install_signal_handlers() -> None:
+    """Let SIGTERM end this program as an exception does, and end it with the process above it.
+
+    A second process of a run is killed with the first. A sweep's job gets SIGTERM, and has time to
+    save its state. In SLURM, the signals that announce the time limit (``--signal=USR1@60``) put
+    the job into the queue again; while it trains, `cyclenet.training.keep.KeepLast` saves first.
+    """
+    signal.signal(signal.SIGTERM, exit_by_signal)
     if "SLURM_JOB_ID" in os.environ:
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
+        for number in stop_signals()[2:]:
             signal.signal(number, requeue)
     if "LOCAL_RANK" in os.environ:
-        die_with_parent(signal.SIGKILL)
+        die_with_parent(9)
     elif JOB in os.environ:
         die_with_parent(signal.SIGTERM, int(os.environ[JOB]))
 
 
-def _exit(number: int, frame: Any) -> None:
+def exit_by_signal(number: int, frame: Any) -> None:
+    """Exit with the code that a shell gives to a signal: a signal handler."""
     raise SystemExit(128 + number)
 
 
@@ -37,21 +47,41 @@ def requeue(number: int, frame: Any) -> None:
     """Put this SLURM job into the queue again, from its first task, and exit: a signal handler."""
     if os.environ.get("SLURM_PROCID", "0") == "0":
         array = os.environ.get("SLURM_ARRAY_JOB_ID")
-        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+        task = os.environ.get("SLURM_ARRAY_TASK_ID")
+        job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
         subprocess.run(["scontrol", "requeue", job], check=False)
     raise SystemExit(128 + number)
 
 
 def die_with_parent(number: int, parent: int | None = None) -> None:
-    """Ask the kernel (Linux) for a signal when the parent process ends; end at once if it is gone already."""
+    """Ask the kernel (Linux) for a signal when the parent process ends.
+
+    Where the parent is gone already, this process ends at once.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG
         if parent is not None and os.getppid() != parent:
             os._exit(1)
 
 
-def loader_worker(index: int) -> None:
-    """Start a loader process in a group of its own: a signal to a job's group must not end it before the job has saved."""
-    os.setpgrp()
+def start_loader_worker(index: int) -> None:
+    """Give a loader process a group of its own.
+
+    A signal to the job's group must not end the loader before the job has saved.
+    """
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
     starter = multiprocessing.parent_process()
-    die_with_parent(signal.SIGKILL, starter.pid if starter else None)
+    # The number of SIGKILL, whose name Windows lacks.
+    die_with_parent(9, starter.pid if starter else None)
+
+
+def peak_rss_mb() -> float | None:
+    """Return the peak memory of this process plus its largest child, MiB; None on Windows."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
+    usages = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    total = sum(resource.getrusage(usage).ru_maxrss for usage in usages)
+    return round(total / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)

@@ -1,170 +1,161 @@
-"""Train one configuration: ``python src/train.py [experiment=NAME] [KEY=VALUE ...]``."""
+"""Train one configuration, or sweep over several.
 
-# Only light imports here: --help and a typo answer in a fraction of a second.
+  python src/train.py [experiment=NAME] [KEY=VALUE ...]
+  python src/train.py -m seed=0,1,2 [KEY=VALUE ...]
+
+There is one run folder for each configuration, under runs/. The same command again continues where
+it stopped.
+"""
+
+# Only light imports stand here: --help and a typo are answered in a fraction of a second.
 import sys
-import time
 import traceback
+import warnings
 from pathlib import Path
-from typing import Any
 
 import hydra
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cyclenet.commands.cli import USER_ERRORS, check_train_arguments, sentence, user_errors
-from cyclenet.config import CONF, EvaluateConfig, ProtocolConfig, TrainConfig, register, to_config
-from cyclenet.processes import end_well
-from cyclenet.runs.results import check_finished, missing, protocols, read_result, write_result
+from cyclenet.commands.cli import HELP, user_errors
+from cyclenet.commands.overrides import quote
+from cyclenet.config.errors import USER_ERRORS, sentence
+from cyclenet.config.help import write_help
+from cyclenet.config.load import CONF, register, to_config
+from cyclenet.config.schema import TrainConfig
+from cyclenet.processes import install_signal_handlers
+from cyclenet.runs.results import RunResult, check_finished, is_complete, wanted_protocols
 
-register()
-
-
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def _job(cfg: DictConfig) -> bool:
-    """Check the configuration, train, and leave ``result.json`` as the very last file of the run folder.
-
-    Returns:
-        Of a sweep's job, whether it succeeded; the next job goes on (`cyclenet.lab.sweeps.after` ends the program).
-    """
-    hydra_cfg = HydraConfig.get()
-    folder, overrides = Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task)
-    if hydra_cfg.mode == RunMode.RUN:
-        with user_errors():
-            train(to_config(TrainConfig, cfg), folder, overrides)
-        return True
-    began = False
-    try:
-        parallel = cfg.trainer.num_nodes > 1 or cfg.trainer.devices != "1"
-        if parallel and "BasicLauncher" in hydra_cfg.launcher._target_:
-            # Lightning's launcher leaves its environment behind: the second job would train on a part of the data.
-            raise ValueError(
-                "With hydra/launcher=basic all jobs share a process, where DDP goes wrong: use hydra/launcher=process."
-            )
-        checked = to_config(TrainConfig, cfg)
-        began = True
-        train(checked, folder, overrides)
-    except Exception as error:
-        if not isinstance(error, USER_ERRORS):
-            traceback.print_exc()
-        print(f"error: {hydra_cfg.job.override_dirname}: {sentence(error) or type(error).__name__}", file=sys.stderr)
-        if not began and not (folder / "result.json").exists():  # A finished run of that folder stands.
-            folder.mkdir(parents=True, exist_ok=True)
-            write_result(folder, {"status": "failed", "error": sentence(error), "overrides": overrides})
-        return False
-    return True
-
-
-def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
-    """Train, validate and evaluate in ``folder``; of a run that has finished, only evaluations that are missing are made."""
-    wanted, before = protocols(cfg), read_result(folder)
-    if cfg.resume == "auto" and before.get("status") == "finished":
-        check_finished(cfg, folder)
-        if todo := missing(cfg, before):
-            from cyclenet.training.checkpoint import load_checkpoint, load_task
-            from cyclenet.training.trainer import LAST, choose_device, is_first_process
-
-            if not is_first_process():
-                return
-            task = load_task(load_checkpoint(folder / LAST))
-            device = choose_device("cpu" if cfg.trainer.accelerator == "cpu" else "auto")
-            before["evaluations"] = before.get("evaluations", {}) | evaluate_all(task, cfg, folder, todo, device)
-            write_result(folder, before)
-        print(f"Finished before: {folder / 'result.json'}. Train it anew with resume=never.")
-        return
-
-    import lightning as L
-    import torch
-
-    from cyclenet.data.datamodule import SegmentationData
-    from cyclenet.training.loggers import ResumableWandb, close_loggers
-    from cyclenet.training.task import SegmentationTask
-    from cyclenet.training.trainer import build_trainer, check_saved, is_first_process, lock, peak_rss_mb, prepare_folder, quiet
-
-    quiet()
-    started = time.time()
-    first = is_first_process()
-    in_use = lock(folder) if first else None
-    result: dict[str, Any] = {"status": "failed", "metrics": {}, "overrides": overrides}
-    try:
-        checkpoint, step, precision = prepare_folder(cfg, folder, first)
-        L.seed_everything(cfg.seed, verbose=False)
-        trainer = build_trainer(cfg, folder, step, precision)
-        device = trainer.strategy.root_device
-        data = SegmentationData(cfg.dataset, cfg.seed, cfg.trainer.num_workers, pin_memory=device.type == "cuda")
-        data.prepare_data()
-        data.setup("fit")
-        source = data.train_source
-        task = SegmentationTask(cfg, source.classes, source.palette.tolist())
-        if cfg.model.compile:
-            task.net.compile()
-        trainer.print(f"{len(source)} training and {len(data.val_source)} validation images; run folder {folder}")
-        if checkpoint:
-            trainer.print(f"Going on from {checkpoint}, step {step}")
-        trainer.print(f"Validated by {cfg.protocol.describe()}")
-        trainer.fit(task, data, ckpt_path=checkpoint)
-        if task.validated_at != trainer.global_step:  # trainer.max_steps ended an epoch early.
-            trainer.validate(task, data, verbose=False)
-            trainer.checkpoint_callback.consider(trainer, task.val_scores["mIoU"])  # type: ignore[union-attr]
-        if first:
-            check_saved(folder, trainer)
-        evaluations = evaluate_all(task, cfg, folder, wanted, device, trainer.global_rank, trainer.world_size)
-        for logger in trainer.loggers:
-            if isinstance(logger, ResumableWandb):
-                for where in evaluations.values():
-                    logger.log_evaluation(folder / where, trainer.global_step)
-        trainer.print(f"Run folder: {folder}")
-        result |= {
-            "status": "finished",
-            "metrics": task.metrics,
-            "protocol": cfg.protocol.describe(),
-            "evaluations": evaluations,
-            "epochs": trainer.current_epoch,
-            "train_seconds": round(task.seconds, 1),
-            "cpu_seconds": round(task.cpu_seconds, 1),
-            # With others of these, other last digits: sums are ordered by threads, `auto` chooses the precision by the CPU.
-            "threads": torch.get_num_threads(),
-            "precision": str(precision),
-            "torch": torch.__version__,
-        }
-    except (KeyboardInterrupt, SystemExit):
-        result["status"] = "interrupted"
-        raise
-    except BaseException as error:
-        result["error"] = sentence(error) or type(error).__name__
-        raise
-    finally:
-        if first:
-            close_loggers()
-            result |= {"seconds": round(time.time() - started, 1), "finished_at": time.time(), "peak_rss_mb": peak_rss_mb()}
-            write_result(folder, result)
-        if in_use:
-            in_use.close()
-
-
-def evaluate_all(
-    task: Any, cfg: TrainConfig, folder: Path, protocols: list[ProtocolConfig], device: Any, rank: int = 0, world_size: int = 1
-) -> dict[str, str]:
-    """Evaluate the last weights by each protocol; return the folders by the protocols' descriptions."""
-    from cyclenet.plots.pictures import score_table
-    from cyclenet.runs.evaluate import boundary_line, evaluate
-    from cyclenet.training.trainer import LAST
-
-    folders = {}
-    for protocol in protocols:
-        options = EvaluateConfig(str(folder / LAST), cfg.dataset, protocol)
-        scores, where = evaluate(task, options, folder, device, rank, world_size)
-        folders[scores["protocol"]] = where.relative_to(folder).as_posix()
-        if rank == 0:
-            print(f"{score_table(scores)}\n{boundary_line(scores)}\nProtocol: {scores['protocol']}")
-    return folders
+SWEEP = {"-m", "--multirun"}
 
 
 def main() -> None:
     """Check the command line, then train, or sweep."""
-    end_well()
-    check_train_arguments("config", TrainConfig)
+    if HELP & set(sys.argv[1:]):
+        print(write_help("train", __doc__ or ""))
+        return
+    install_signal_handlers()
+    prepare_arguments()
     _job()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def _job(cfg: DictConfig) -> bool:
+    """Train, and leave ``result.json`` as the very last file of the run folder.
+
+    Returns:
+        Whether a sweep's job succeeded. The next job starts in any case
+        (`cyclenet.lab.sweeps.after` ends the program).
+    """
+    settings = HydraConfig.get()
+    folder, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
+    if settings.mode == RunMode.RUN:
+        with user_errors():
+            _train(to_config(TrainConfig, cfg), folder, overrides)
+        return True
+    began = False
+    try:
+        _refuse_shared_process(cfg, settings.launcher._target_)
+        checked = to_config(TrainConfig, cfg)
+        began = True
+        _train(checked, folder, overrides)
+    except Exception as error:
+        if not isinstance(error, USER_ERRORS):
+            traceback.print_exc()
+        text = sentence(error)
+        print(f"error: {settings.job.override_dirname}: {text}", file=sys.stderr)
+        if not began and not (folder / "result.json").exists():  # A finished run there stands.
+            RunResult("failed", overrides=overrides, error=text).write(folder)
+        return False
+    return True
+
+
+def _train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
+    if is_complete(cfg, folder):
+        check_finished(cfg, folder)
+        print(f"Finished before: {folder / 'result.json'}. Train it anew with resume=never.")
+        return
+    # torch and Lightning take seconds, which a finished run need not wait for.
+    from cyclenet.runs.train import train
+
+    train(cfg, folder, overrides)
+
+
+def _refuse_shared_process(cfg: DictConfig, launcher: str) -> None:
+    # Lightning's launcher leaves its environment behind: the second job would train on a part of
+    # the data.
+    parallel = cfg.trainer.num_nodes > 1 or cfg.trainer.devices != "1"
+    if parallel and "BasicLauncher" in launcher:
+        raise ValueError(
+            "With hydra/launcher=basic all jobs share a process, where DDP goes wrong: use "
+            "hydra/launcher=process."
+        )
+
+
+def prepare_arguments() -> None:
+    """Quote paths in ``sys.argv``, and refuse a wrong command line before a run folder is made.
+
+    Of a sweep, what is the same for all its jobs is checked. Where Hydra's own flags are given
+    (``--cfg job`` and the like), Hydra checks the words itself.
+    """
+    words = sys.argv[1:]
+    flags = [word for word in words if word.startswith("-")]
+    sweep = bool(SWEEP & set(flags))
+    words = [quote(word, set(), sweep) for word in words if word not in SWEEP]
+    # Hydra takes its flag before all overrides or after them, and users write it anywhere.
+    sys.argv[1:] = ["-m"] * sweep + words
+    register()
+    if set(flags) - SWEEP - {"-r", "--run"}:
+        return
+    # conf/hydra/launcher/submitit_slurm.yaml has the name of the schema that its plugin brings.
+    warnings.filterwarnings(
+        "ignore", "(?s).*is validated against ConfigStore schema with the same name"
+    )
+    with user_errors():
+        _check(words, sweep)
+
+
+def _check(words: list[str], sweep: bool) -> None:
+    from cyclenet.data.open import find_root
+
+    overrides = OverridesParser.create().parse_overrides([w for w in words if w[0] != "-"])
+    swept = [override for override in overrides if override.is_sweep_override()]
+    fixed = [str(override.input_line) for override in overrides if override not in swept]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        points = [
+            compose("train", [*fixed, *point], return_hydra_config=True)
+            for point in _sample_points(swept)
+        ]
+    composed = points[0]
+    if swept and not sweep and composed.hydra.mode != RunMode.MULTIRUN:
+        raise ValueError(
+            f"{swept[0].input_line} lists several values: add -m to sweep over them, or give one."
+        )
+    cfg = to_config(TrainConfig, composed)
+    wanted_protocols(cfg)
+    if not any((override.key_or_group or "").startswith("dataset") for override in swept):
+        find_root(cfg.dataset)
+
+
+def _sample_points(swept: list[Override]) -> list[list[str]]:
+    """Return points of a sweep that hold every value of each axis once.
+
+    The other axes have their first values. A glob's values are names of existing options.
+    """
+    axes = [
+        [f"{axis.get_key_element()}={value}" for value in axis.sweep_string_iterator()]
+        for axis in swept
+        if not isinstance(axis.value(), Glob)
+    ]
+    firsts = [axis[0] for axis in axes]
+    points = [firsts]
+    for number, axis in enumerate(axes):
+        points += [[*firsts[:number], word, *firsts[number + 1 :]] for word in axis[1:]]
+    return points
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Data sets, augmentation and loaders."""
+"""The data path: pairs of image and mask, augmentation, loaders."""

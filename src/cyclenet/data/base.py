@@ -1,43 +1,13 @@
 """Data sets as numbered pairs of image and mask, before any augmentation."""
 
-import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from cyclenet.config import DatasetConfig
 from cyclenet.data.images import DataError, read_ids, read_image
-
-
-class Source(ABC):
-    """Numbered pairs: `image(i)` is (H, W, 3) uint8 RGB, `mask(i)` is (H, W) uint8 train ids with 255 ignored.
-
-    Attributes:
-        classes: names, by train id.
-        palette: (num_classes, 3) uint8 colours, by train id.
-    """
-
-    classes: list[str]
-    palette: np.ndarray
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def name(self, index: int) -> str:
-        """Name a pair, unique in the split."""
-
-    def strays(self) -> list[str]:
-        """Name files that belong to no pair, a sentence each."""
-        return []
-
-    @abstractmethod
-    def image(self, index: int) -> np.ndarray: ...
-
-    @abstractmethod
-    def mask(self, index: int) -> np.ndarray: ...
 
 
 class Pair(NamedTuple):
@@ -48,11 +18,47 @@ class Pair(NamedTuple):
     mask: Path
 
 
+class Source(ABC):
+    """Numbered pairs of an image and a mask.
+
+    Attributes:
+        classes: names, by train id.
+        palette: (num_classes, 3) uint8 colours, by train id.
+        pairs: the files; empty where images are drawn.
+        server_ids: (num_classes,) uint8 id that the benchmark's server wants for each train id;
+            None where there is no server.
+    """
+
+    classes: list[str]
+    palette: np.ndarray
+    pairs: Sequence[Pair] = ()
+    server_ids: np.ndarray | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """Name a pair, unique in the split."""
+
+    @abstractmethod
+    def image(self, index: int) -> np.ndarray:
+        """Return an image (H, W, 3) uint8 RGB."""
+
+    @abstractmethod
+    def mask(self, index: int) -> np.ndarray:
+        """Return a mask (H, W) uint8 of train ids with 255 ignored."""
+
+    def unpaired_masks(self) -> list[str]:
+        """Name masks that have no image, a sentence each."""
+        return []
+
+
 class FolderSource(Source):
     """Pairs of files in a folder.
 
-    A subclass sets `classes`, `palette`, `legal` (for messages) and `ids` (see `read_ids`), and lists its pairs and all
-    masks that there are.
+    A subclass sets `classes`, `palette`, `legal` (for messages) and `ids` (see `read_ids`), and
+    lists its pairs and all masks that there are.
     """
 
     ids: np.ndarray
@@ -69,9 +75,10 @@ class FolderSource(Source):
     def name(self, index: int) -> str:
         return self.pairs[index].name
 
-    def strays(self) -> list[str]:
+    def unpaired_masks(self) -> list[str]:
         known = {pair.mask for pair in self.pairs}
-        return [f"{mask} is a mask without an image." for mask in sorted(self.masks) if mask not in known]
+        strays = [mask for mask in sorted(self.masks) if mask not in known]
+        return [f"{mask} is a mask without an image." for mask in strays]
 
     def image(self, index: int) -> np.ndarray:
         return read_image(self.pairs[index].image)
@@ -80,66 +87,43 @@ class FolderSource(Source):
         return read_ids(self.pairs[index].mask, self.ids, self.legal)
 
 
+class Limited(Source):
+    """The first ``limit`` pairs of a source."""
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self.source, self.limit = source, limit
+        self.classes, self.palette = source.classes, source.palette
+        self.pairs, self.server_ids = source.pairs[:limit], source.server_ids
+
+    def __len__(self) -> int:
+        return min(self.limit, len(self.source))
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+    def image(self, index: int) -> np.ndarray:
+        return self.source.image(index)
+
+    def mask(self, index: int) -> np.ndarray:
+        return self.source.mask(index)
+
+
 def list_split(folder: Path, pattern: str) -> list[Path]:
-    """List a split's files in order. Raises `DataError` if there is no such split."""
+    """List a split's files in order. Raises `DataError` where there is no such split."""
     if not folder.is_dir():
         parent = folder.parent
-        found = sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+        found = sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
         has = f"{parent} has {', '.join(found)}" if found else f"{parent} has no folders"
-        raise DataError(f"There is no folder {folder} ({has}): check dataset.root and the split's name.")
+        raise DataError(
+            f"There is no folder {folder} ({has}): check dataset.root and the split's name."
+        )
     return sorted(folder.glob(pattern))
 
 
-HOW_TO_GET = {
-    "cityscapes": "register at www.cityscapes-dataset.com, then `pip install cityscapesscripts` and "
-    "`csDownload -d DIR leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip`, and unzip both there",
-    "ade20k": "add dataset.download=true to fetch it (0.9 GB)",
-    "camvid": "add dataset.download=true to fetch it (0.2 GB)",
-    "folder": "lay out your data there as the README's Data section says",
-}
-
-
-def find_root(cfg: DatasetConfig) -> Path:
-    """Return the data's folder: ``dataset.root``, else ``$<NAME>_ROOT``, else ``data/<name>``.
-
-    Raises:
-        DataError: it does not exist, and is not to be downloaded.
-    """
-    variable = f"{cfg.name.upper()}_ROOT"
-    root = Path(cfg.root or os.environ.get(variable) or Path("data") / cfg.name)
-    if cfg.name != "scenes" and not cfg.download and not root.is_dir():
-        raise DataError(f"There is no folder {root}: set dataset.root or ${variable}, or {HOW_TO_GET[cfg.name]}.")
-    return root
-
-
-def build_source(cfg: DatasetConfig, split: str) -> Source:
-    """Open a split of the data set that ``cfg.name`` names, and fetch it first if ``dataset.download`` asks for it.
-
-    Raises:
-        DataError: it is missing, empty, or could not be fetched.
-    """
-    # Imported here: Cityscapes' label table costs a second of torchvision.
-    if cfg.name == "scenes":
-        from cyclenet.data.scenes import Scenes
-
-        return Scenes(cfg, split)
-    root = find_root(cfg)
-    if cfg.download:
-        from cyclenet.data.download import download
-
-        download(cfg.name, root)
-    if cfg.name == "cityscapes":
-        from cyclenet.data.cityscapes import Cityscapes
-
-        return Cityscapes(root, split)
-    if cfg.name == "ade20k":
-        from cyclenet.data.ade20k import ADE20K
-
-        return ADE20K(root, split)
-    if cfg.name == "folder":
-        from cyclenet.data.folder import Folder
-
-        return Folder(root, split)
-    from cyclenet.data.camvid import CamVid
-
-    return CamVid(root, split)
+def check_sizes(name: str, image: np.ndarray, mask: np.ndarray) -> None:
+    """Raise `DataError` where an image and its mask differ in size."""
+    if image.shape[:2] != mask.shape:
+        sizes = f"{image.shape[1]}x{image.shape[0]} and {mask.shape[1]}x{mask.shape[0]}"
+        raise DataError(
+            f"The image and the mask of {name} differ in size: {sizes} (width x height)."
+        )

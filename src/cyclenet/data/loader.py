@@ -1,11 +1,9 @@
 """Loaders whose every sample is a pure function of (seed, epoch, index).
 
-Nothing depends on the worker, the process or the order in which samples are made, so a run can stop after any batch and go
-on as if it had not.
+Nothing depends on the worker, the process or the order in which samples are made, so a run can stop
+after any batch and continue as if it had not.
 """
 
-import hashlib
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,22 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cyclenet.data.base import Source
-from cyclenet.data.images import DataError
+from cyclenet.data.base import Source, check_sizes
 from cyclenet.data.transforms import TrainTransform
-from cyclenet.processes import loader_worker
+from cyclenet.processes import start_loader_worker
+from cyclenet.seeding import derive
 
 Batch = dict[str, Any]
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def derive(*key: int | str) -> int:
-    """Hash a key to an integer in 0..2**32 - 1, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest(), "little")
 
 
 class TrainDataset(Dataset[Batch]):
@@ -61,16 +49,14 @@ class EvalDataset(Dataset[Batch]):
         return {"image": image, "mask": mask, "name": self.source.name(index)}
 
 
-def check_sizes(name: str, image: np.ndarray, mask: np.ndarray) -> None:
-    """Raise `DataError` where an image and its mask differ in size."""
-    if image.shape[:2] != mask.shape:
-        sizes = f"{image.shape[1]}x{image.shape[0]} and {mask.shape[1]}x{mask.shape[0]}"
-        raise DataError(f"The image and the mask of {name} differ in size: {sizes} (width x height).")
-
-
 def collate(samples: list[Batch]) -> Batch:
-    """Stack to ``image`` (N, 3, H, W) uint8 in channels-last layout, ``mask`` (N, H, W) uint8 and ``name``."""
-    image: Tensor = torch.from_numpy(np.stack([sample["image"] for sample in samples])).permute(0, 3, 1, 2)
+    """Stack samples.
+
+    Returns:
+        ``image`` (N, 3, H, W) uint8 in channels-last layout, ``mask`` (N, H, W) uint8, ``name``.
+    """
+    images = np.stack([sample["image"] for sample in samples])
+    image: Tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
     mask = torch.from_numpy(np.stack([sample["mask"] for sample in samples]))
     return {"image": image, "mask": mask, "name": [sample["name"] for sample in samples]}
 
@@ -105,8 +91,9 @@ class KeyedBatchSampler(Sampler[list[tuple[int, int]]]):
 class TrainLoader(DataLoader[Batch]):
     """A loader that can be set back to any batch.
 
-    The data module saves its position. (Lightning would, if this had a ``state_dict``; but 2.6 drops the position of a
-    checkpoint that was written at the end of an epoch, or where the loader was made to count the steps.)
+    The data module saves its position. Lightning would save it if this class had a ``state_dict``,
+    but Lightning 2.6 drops the position of a checkpoint that was written at the end of an epoch, or
+    where the loader was made to count the steps.
 
     Attributes:
         epoch: number of the epoch that is being read.
@@ -120,7 +107,8 @@ class TrainLoader(DataLoader[Batch]):
         self.epoch = self.seen = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        # Lightning stops at len(loader) and never exhausts an iterator, so an epoch ends where the next begins.
+        # Lightning stops at len(loader) and never exhausts an iterator, so an epoch ends where the
+        # next begins.
         if self.seen >= len(self):
             self.epoch, self.seen = self.epoch + 1, 0
         self.batch_sampler.start(self.epoch, self.seen)
@@ -130,7 +118,15 @@ class TrainLoader(DataLoader[Batch]):
 
 
 def eval_loader(source: Source, rank: int, world_size: int, **kwargs: Any) -> DataLoader[Batch]:
-    """Load image by image: process r takes every world_size-th, so that none is counted twice and none is dropped."""
-    indices = range(rank, len(source), world_size)
-    kwargs |= {"batch_size": 1, "sampler": indices, "collate_fn": collate, "worker_init_fn": loader_worker}
-    return DataLoader(EvalDataset(source), **kwargs)
+    """Load image by image: process r takes every world_size-th.
+
+    No image is counted twice and none is dropped.
+    """
+    return DataLoader(
+        EvalDataset(source),
+        batch_size=1,
+        sampler=range(rank, len(source), world_size),
+        collate_fn=collate,
+        worker_init_fn=start_loader_worker,
+        **kwargs,
+    )

@@ -1,59 +1,69 @@
-"""The paper's augmentation: random scale, crop and flip (section 4.1). The one file that imports albumentations.
+"""The paper's augmentation: random scale, crop and flip (section 4.1).
 
-Normalisation is the model's first layer, on its device: a quarter of the bytes leave the loader, and a checkpoint knows how
-its input was normalised.
+This is the one file that imports albumentations. Normalisation is the model's first layer, on its
+device: a quarter of the bytes leave the loader, and a checkpoint knows how its input was
+normalised.
 """
 
 import os
 from typing import Any
 
-# Before the import: albumentations asks the network for a newer version of itself.
+# It stands before the import: albumentations asks the network for a newer version of itself.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
 import cv2
 import numpy as np
 
-from cyclenet.config import DatasetConfig
-from cyclenet.data.images import IGNORE
+from cyclenet.config.schema import DatasetConfig
+from cyclenet.labels import IGNORE
 
 # Loader processes are what runs in parallel; OpenCV's own threads would compete with them.
 cv2.setNumThreads(0)
 
 
 class TrainTransform:
-    """Random scale, random crop with padding, random flip; a pure function of (image, mask, seed)."""
+    """Random scale, random crop with padding, random flip; a function of (image, mask, seed)."""
 
     def __init__(self, cfg: DatasetConfig) -> None:
         self.compose = A.Compose([RandomWindow(cfg), A.HorizontalFlip(p=cfg.flip)])
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Augment (H, W, 3) uint8 and (H, W) uint8 to the crop's size; ``seed`` in 0..2**32 - 1."""
-        # Each its own: `Compose.set_random_seed` gives all the same, and then small scales are those that are flipped.
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Augment (H, W, 3) uint8 and (H, W) uint8 to the crop; ``seed`` is in 0..2**32 - 1."""
+        # Each transform has a seed of its own. `Compose.set_random_seed` gives all the same, and
+        # then small scales are those that are flipped.
         for number, transform in enumerate(self.compose.transforms):
             transform.set_random_seed(seed + number)
         sample = self.compose(image=image, mask=mask)
         return sample["image"], sample["mask"]
 
 
-class RandomWindow(A.DualTransform):
-    """A random scale and a random crop, in the other order: only the window that becomes the crop is read and resized.
+class RandomWindow(A.DualTransform):  # type: ignore[misc]
+    """Random scale and random crop in the other order: only the window that is needed is resized.
 
-    The factor is drawn uniformly and applies to the image's own size; all positions are equally likely. It is what a crop of
-    the resized image is, but that windows begin at whole pixels of the image rather than of the resized one (and end there: at
-    its edge a window does not see the next pixel). Masks are sampled at the centres of pixels, as images are. What a scaled
-    image is smaller than the crop is padded around it with ``dataset.pad_value`` and mask 255 (as semseg).
+    The factor is drawn uniformly and applies to the image's own size; all positions are equally
+    likely. The result is what a crop of the resized image is, except that windows begin and end at
+    whole pixels of the image rather than of the resized one. Masks are sampled at the centres of
+    pixels, as images are. A scaled image smaller than the crop is padded around with
+    ``dataset.pad_value`` and mask 255 (as semseg).
     """
 
     def __init__(self, cfg: DatasetConfig) -> None:
         super().__init__(p=1.0)
-        self.crop_size, self.scale, self.pad_value = list(cfg.crop_size), list(cfg.scale), list(cfg.pad_value)
+        self.crop_size, self.scale = list(cfg.crop_size), list(cfg.scale)
+        self.pad_value = list(cfg.pad_value)
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the window: its rows and columns in the image, its size when scaled, and the padding before it."""
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Draw the window: rows and columns in the image, its scaled size, the padding before."""
         factor = self.py_random.uniform(*self.scale)
-        rows, columns = (self._draw(*side, factor) for side in zip(params["shape"], self.crop_size, strict=False))
-        return {"rows": rows[0], "columns": columns[0], "size": (rows[1], columns[1]), "before": (rows[2], columns[2])}
+        height, width = params["shape"][:2]
+        rows, tall, above = self._draw(height, self.crop_size[0], factor)
+        columns, wide, left = self._draw(width, self.crop_size[1], factor)
+        return {"rows": rows, "columns": columns, "size": (tall, wide), "before": (above, left)}
 
     def _draw(self, length: int, crop: int, factor: float) -> tuple[slice, int, int]:
         scaled = min(round(length * factor), crop)
@@ -83,5 +93,6 @@ class RandomWindow(A.DualTransform):
             return resized
         padded = np.empty((*self.crop_size, *array.shape[2:]), array.dtype)
         padded[:] = fill
-        padded[before[0] : before[0] + size[0], before[1] : before[1] + size[1]] = resized
+        top, left = before
+        padded[top : top + size[0], left : left + size[1]] = resized
         return padded

@@ -1,1 +1,1 @@
-"""lab"""
+"""What looks at runs: reports, explanations, costs, sweeps. The core never imports it."""

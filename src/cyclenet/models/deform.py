@@ -1,4 +1,4 @@
-"""Modulated deformable convolution (DCNv2, https://arxiv.org/abs/1811.11168; eq. 4), on CPU and GPU, in every precision."""
+"""Modulated deformable convolution (DCNv2, arXiv:1811.11168; eq. 4) in every precision."""
 
 import torch
 import torch.nn.functional as F
@@ -6,17 +6,21 @@ import torchvision.ops
 from torch import Tensor
 
 
-def deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, groups: int) -> Tensor:
+def deform_conv2d(
+    x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, groups: int
+) -> Tensor:
     """Convolve ``x`` at displaced positions: stride 1, the size is kept.
 
-    Equal to `torchvision.ops.deform_conv2d` in value and gradients. On CPU the four bilinear neighbours of each tap are
-    gathered as one weighted embedding bag and convolved by one matrix product, which is several times faster and takes
-    bfloat16. Elsewhere torchvision's kernel runs, in float32 under autocast, since it has no bfloat16. Sampling positions
-    are computed in float32 (or float64) in any precision: rounded to bfloat16, pixel 257 could not be told from 258.
+    Equal to `torchvision.ops.deform_conv2d` in value and gradients. On CPU the four bilinear
+    neighbours of each tap are gathered as one weighted embedding bag and convolved by one matrix
+    product, which is several times faster and takes bfloat16. Elsewhere torchvision's kernel runs;
+    it has no bfloat16, so under autocast it runs in float32. Sampling positions are float32 (or
+    float64) in any precision: in bfloat16, pixel 257 could not be told from 258.
 
     Args:
         x: (N, C, H, W) features.
-        offset: (N, 2 * groups * K * K, H, W) displacements in pixels, (dy, dx) interleaved tap by tap.
+        offset: (N, 2 * groups * K * K, H, W) displacements in pixels, (dy, dx) interleaved tap by
+            tap.
         mask: (N, groups * K * K, H, W) factors of the taps, or None for 1.
         weight: (C_out, C, K, K), K odd.
         groups: number of channel groups with offsets of their own.
@@ -25,55 +29,74 @@ def deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor
         (N, C_out, H, W) in the dtype that a convolution of ``x`` would have.
     """
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
-    kind = "cpu" if x.device.type == "meta" else x.device.type  # Autocast does not know meta tensors, which cost counts use.
+    # Autocast does not know the meta device, on which costs are counted.
+    kind = "cpu" if x.device.type == "meta" else x.device.type
     autocast = torch.is_autocast_enabled(kind) and exact == torch.float32
     dtype = torch.get_autocast_dtype(kind) if autocast else x.dtype
     with torch.autocast(kind, enabled=False):
         offset, mask = offset.to(exact), None if mask is None else mask.to(exact)
         if x.device.type == "cpu":
             return _gather_conv(x.to(dtype), offset, mask, weight.to(dtype), groups)
-        padding = weight.shape[-1] // 2
-        out = torchvision.ops.deform_conv2d(x.to(exact), offset, weight.to(exact), padding=padding, mask=mask)
+        out: Tensor = torchvision.ops.deform_conv2d(
+            x.to(exact), offset, weight.to(exact), padding=weight.shape[-1] // 2, mask=mask
+        )
         return out.to(dtype)
 
 
-def _gather_conv(x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, groups: int) -> Tensor:
+def _gather_conv(
+    x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, groups: int
+) -> Tensor:
     n, channels, height, width = x.shape
-    kernel = weight.shape[-1]
-    taps = kernel * kernel
-    pixels = height * width
-
-    # Sampling positions (N, pixels, taps, groups), in pixels.
-    steps = torch.arange(kernel, device=x.device, dtype=offset.dtype) - kernel // 2
-    dy, dx = offset.view(n, groups, taps, 2, pixels).permute(3, 0, 4, 2, 1)
-    rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
-    y = dy + rows.repeat_interleave(width).view(pixels, 1, 1) + steps.repeat_interleave(kernel).view(taps, 1)
-    x_ = dx + columns.repeat(height).view(pixels, 1, 1) + steps.repeat(kernel).view(taps, 1)
-
-    # The four neighbours and their bilinear weights; a neighbour outside the image counts 0. Far-off positions are brought
-    # near before they become integers, which could not hold them. Not as near as -1 and `height`, where taps of a border
-    # pixel lie when offsets are 0: `clamp` passes no gradient at its ends.
-    y, x_ = y.clamp(-2, height + 1), x_.clamp(-2, width + 1)
-    y0, x0 = y.detach().floor(), x_.detach().floor()
-    fy, fx = y - y0, x_ - x0
-    iy = torch.stack([y0, y0, y0 + 1, y0 + 1], -1).long()
-    ix = torch.stack([x0, x0 + 1, x0, x0 + 1], -1).long()
-    bilinear = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], -1)
-    inside = (iy >= 0) & (iy < height) & (ix >= 0) & (ix < width)
-    bilinear = bilinear * inside
+    taps = weight.shape[-1] ** 2
+    y, x_ = _positions(offset, groups, weight.shape[-1])
+    index, bilinear = _neighbours(y, x_, height, width)
     if mask is not None:
-        bilinear = bilinear * mask.view(n, groups, taps, pixels).permute(0, 3, 2, 1).unsqueeze(-1)
+        factors = mask.view(n, groups, taps, height * width).permute(0, 3, 2, 1)
+        bilinear = bilinear * factors.unsqueeze(-1)
 
-    # One row of the table is the channels of one group at one pixel of one image.
-    table = x.permute(0, 2, 3, 1).reshape(n * pixels * groups, channels // groups)
-    index = iy.clamp(0, height - 1) * width + ix.clamp(0, width - 1)
-    image = torch.arange(n, device=x.device).view(n, 1, 1, 1, 1) * pixels
+    # One row of the table holds the channels of one group at one pixel of one image.
+    table = x.permute(0, 2, 3, 1).reshape(n * height * width * groups, channels // groups)
+    image = torch.arange(n, device=x.device).view(n, 1, 1, 1, 1) * (height * width)
     group = torch.arange(groups, device=x.device).view(groups, 1)
     index = (index + image) * groups + group
     if len(table) < 2**31:  # Half the bytes to move and to sort.
         index = index.int()
     # (N * pixels, taps * C): the columns of a convolution, tap by tap.
-    sampled = F.embedding_bag(index.view(-1, 4), table, per_sample_weights=bilinear.reshape(-1, 4).to(x.dtype), mode="sum")
+    sampled = F.embedding_bag(
+        index.view(-1, 4), table, per_sample_weights=bilinear.reshape(-1, 4).to(x.dtype), mode="sum"
+    )
     filters = weight.permute(2, 3, 1, 0).reshape(taps * channels, -1)
-    out = sampled.view(n * pixels, taps * channels) @ filters
+    out = sampled.view(n * height * width, taps * channels) @ filters
     return out.view(n, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _positions(offset: Tensor, groups: int, kernel: int) -> tuple[Tensor, Tensor]:
+    """Return the sampling positions y and x, (N, pixels, taps, groups) each, in pixels."""
+    n, _, height, width = offset.shape
+    pixels, taps, device = height * width, kernel * kernel, offset.device
+    steps = torch.arange(kernel, device=device, dtype=offset.dtype) - kernel // 2
+    dy, dx = offset.view(n, groups, taps, 2, pixels).permute(3, 0, 4, 2, 1)
+    rows = torch.arange(height, device=device).repeat_interleave(width)
+    columns = torch.arange(width, device=device).repeat(height)
+    y = dy + rows.view(pixels, 1, 1) + steps.repeat_interleave(kernel).view(taps, 1)
+    x = dx + columns.view(pixels, 1, 1) + steps.repeat(kernel).view(taps, 1)
+    return y, x
+
+
+def _neighbours(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return the four neighbours of each position: their pixel numbers and bilinear weights.
+
+    A neighbour outside the image has weight 0.
+    """
+    # Far-off positions are brought near before they become integers, which could not hold them.
+    # The bounds lie beyond -1 and `height`, where taps of a border pixel lie when offsets are 0:
+    # `clamp` passes no gradient at its ends.
+    y, x = y.clamp(-2, height + 1), x.clamp(-2, width + 1)
+    y0, x0 = y.detach().floor(), x.detach().floor()
+    fy, fx = y - y0, x - x0
+    iy = torch.stack([y0, y0, y0 + 1, y0 + 1], -1).long()
+    ix = torch.stack([x0, x0 + 1, x0, x0 + 1], -1).long()
+    bilinear = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], -1)
+    inside = (iy >= 0) & (iy < height) & (ix >= 0) & (ix < width)
+    index = iy.clamp(0, height - 1) * width + ix.clamp(0, width - 1)
+    return index, bilinear * inside

@@ -1,1 +1,1 @@
-"""plots"""
+"""Pictures of predictions and charts of numbers."""

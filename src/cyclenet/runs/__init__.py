@@ -1,1 +1,1 @@
-"""runs"""
+"""Run folders: train, evaluate and submit in them."""

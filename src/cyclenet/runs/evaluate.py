@@ -1,6 +1,8 @@
-"""Evaluate a trained model on a split, image by image, so that models can be compared on the same images."""
+"""Evaluate a trained model on a split, image by image.
 
-import json
+Models can then be compared on the same images.
+"""
+
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,24 @@ import torch
 import torch.distributed
 from rich.progress import track
 
-from cyclenet.config import EvaluateConfig
-from cyclenet.data.base import Source, build_source
-from cyclenet.data.datamodule import Limited
-from cyclenet.data.loader import derive, eval_loader
-from cyclenet.plots.charts import confusion_picture, trimap_picture
+from cyclenet.config.commands import EvaluateConfig
+from cyclenet.data.base import Source
+from cyclenet.data.loader import eval_loader
+from cyclenet.data.open import check_classes, open_validation
+from cyclenet.files import atomic_write, write_json
+from cyclenet.plots.charts import confusion_chart, trimap_chart
 from cyclenet.scoring.boundary import TRIMAP_WIDTHS, boundary_counts, trimap_counts
-from cyclenet.scoring.metrics import ConfusionMatrix, by_class, class_iou, mean_iou, scores, triples
+from cyclenet.scoring.metrics import (
+    ConfusionMatrix,
+    by_class,
+    class_iou,
+    mean_iou,
+    scores,
+    triples,
+)
+from cyclenet.scoring.results import BoundaryScores, Counts, EvaluationResult, TrimapScores
+from cyclenet.seeding import derive
 from cyclenet.training.task import SegmentationTask
-
-Counts = dict[str, np.ndarray]
-"""Pixel counts of a split, as `count` returns them."""
 
 
 def evaluate(
@@ -30,13 +39,13 @@ def evaluate(
     device: torch.device,
     rank: int = 0,
     world_size: int = 1,
-) -> tuple[dict[str, Any], Path]:
+) -> tuple[EvaluationResult, Path]:
     """Evaluate a model and write the result.
 
     Args:
         task: the model, with the weights of ``cfg.ckpt_path``.
         cfg: what to evaluate on, and how.
-        run: the run folder, whose ``evaluate/`` receives the result unless ``cfg.output`` says where.
+        run: the run folder, whose ``evaluate/`` receives the result unless ``cfg.output`` is set.
         device: where to predict.
         rank: number of this process; the first writes.
         world_size: number of processes that share the images.
@@ -47,33 +56,26 @@ def evaluate(
     Raises:
         ValueError: the data set has other classes than the model.
     """
-    split = cfg.split or cfg.dataset.val_split
-    source = build_source(cfg.dataset, split)
-    if cfg.dataset.val_limit:
-        source = Limited(source, cfg.dataset.val_limit)
-    if source.classes != task.classes:
-        raise ValueError(f"{cfg.ckpt_path} was trained on other classes than {cfg.dataset.name} has; choose its own data set.")
-    protocol = cfg.protocol.describe()
-    # What else the numbers depend on is in the folder's name.
-    lower = [cfg.precision] if cfg.precision != "32-true" else []
-    number = derive(protocol, cfg.dataset.root or "", len(source), cfg.boundary, str(cfg.dataset.boundary_ratio), *lower)
-    name = f"{Path(cfg.ckpt_path).stem}-{cfg.dataset.name}-{split}-{cfg.protocol.name}-{number:08x}"
-    folder = Path(cfg.output) if cfg.output else run / "evaluate" / name
+    source = open_validation(cfg.dataset, cfg.split)
+    check_classes(source, task.classes, cfg.dataset.name, cfg.ckpt_path)
     counts = count(task, source, cfg, device, rank, world_size)
     counts["names"] = np.array([source.name(index) for index in range(len(source))])
-    result = {
-        "protocol": protocol,
-        "protocol_name": cfg.protocol.name,
-        "dataset": cfg.dataset.name,
-        "split": split,
-        "images": len(source),
-        "checkpoint": str(cfg.ckpt_path),
-        "precision": cfg.precision,
-        **summarise(counts, source.classes, cfg.dataset.boundary_ratio),
-    }
+    result = summarise(counts, source.classes, cfg)
+    folder = Path(cfg.output) if cfg.output else run / "evaluate" / _folder_name(cfg, len(source))
     if rank == 0:
         write(folder, counts, result)
     return result, folder
+
+
+def _folder_name(cfg: EvaluateConfig, images: int) -> str:
+    """Name the folder of an evaluation by all that its numbers depend on."""
+    dataset, split = cfg.dataset, cfg.split or cfg.dataset.val_split
+    lower = [cfg.precision] if cfg.precision != "32-true" else []
+    ratio = str(dataset.boundary_ratio)
+    protocol = cfg.protocol.describe()
+    number = derive(protocol, dataset.root or "", images, cfg.boundary, ratio, *lower)
+    checkpoint = Path(cfg.ckpt_path).stem
+    return f"{checkpoint}-{dataset.name}-{split}-{cfg.protocol.name}-{number:08x}"
 
 
 def count(
@@ -86,13 +88,14 @@ def count(
 ) -> Counts:
     """Predict every image of a split once and count pixels on masks of original size.
 
-    Process r takes every ``world_size``-th image; all get the counts of all images, in the order of the source, and the counts
-    do not depend on the number of processes.
+    Process r takes every ``world_size``-th image. All get the counts of all images, in the order of
+    the source, and the counts do not depend on the number of processes.
 
     Returns:
-        ``confusion`` (C, C), int64, true classes in rows; and image by image, int32: ``pixels`` (images, C, 3) right, true and
-        predicted ones, and with ``cfg.boundary`` the same in boundaries, ``boundary`` (images, C, 3), and in bands around
-        edges, ``trimap`` (images, widths, C, 3), as `cyclenet.scoring.boundary` defines them.
+        ``confusion`` (C, C), int64, true classes in rows. Image by image, int32: ``pixels``
+        (images, C, 3) right, true and predicted ones; with ``cfg.boundary`` the same in boundaries,
+        ``boundary`` (images, C, 3), and in bands around edges, ``trimap`` (images, widths, C, 3),
+        as `cyclenet.scoring.boundary` defines them.
     """
     classes = len(source.classes)
     task = task.to(device).eval()
@@ -102,8 +105,8 @@ def count(
         shapes |= {"boundary": (classes, 3), "trimap": (len(TRIMAP_WIDTHS), classes, 3)}
     rows: dict[str, list[np.ndarray]] = {key: [] for key in shapes}
     loader = eval_loader(source, rank, world_size, num_workers=1)
-    title = f"{cfg.dataset.name}, {cfg.protocol.name}"
-    for batch in track(loader, title, disable=rank > 0 or not sys.stderr.isatty()):
+    title, quiet = f"{cfg.dataset.name}, {cfg.protocol.name}", rank > 0 or not sys.stderr.isatty()
+    for batch in track(loader, title, disable=quiet):
         image, mask = batch["image"].to(device), batch["mask"].to(device)
         prediction = task.predict(image, cfg.protocol, cfg.precision)
         before = confusion.counts.clone()
@@ -111,10 +114,13 @@ def count(
         rows["pixels"].append(triples((confusion.counts - before).cpu().numpy()))
         if cfg.boundary:
             pair = prediction[0].cpu().numpy(), mask[0].cpu().numpy()
-            rows["boundary"].append(boundary_counts(*pair, classes, cfg.dataset.boundary_ratio).astype(np.int32))
+            ratio = cfg.dataset.boundary_ratio
+            rows["boundary"].append(boundary_counts(*pair, classes, ratio).astype(np.int32))
             rows["trimap"].append(trimap_counts(*pair, classes).astype(np.int32))
-    # Reshaped, for a process may have no image at all.
-    counts = {key: np.array(rows[key], np.int32).reshape(-1, *shape) for key, shape in shapes.items()}
+    # The counts are reshaped, because a process may have no image at all.
+    counts: Counts = {
+        key: np.array(rows[key], np.int32).reshape(-1, *shape) for key, shape in shapes.items()
+    }
     counts["confusion"] = confusion.counts.cpu().numpy()
     return counts if world_size == 1 else _gather(counts, world_size)
 
@@ -131,42 +137,47 @@ def _gather(counts: Counts, world_size: int) -> Counts:
     return joined
 
 
-def summarise(counts: Counts, classes: list[str], boundary_ratio: float) -> dict[str, Any]:
-    """Derive the scores of a split: `cyclenet.scoring.metrics.scores`, and ``boundary`` and ``trimap`` if they were counted."""
-    result = {**scores(counts["confusion"], classes), "confusion": counts["confusion"].tolist()}
+def summarise(counts: Counts, classes: list[str], cfg: EvaluateConfig) -> EvaluationResult:
+    """Derive the scores of a split from its counts."""
+    usual = scores(counts["confusion"], classes)
+    result = EvaluationResult(
+        **vars(usual),
+        protocol=cfg.protocol.describe(),
+        protocol_name=cfg.protocol.name,
+        dataset=cfg.dataset.name,
+        split=cfg.split or cfg.dataset.val_split,
+        images=len(counts["pixels"]),
+        checkpoint=str(cfg.ckpt_path),
+        precision=cfg.precision,
+        confusion=counts["confusion"].tolist(),
+    )
     if "boundary" in counts:
-        boundary, trimap = counts["boundary"].sum(0, dtype=np.int64), counts["trimap"].sum(0, dtype=np.int64)
+        boundary = counts["boundary"].sum(0, dtype=np.int64)
+        trimap = counts["trimap"].sum(0, dtype=np.int64)
         iou = by_class(class_iou(boundary), classes)
-        result["boundary"] = {"ratio": boundary_ratio, "mIoU": float(mean_iou(boundary)), "IoU": iou}
+        mean = float(mean_iou(boundary))
+        result.boundary = BoundaryScores(cfg.dataset.boundary_ratio, mean, iou)
         curves = [by_class(row, classes) for row in class_iou(trimap)]
-        result["trimap"] = {
-            "widths": list(TRIMAP_WIDTHS),
-            "mIoU": mean_iou(trimap).tolist(),
-            "IoU": {name: [curve[name] for curve in curves] for name in classes},
-        }
+        result.trimap = TrimapScores(
+            list(TRIMAP_WIDTHS),
+            mean_iou(trimap).tolist(),
+            {name: [curve[name] for curve in curves] for name in classes},
+        )
     return result
 
 
-def write(folder: Path, counts: Counts, result: dict[str, Any]) -> None:
-    """Write ``images.npz`` (counts and names of the images), pictures, and last ``scores.json``: the sign of a complete one."""
+def write(folder: Path, counts: Counts, result: EvaluationResult) -> None:
+    """Write ``images.npz``, pictures, and last ``scores.json``, which marks a complete evaluation.
+
+    ``images.npz`` holds the counts and the names of the images.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.json").unlink(missing_ok=True)
-    with (folder / "images.npz").open("wb") as file:
+    with atomic_write(folder / "images.npz") as part, part.open("wb") as file:
         np.savez_compressed(file, **counts)  # type: ignore[arg-type]
-    title = f"{result['dataset']} {result['split']}: mIoU {100 * result['mIoU']:.2f} %, {result['protocol']}"
-    confusion_picture(folder / "confusion.png", result, counts["confusion"], title)
-    if "trimap" in result:
-        trimap_picture(folder / "trimap.png", result["trimap"], title)
-    part = folder / "scores.json.tmp"
-    part.write_text(json.dumps(result, indent=1))
-    part.replace(folder / "scores.json")
-
-
-def boundary_line(result: dict[str, Any]) -> str:
-    """Format the boundary scores for a terminal, "" if there are none."""
-    if "trimap" not in result:
-        return ""
-    points = zip(result["trimap"]["widths"], result["trimap"]["mIoU"], strict=True)
-    curve = ", ".join(f"{width} px {100 * value:.2f}" for width, value in points)
-    boundary = result["boundary"]
-    return f"boundary IoU {100 * boundary['mIoU']:.2f} % (ratio {boundary['ratio']:g}) | mIoU near edges, %: {curve}"
+    score = f"{result.dataset} {result.split}: mIoU {100 * result.mIoU:.2f} %"
+    title = f"{score}, {result.protocol}"
+    confusion_chart(folder / "confusion.png", result, title)
+    if result.trimap:
+        trimap_chart(folder / "trimap.png", result.trimap, title)
+    write_json(folder / "scores.json", result)

@@ -1,63 +1,111 @@
 """``result.json``, the last file that a run writes: what came of it."""
 
-import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cyclenet.config import ProtocolConfig, TrainConfig, differences, load_protocol, restore
+from cyclenet.config.identity import differences
+from cyclenet.config.load import load_protocol, restore
+from cyclenet.config.schema import ProtocolConfig, TrainConfig
+from cyclenet.files import read_json, write_json
 
 
-def read_result(folder: Path) -> dict[str, Any]:
-    """Return what ``result.json`` of a run folder holds; {} where there is none, or it cannot be read."""
-    try:
-        return json.loads((folder / "result.json").read_text())
-    except (OSError, ValueError):
-        return {}
+@dataclass
+class RunResult:
+    """What came of a run. Keys that were never set are left out of the file.
+
+    Attributes:
+        status: finished, failed, interrupted, or unfinished where there is no result yet.
+        metrics: the last value of everything that was logged.
+        overrides: words of the command line.
+        error: the sentence that a failed run ended with.
+        protocol: description of the protocol of the validations.
+        evaluations: folders of the evaluations in the run folder, by the protocol's description.
+        epochs: epochs that were trained.
+        train_seconds: wall time, over all starts.
+        cpu_seconds: time of all processors, over all starts.
+        threads: threads of the last start. Threads, precision and version of torch change the last
+            digits of a result.
+        precision: precision of the training.
+        torch: version of torch.
+        seconds: wall time of the last start.
+        finished_at: end, seconds since 1970.
+        peak_rss_mb: peak memory, MiB.
+    """
+
+    status: str = "unfinished"
+    metrics: dict[str, float] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    error: str | None = None
+    protocol: str | None = None
+    evaluations: dict[str, str] = field(default_factory=dict)
+    epochs: int | None = None
+    train_seconds: float | None = None
+    cpu_seconds: float | None = None
+    threads: int | None = None
+    precision: str | None = None
+    torch: str | None = None
+    seconds: float | None = None
+    finished_at: float | None = None
+    peak_rss_mb: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.status == "finished"
+
+    @property
+    def score(self) -> float | None:
+        """The last val mIoU, in [0, 1]."""
+        return self.metrics.get("val/mIoU")
+
+    def write(self, folder: Path) -> None:
+        """Replace the result file of a run folder as a whole."""
+        values = {key: value for key, value in asdict(self).items() if value is not None}
+        write_json(folder / "result.json", values)
 
 
-def read_progress(folder: Path) -> dict[str, Any]:
-    """Return what ``progress.json`` of a run folder holds (`cyclenet.training.callbacks.ProgressFile`); {} where there is none yet."""
-    try:
-        return json.loads((folder / "progress.json").read_text())
-    except (OSError, ValueError):
-        return {}
+def read_result(folder: Path) -> RunResult:
+    """Read a run folder's result; an unfinished one where there is none that can be read."""
+    return read_json(RunResult, folder / "result.json") or RunResult()
 
 
-def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """Replace the result file as a whole."""
-    part = folder / "result.json.tmp"
-    part.write_text(json.dumps(result, indent=1))
-    part.replace(folder / "result.json")
+def wanted_protocols(cfg: TrainConfig) -> list[ProtocolConfig]:
+    """Return the protocols by which a training is evaluated at its end.
 
-
-def check_finished(cfg: TrainConfig, folder: Path) -> None:
-    """Raise `ValueError` where the run that has finished in a folder was trained with another configuration."""
-    try:
-        stored = restore(OmegaConf.load(folder / "config.yaml"))
-    except (OSError, ValueError, OmegaConfBaseException, YAMLError):  # Of another version: nothing can be told.
-        return
-    if found := differences(stored, cfg):
-        raise ValueError(
-            f"{folder} holds a finished run with another {', '.join(found)}: give another hydra.run.dir, or resume=never to "
-            "train there anew."
-        )
-
-
-def protocols(cfg: TrainConfig) -> list[ProtocolConfig]:
-    """Return the protocols by which a training is evaluated at its end. Raises `ValueError` for the name of no preset."""
+    Raises:
+        ValueError: there is no preset of a name.
+    """
     return [cfg.protocol, *(load_protocol(name) for name in cfg.extra_protocols)]
 
 
-def missing(cfg: TrainConfig, result: dict[str, Any]) -> list[ProtocolConfig]:
-    """Return those by which it has not been evaluated yet."""
-    return [protocol for protocol in protocols(cfg) if protocol.describe() not in result.get("evaluations", {})]
+def missing_protocols(cfg: TrainConfig, result: RunResult) -> list[ProtocolConfig]:
+    """Return the protocols by which a run has not been evaluated yet."""
+    wanted = wanted_protocols(cfg)
+    return [each for each in wanted if each.describe() not in result.evaluations]
 
 
 def is_complete(cfg: TrainConfig, folder: Path) -> bool:
     """Tell whether the same command would find nothing to do in a run folder."""
     result = read_result(folder)
-    return cfg.resume == "auto" and result.get("status") == "finished" and not missing(cfg, result)
+    return cfg.resume == "auto" and result.finished and not missing_protocols(cfg, result)
+
+
+def check_finished(cfg: TrainConfig, folder: Path) -> None:
+    """Refuse a folder in which a run of another configuration has finished.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    try:
+        stored = restore(OmegaConf.load(folder / "config.yaml"))
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
+        return  # Another version wrote it: nothing can be told.
+    if found := differences(stored, cfg):
+        raise ValueError(
+            f"{folder} holds a finished run with another {', '.join(found)}: give another "
+            "hydra.run.dir, or resume=never to train there anew."
+        )

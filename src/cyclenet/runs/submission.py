@@ -1,82 +1,152 @@
-"""Predictions in the form that the benchmarks' servers take, and the check that they are complete and legal."""
+"""Predictions in the form that the benchmarks' servers take, checked to be complete and legal."""
 
+import hashlib
+import sys
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from rich.progress import track
 
-from cyclenet.data.ade20k import NUM_CLASSES
-from cyclenet.data.base import FolderSource
-from cyclenet.data.cityscapes import LABEL_IDS
+from cyclenet.config.choices import DATASETS
+from cyclenet.config.commands import SubmitConfig
+from cyclenet.data.base import Pair, Source
 from cyclenet.data.images import DataError
+from cyclenet.data.open import check_classes, open_split
+from cyclenet.devices import choose_device
+from cyclenet.files import atomic_write, read_json, write_json
+from cyclenet.training.checkpoint import load_checkpoint, load_task, run_of
 
-# Id in the file of each train id.
-FILE_IDS = {"cityscapes": LABEL_IDS, "ade20k": np.arange(1, NUM_CLASSES + 1, dtype=np.uint8)}
+MOST_NAMED = 5
+"""Wrong files that a message names."""
 
 
-def file_ids(dataset: str) -> np.ndarray:
-    """Return the file id of each train id (num_classes,) uint8: Cityscapes' labelIds, ADE20K's 1..150.
+@dataclass
+class MadeBy:
+    """What the PNGs of a submission were made by: checkpoint, protocol, and folder of the images.
+
+    It lies beside the folder, and a stopped submission continues only where it is the same.
+    """
+
+    sha256: str
+    protocol: str
+    root: str
+
+
+def submit(cfg: SubmitConfig) -> tuple[Path, int]:
+    """Predict a split, check it and zip it; continue where the same was stopped.
+
+    Returns:
+        The .zip, and the number of its files.
+
+    Raises:
+        ValueError: the data set has no server or other classes than the model, or the predictions
+            are not whole.
+    """
+    source = open_split(cfg.dataset, cfg.split)
+    ids = server_ids(source, cfg.dataset.name)
+    checkpoint = Path(cfg.ckpt_path).resolve()
+    device = choose_device(cfg.accelerator)
+    task = load_task(load_checkpoint(checkpoint)).to(device)
+    check_classes(source, task.classes, cfg.dataset.name, cfg.ckpt_path)
+    name = f"{cfg.dataset.name}-{cfg.split}-{cfg.protocol.name}"
+    folder = Path(cfg.output) if cfg.output else run_of(checkpoint) / "submit" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    _start(folder, source.pairs, checkpoint, cfg.protocol.describe())
+    numbers = track(range(len(source)), cfg.split, disable=not sys.stderr.isatty())
+    for index in numbers:
+        path = folder / file_name(source.pairs[index])
+        if not path.is_file():
+            image = torch.from_numpy(source.image(index).copy()).permute(2, 0, 1)[None].to(device)
+            write_prediction(path, task.predict(image, cfg.protocol)[0].cpu().numpy(), ids)
+    return pack(folder, source.pairs, ids), len(source)
+
+
+def _start(folder: Path, pairs: Sequence[Pair], checkpoint: Path, protocol: str) -> None:
+    """Remove PNGs that another model or protocol made."""
+    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    made_by = MadeBy(sha256, protocol, str(pairs[0].image.resolve().parent))
+    note = folder.with_name(folder.name + ".json")
+    folder.with_name(folder.name + ".zip").unlink(missing_ok=True)
+    if read_json(MadeBy, note) != made_by:
+        for pair in pairs:
+            (folder / file_name(pair)).unlink(missing_ok=True)
+        write_json(note, made_by)
+    for part in folder.glob(".tmp*"):
+        part.unlink()
+
+
+def server_ids(source: Source, dataset: str) -> np.ndarray:
+    """Return the id that the server wants for each train id, (num_classes,) uint8.
 
     Raises:
         ValueError: the data set has no server.
     """
-    if dataset not in FILE_IDS:
-        raise ValueError(f"dataset={dataset} has no test server; submissions are for {' and '.join(FILE_IDS)}.")
-    return FILE_IDS[dataset]
+    if source.server_ids is None:
+        served = [name for name, row in DATASETS.items() if row.load().server_ids is not None]
+        raise ValueError(
+            f"dataset={dataset} has no test server; submissions are for {' and '.join(served)}."
+        )
+    return source.server_ids
 
 
-def file_names(source: FolderSource) -> list[str]:
-    """Name the files of a submission: those of the images, as PNG."""
-    return [f"{pair.image.stem}.png" for pair in source.pairs]
+def file_name(pair: Pair) -> str:
+    """Name a file of a submission: the image's name, as PNG."""
+    return f"{pair.image.stem}.png"
 
 
 def write_prediction(path: Path, prediction: np.ndarray, ids: np.ndarray) -> None:
-    """Write train ids (H, W) as a PNG of file ids; it is there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".tmp")
-    Image.fromarray(ids[prediction]).save(part, format="PNG")
-    part.replace(path)
+    """Write train ids (H, W) as a PNG of the server's ids."""
+    with atomic_write(path) as part:
+        Image.fromarray(ids[prediction]).save(part, format="PNG")
 
 
-def check(folder: Path, source: FolderSource, ids: np.ndarray) -> None:
-    """Check that a folder holds one legal prediction of full size for every image, and no other file.
+def check(folder: Path, pairs: Sequence[Pair], ids: np.ndarray) -> None:
+    """Check that a folder holds one legal prediction of full size for every image, and no more.
 
     Raises:
         DataError: naming what is wrong, at most five files of it.
     """
-    names = file_names(source)
-    wrong = [f"{name} is one too many" for name in sorted({p.name for p in folder.iterdir()} - set(names))]
-    for name, pair in zip(names, source.pairs, strict=True):
-        path = folder / name
-        if not path.is_file():
-            wrong.append(f"{name} is missing")
-            continue
-        try:
-            with Image.open(path) as file, Image.open(pair.image) as image:
-                mode, size, wanted, labels = file.mode, file.size, image.size, np.asarray(file)
-        except OSError:
-            wrong.append(f"{name} cannot be read")
-            continue
-        illegal = np.setdiff1d(labels, ids)
-        if mode != "L":
-            wrong.append(f"{name} is not an 8-bit image of ids but of mode {mode}")
-        elif size != wanted:
-            wrong.append(f"{name} is {size[0]}x{size[1]} instead of {wanted[0]}x{wanted[1]}")
-        elif len(illegal):
-            wrong.append(f"{name} has the illegal id {', '.join(map(str, illegal[:5]))}")
+    names = {file_name(pair) for pair in pairs}
+    extra = sorted({path.name for path in folder.iterdir()} - names)
+    wrong = [f"{name} is one too many" for name in extra]
+    for pair in pairs:
+        if fault := _fault(folder / file_name(pair), pair.image, ids):
+            wrong.append(f"{file_name(pair)} {fault}")
     if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise DataError(f"{folder} is no whole submission: {'; '.join(wrong[:5])}{more}.")
+        more = f" and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
+        raise DataError(f"{folder} is no whole submission: {'; '.join(wrong[:MOST_NAMED])}{more}.")
 
 
-def pack(folder: Path, source: FolderSource, ids: np.ndarray) -> Path:
-    """Check a submission and zip it beside its folder; return the .zip. Raises `DataError` as `check`."""
-    check(folder, source, ids)
+def _fault(path: Path, image: Path, ids: np.ndarray) -> str:
+    """Say what is wrong with a prediction; "" where nothing is."""
+    if not path.is_file():
+        return "is missing"
+    try:
+        with Image.open(path) as file, Image.open(image) as original:
+            mode, size, wanted, labels = file.mode, file.size, original.size, np.asarray(file)
+    except OSError:
+        return "cannot be read"
+    if mode != "L":
+        return f"is not an 8-bit image of ids but of mode {mode}"
+    if size != wanted:
+        return f"is {size[0]}x{size[1]} instead of {wanted[0]}x{wanted[1]}"
+    illegal = np.setdiff1d(labels, ids)
+    if len(illegal):
+        return f"has the illegal id {', '.join(map(str, illegal[:5]))}"
+    return ""
+
+
+def pack(folder: Path, pairs: Sequence[Pair], ids: np.ndarray) -> Path:
+    """Check a submission and zip it beside its folder; return the .zip. Raises as `check`."""
+    check(folder, pairs, ids)
     target = folder.with_name(folder.name + ".zip")
-    part = target.with_name(target.name + ".tmp")
-    with zipfile.ZipFile(part, "w") as archive:  # Stored: PNGs do not shrink.
-        for name in file_names(source):
-            archive.write(folder / name, name)
-    part.replace(target)
+    # The files are stored as they are, because PNGs do not shrink.
+    with atomic_write(target) as part, zipfile.ZipFile(part, "w") as archive:
+        for pair in pairs:
+            archive.write(folder / file_name(pair), file_name(pair))
     return target

@@ -1,1 +1,1 @@
-"""scoring"""
+"""From images to labels to numbers: inference, exact counts, scores, intervals."""

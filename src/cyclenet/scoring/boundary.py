@@ -1,19 +1,21 @@
-"""Quality at boundaries, which is what the paper's argument is about: boundary IoU, and scores within a trimap."""
+"""Quality at boundaries, which the paper's argument is about: boundary IoU and trimap scores."""
 
 import cv2
 import numpy as np
 
-from cyclenet.data.images import IGNORE
+from cyclenet.labels import IGNORE
 
 TRIMAP_WIDTHS = (2, 4, 6, 8, 10, 15, 20, 30, 40)
-"""Pixels; half the width of a band, since it lies on both sides of an edge."""
+"""Widths of bands, pixels, on each side of an edge."""
 
 
-def label_distance(labels: np.ndarray, chessboard: bool = False, outside: bool = False) -> np.ndarray:
+def label_distance(
+    labels: np.ndarray, chessboard: bool = False, outside: bool = False
+) -> np.ndarray:
     """Return each pixel's distance to the nearest pixel with another label.
 
     Args:
-        labels: (H, W) uint8. `IGNORE` is a label like any other.
+        labels: (H, W) uint8. 255 is a label like any other.
         chessboard: max(|dy|, |dx|) instead of the Euclidean distance.
         outside: what lies beyond the image has another label.
 
@@ -25,7 +27,8 @@ def label_distance(labels: np.ndarray, chessboard: bool = False, outside: bool =
     for label in np.unique(labels):
         mask = labels == label
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        # One pixel more than the label's bounding box, for the nearest other pixel is not farther off than that ring.
+        # A ring of one pixel around the label's bounding box suffices: the nearest other pixel is
+        # never beyond it.
         top, bottom = max(rows[0] - 1, 0), min(rows[-1] + 2, height)
         left, right = max(columns[0] - 1, 0), min(columns[-1] + 2, width)
         box = mask[top:bottom, left:right]
@@ -39,16 +42,19 @@ def label_distance(labels: np.ndarray, chessboard: bool = False, outside: bool =
     return distance
 
 
-def boundary_counts(prediction: np.ndarray, mask: np.ndarray, num_classes: int, ratio: float) -> np.ndarray:
-    """Count, class by class, what boundary IoU is made of (Cheng et al., https://arxiv.org/abs/2103.16562).
+def boundary_counts(
+    prediction: np.ndarray, mask: np.ndarray, num_classes: int, ratio: float
+) -> np.ndarray:
+    """Count, class by class, what boundary IoU is made of (Cheng et al., arXiv:2103.16562).
 
-    The boundary of a class is what of its pixels lies within d of its contour or of the image's border, where d is
-    ``ratio`` of the image's diagonal, in chessboard distance as in the authors' code. Ignored pixels are not counted;
-    where a region ends at them, both the truth and the prediction have a contour.
+    The boundary of a class holds those of its pixels that lie within d of its contour or of the
+    image's border. d is ``ratio`` of the image's diagonal, in chessboard distance as in the
+    authors' code. Ignored pixels are not counted; where a region ends at them, both the truth and
+    the prediction have a contour.
 
     Args:
         prediction: (H, W) uint8 train ids.
-        mask: (H, W) uint8 train ids with `IGNORE`.
+        mask: (H, W) uint8 train ids with 255 ignored.
         num_classes: number of classes.
         ratio: 0.02 for COCO and LVIS in that paper, 0.005 for Cityscapes' large images.
 
@@ -66,26 +72,35 @@ def boundary_counts(prediction: np.ndarray, mask: np.ndarray, num_classes: int, 
 
 
 def trimap_counts(
-    prediction: np.ndarray, mask: np.ndarray, num_classes: int, widths: tuple[int, ...] = TRIMAP_WIDTHS
+    prediction: np.ndarray,
+    mask: np.ndarray,
+    num_classes: int,
+    widths: tuple[int, ...] = TRIMAP_WIDTHS,
 ) -> np.ndarray:
-    """Count, class by class, within bands around the edges of the true labels (as DenseCRF and DeepLab).
+    """Count, class by class, within bands around the true edges (as DenseCRF and DeepLab).
 
-    A pixel is in the band of width w if a pixel of another label lies within w pixels of it (Euclidean). Where a class
-    meets ignored pixels there is an edge too; the ignored pixels are not counted.
+    A pixel is in the band of width w if a pixel of another label lies within w pixels of it
+    (Euclidean). Where a class meets ignored pixels there is an edge too; the ignored pixels are not
+    counted.
 
     Args:
         prediction: (H, W) uint8 train ids.
-        mask: (H, W) uint8 train ids with `IGNORE`.
+        mask: (H, W) uint8 train ids with 255 ignored.
         num_classes: number of classes.
         widths: increasing, pixels.
 
     Returns:
-        (len(widths), num_classes, 3) pixels that are right, of the true class, and of the predicted one.
+        (len(widths), num_classes, 3) pixels that are right, of the true class, and of the predicted
+        one.
     """
     band = np.searchsorted(np.asarray(widths, np.float32), label_distance(mask))
     valid = (mask != IGNORE) & (band < len(widths))
-    band, true, predicted = band[valid], mask[valid].astype(np.int64), prediction[valid].astype(np.int64)
+    band, true = band[valid], mask[valid].astype(np.int64)
+    predicted = prediction[valid].astype(np.int64)
     right = true == predicted
-    cells = (band[right] * num_classes + true[right], band * num_classes + true, band * num_classes + predicted)
-    counts = [np.bincount(cell, minlength=len(widths) * num_classes).reshape(len(widths), num_classes) for cell in cells]
-    return np.stack(counts, 2).cumsum(0)
+    first = band * num_classes  # The first cell of a pixel's band.
+    cells = (first[right] + true[right], first + true, first + predicted)
+    size, shape = len(widths) * num_classes, (len(widths), num_classes)
+    counts = [np.bincount(cell, minlength=size).reshape(shape) for cell in cells]
+    cumulative: np.ndarray = np.stack(counts, 2).cumsum(0)
+    return cumulative

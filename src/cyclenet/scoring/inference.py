@@ -1,8 +1,8 @@
 """From an image to its labels: whole or in sliding windows, at several scales, mirrored.
 
-The network's logits are kept as small as they are. All that follows (to the size of the view, softmax, averages over views,
-to the size of the image, arg-max) is done strip by strip of the image's rows, so that class probabilities of full size, most
-of the memory otherwise, are never held.
+The network's logits are kept as small as they are. All that follows is done strip by strip of the
+image's rows: resizing to the view, softmax, averages over views, resizing to the image, arg-max.
+Class probabilities of full size, most of the memory otherwise, are never held.
 """
 
 import itertools
@@ -12,24 +12,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cyclenet.config import ProtocolConfig
-from cyclenet.models.layers import combine_rows, resize, resize_rows, row_weights, strips
+from cyclenet.config.schema import ProtocolConfig
+from cyclenet.models.resize import combine_rows, resize, resize_rows, row_weights, strips
 
 Network = Callable[[Tensor], Tensor]
 """(N, 3, H, W) in 0..255 -> logits (N, C, h, w) of any size."""
 
 STRIP_ROWS = 24
-"""Rows of the image in a strip: small beside the image, large beside what a strip computes again at its edges."""
+"""Rows of a strip: few beside the image, many beside those that a strip computes twice."""
 
 PIXELS_AT_ONCE = {"cuda": 1 << 21}
-"""Windows and mirror images are predicted together up to so many pixels (of a Cityscapes image); where a device is not named,
-one by one: CPUs gain nothing."""
+"""Windows and mirror images are predicted together up to so many pixels (a Cityscapes image has
+them). On a device that is not named they are predicted one by one: CPUs gain nothing."""
 
 
 class Window(NamedTuple):
     """A part of a scaled image: where it lies, and its logits (views, N, C, h, w), float32.
 
-    The views are the part as it is and, with flips, as a mirror shows it; the latter's logits are mirrored back.
+    The views are the part as it is and, with flips, its mirror image, whose logits are mirrored
+    back.
     """
 
     rows: slice
@@ -38,23 +39,25 @@ class Window(NamedTuple):
 
 
 class Scaled(NamedTuple):
-    """An image at one scale: its size, and its windows; one of the whole image where there are none."""
+    """An image at one scale: its size and its windows. Without windows, one holds the image."""
 
     size: tuple[int, int]
     windows: list[Window]
 
 
-def predict(network: Network, image: Tensor, protocol: ProtocolConfig, align_corners: bool = False) -> Tensor:
+def predict(
+    network: Network, image: Tensor, protocol: ProtocolConfig, align_corners: bool = False
+) -> Tensor:
     """Return the predicted train ids (N, H, W), uint8, of images.
 
-    Class probabilities are averaged over scales, windows and mirror images (the paper's multi-scale inference, section 4.2).
-    Memory grows with the number of views by their logits only.
+    Class probabilities are averaged over scales, windows and mirror images (the paper's multi-scale
+    inference, section 4.2). Memory grows with the number of views by their logits only.
 
     Args:
-        network: returns logits; of `CycleNet`, those of its own resolution.
+        network: returns logits; `CycleNet` returns those of its own resolution.
         image: (N, 3, H, W), RGB in 0..255.
         protocol: windows, scales and flip.
-        align_corners: of the resizing.
+        align_corners: corner alignment of the resizing.
     """
     size = (image.shape[-2], image.shape[-1])
     with torch.inference_mode():
@@ -65,43 +68,54 @@ def predict(network: Network, image: Tensor, protocol: ProtocolConfig, align_cor
     return labels
 
 
-def predict_views(network: Network, image: Tensor, protocol: ProtocolConfig, align_corners: bool) -> list[Scaled]:
+def predict_views(
+    network: Network, image: Tensor, protocol: ProtocolConfig, align_corners: bool
+) -> list[Scaled]:
     """Run the network on all views of images: the forward passes of `predict`."""
     scales = []
     for scale in protocol.scales:
         size = (round(image.shape[-2] * scale), round(image.shape[-1] * scale))
         scaled = resize(image.float(), size, align_corners)
-        window, stride = (protocol.window, protocol.stride) if protocol.window else (max(size), 1)
+        window, stride = protocol.window or max(size), protocol.stride or 1
         places = list(windows(*size, window, stride))
-        crops = (scaled[..., rows, columns] for rows, columns in places)
-        # Mirrored within the window, as semseg does; mmsegmentation mirrors the image, which moves the windows.
-        views = [view for crop in crops for view in ([crop, crop.flip(-1)] if protocol.flip else [crop])]
-        per_window = len(views) // len(places)
-        together = max(PIXELS_AT_ONCE.get(image.device.type, 0) // views[0][:, 0].numel(), 1)
-        logits = [
-            part
-            for first in range(0, len(views), together)
-            for part in network(_joined(views[first : first + together])).float().split(len(image))
-        ]
+        views = []
+        for rows, columns in places:
+            crop = scaled[..., rows, columns]
+            # The mirror image is taken of the window, as in semseg. mmsegmentation mirrors the
+            # image, which moves the windows.
+            views += [crop, crop.flip(-1)] if protocol.flip else [crop]
+        logits = _run(network, views)
         if protocol.flip:
             logits[1::2] = [part.flip(-1) for part in logits[1::2]]
-        parts = [torch.stack(logits[i : i + per_window]) for i in range(0, len(logits), per_window)]
-        scales.append(Scaled(size, [Window(*place, part) for place, part in zip(places, parts, strict=True)]))
+        each = len(views) // len(places)
+        parts = [torch.stack(logits[i : i + each]) for i in range(0, len(logits), each)]
+        found = [Window(*place, part) for place, part in zip(places, parts, strict=True)]
+        scales.append(Scaled(size, found))
     return scales
 
 
-def _joined(views: list[Tensor]) -> Tensor:
-    return views[0] if len(views) == 1 else torch.cat(views)
+def _run(network: Network, views: list[Tensor]) -> list[Tensor]:
+    """Return the logits of each view, float32; several run together where the device gains."""
+    images, device = len(views[0]), views[0].device.type
+    together = max(PIXELS_AT_ONCE.get(device, 0) // views[0][:, 0].numel(), 1)
+    logits: list[Tensor] = []
+    for first in range(0, len(views), together):
+        batch = views[first : first + together]
+        joined = batch[0] if len(batch) == 1 else torch.cat(batch)
+        logits += network(joined).float().split(images)
+    return logits
 
 
 def merge(
     scales: list[Scaled], size: tuple[int, int], protocol: ProtocolConfig, align_corners: bool
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield strips of the image: their rows, and the mean class probabilities (N, C, rows, W) of all views, float32.
+    """Yield strips of the image: their rows, and their mean class probabilities over all views.
 
-    Of a single view the logits are yielded as they are: their order is that of the probabilities.
+    These are (N, C, rows, W), float32. For a single view the logits are yielded as they are: their
+    order is that of the probabilities.
     """
-    single = len(scales) == 1 and len(scales[0].windows) == 1 and len(scales[0].windows[0].logits) == 1
+    windows_of_first = scales[0].windows
+    single = len(scales) == len(windows_of_first) == len(windows_of_first[0].logits) == 1
     for rows in strips(size[0], STRIP_ROWS):
         if single:
             yield rows, resize_rows(scales[0].windows[0].logits[0], size, rows, align_corners)
@@ -111,7 +125,8 @@ def merge(
             if scaled.size == size:
                 part = _probabilities(scaled, rows, protocol, align_corners)
             else:
-                needed, weights = row_weights(scaled.size[0], size[0], rows, align_corners, scaled.windows[0].logits)
+                like = scaled.windows[0].logits
+                needed, weights = row_weights(scaled.size[0], size[0], rows, align_corners, like)
                 part = _probabilities(scaled, needed, protocol, align_corners)
                 part = combine_rows(part, weights, size[1], align_corners)
             total = part if total is None else total.add_(part)
@@ -119,19 +134,23 @@ def merge(
         yield rows, total.div_(len(scales))
 
 
-def _probabilities(scaled: Scaled, rows: slice, protocol: ProtocolConfig, align_corners: bool) -> Tensor:
-    # Rows of the probabilities of an image at one scale, averaged over its windows and their mirror images.
+def _probabilities(
+    scaled: Scaled, rows: slice, protocol: ProtocolConfig, align_corners: bool
+) -> Tensor:
+    """Return rows of the class probabilities at one scale, averaged over windows and mirrors."""
     average_logits = protocol.window_average == "logits"
     total: Tensor | None = None
-    count = torch.zeros(rows.stop - rows.start, scaled.size[1], device=scaled.windows[0].logits.device)
+    device = scaled.windows[0].logits.device
+    count = torch.zeros(rows.stop - rows.start, scaled.size[1], device=device)
     for window in scaled.windows:
         top, bottom = max(rows.start, window.rows.start), min(rows.stop, window.rows.stop)
         if top >= bottom:
             continue
         inside = slice(top - window.rows.start, bottom - window.rows.start)
-        shape = (window.rows.stop - window.rows.start, window.columns.stop - window.columns.start)
+        height = window.rows.stop - window.rows.start
+        shape = (height, window.columns.stop - window.columns.start)
         part = _views(window.logits, shape, inside, average_logits, align_corners)
-        if len(scaled.windows) == 1:  # Nothing to add up.
+        if len(scaled.windows) == 1:  # There is nothing to add up.
             total = part
             break
         if total is None:
@@ -145,15 +164,20 @@ def _probabilities(scaled: Scaled, rows: slice, protocol: ProtocolConfig, align_
     return total.softmax(1) if average_logits else total
 
 
-def _views(logits: Tensor, size: tuple[int, int], rows: slice, average_logits: bool, align_corners: bool) -> Tensor:
-    # The mean over views of a window's rows: of their class probabilities, or logits.
+def _views(
+    logits: Tensor, size: tuple[int, int], rows: slice, average_logits: bool, align_corners: bool
+) -> Tensor:
+    """Return the mean over views of a window's rows: of their probabilities, or their logits."""
     resized = resize_rows(logits.flatten(0, 1), size, rows, align_corners)
     scores = resized if average_logits else resized.softmax(1)
     return scores.view(*logits.shape[:3], *scores.shape[2:]).mean(0)
 
 
 def windows(height: int, width: int, window: int, stride: int) -> Iterator[tuple[slice, slice]]:
-    """Cover an image with windows row by row; the last of a row or column is shifted back into the image."""
+    """Cover an image with windows row by row.
+
+    The last of a row or column is shifted back into the image.
+    """
 
     def starts(length: int) -> list[int]:
         last = max(length - window, 0)

@@ -1,1 +1,1 @@
-"""training"""
+"""The training loop: task, losses, trainer, checkpoints, loggers."""

@@ -1,6 +1,7 @@
 """Checkpoints: written whole or not at all, read without executing anything in them."""
 
 import os
+import re
 import shutil
 import warnings
 import zipfile
@@ -10,92 +11,118 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
 
-from cyclenet.config import TrainConfig, differences, restore
+from cyclenet.config.identity import differences
+from cyclenet.config.load import restore
+from cyclenet.config.schema import TrainConfig
+from cyclenet.files import atomic_write
 from cyclenet.training.task import SegmentationTask
+
+Checkpoint = dict[str, Any]
+"""What a checkpoint file holds; Lightning defines most of its keys."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write beside the target, flush to the disk, then rename: a kill leaves the old file or the new one.
+    """Write beside the target, flush to the disk, then rename: a kill leaves the old or the new.
 
-    (Lightning writes to $TMPDIR and moves, which is a copy where that is another file system.) Of ``last.ckpt`` the one before
-    is kept as ``previous.ckpt``. Where the disk is full, the old
-    file stays, training goes on, and a warning says so.
+    Lightning writes to $TMPDIR and moves, which copies where that is another file system. The
+    ``last.ckpt`` before is kept as ``previous.ckpt``. Where the disk is full, the old file stays,
+    training continues, and a warning says so.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint. Raises `ValueError` where its weights are not finite: it would replace one that can be used."""
+    def save_checkpoint(
+        self, checkpoint: Checkpoint, path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            ValueError: its weights are not finite, so it would replace one that can be used.
+        """
         target = Path(path)
         for name, value in checkpoint["state_dict"].items():
             if value.is_floating_point() and not value.isfinite().all():
                 raise ValueError(
-                    f"{name} is not finite at step {checkpoint['global_step']}: training has diverged, lower optim.lr. "
-                    f"{target} is from before."
+                    f"{name} is not finite at step {checkpoint['global_step']}: training has "
+                    f"diverged, lower optim.lr. {target} is from before."
                 )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{target.name}.tmp{os.getpid()}")
         try:
-            with part.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            if target.name == "last.ckpt":
-                keep_previous(target)
-            part.replace(target)
-            folder = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            with atomic_write(target) as part:
+                with part.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if target.name == "last.ckpt":
+                    keep_previous(target)
+            _flush_folder(target.parent)
         except (OSError, RuntimeError) as error:
-            # The writer's own error hides the system's: it says that the position in the file is not the expected one.
+            # torch's writer hides the system's error: it says that the position in the file is not
+            # the expected one.
             if not isinstance(error, OSError) and "inline_container" not in str(error):
                 raise
             reason = (isinstance(error, OSError) and error.strerror) or "is the disk full?"
-            warnings.warn(f"{target} could not be written ({reason}). Training goes on; the one before stays.", stacklevel=1)
-        finally:
-            part.unlink(missing_ok=True)
+            warnings.warn(
+                f"{target} could not be written ({reason}). Training continues; the one before "
+                "stays.",
+                stacklevel=1,
+            )
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder.
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def keep_previous(last: Path) -> None:
-    """Give ``last.ckpt``, which is about to be replaced, its second name. At no moment is there none."""
+    """Give ``last.ckpt``, which is about to be replaced, its second name.
+
+    At no moment is there neither.
+    """
     if not last.exists():
         return
-    previous = last.with_name("previous.ckpt")
-    part = previous.with_name(f"{previous.name}.tmp{os.getpid()}")
-    part.unlink(missing_ok=True)
-    try:
-        os.link(last, part)
-    except OSError:  # A file system without links.
-        shutil.copyfile(last, part)
-    part.replace(previous)
+    with atomic_write(last.with_name("previous.ckpt")) as part:
+        try:
+            os.link(last, part)
+        except OSError:  # The file system has no links.
+            shutil.copyfile(last, part)
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of this project, of which nothing is executed, and every byte checked.
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of this project. Nothing in it is executed, and every byte is checked.
 
     Raises:
-        ValueError: there is no such file, or it is damaged, or not one.
+        ValueError: there is no such file, or it is damaged, or not a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"There is no checkpoint {path}: give the .ckpt file in a run's checkpoints folder as ckpt_path.")
+        raise ValueError(
+            f"There is no checkpoint {path}: give the .ckpt file in a run's checkpoints folder as "
+            "ckpt_path."
+        )
     try:
-        with zipfile.ZipFile(path) as file:  # torch.load itself takes no notice of the checksums.
+        with zipfile.ZipFile(path) as file:  # torch.load takes no notice of the checksums.
             damaged = file.testzip()
         if damaged:
             raise ValueError(damaged)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint["hyper_parameters"]["cfg"]["model"], checkpoint["state_dict"]
-    except (OSError, MemoryError):  # Of this moment, not of the file.
+        checkpoint: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(checkpoint["hyper_parameters"]["cfg"]["model"], dict):
+            raise ValueError("no configuration")
+        checkpoint["state_dict"].keys()
+    except (OSError, MemoryError):  # They are of this moment, not of the file.
         raise
     except Exception as error:
-        raise ValueError(f"{path} is not a whole checkpoint of this project ({type(error).__name__}).") from error
+        kind = type(error).__name__
+        raise ValueError(f"{path} is not a whole checkpoint of this project ({kind}).") from error
     return checkpoint
 
 
-def load_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Read the last checkpoint of a run's checkpoints folder, or the one before where the last is damaged.
+def load_newest(folder: Path) -> tuple[Path, Checkpoint] | None:
+    """Read the last checkpoint of a checkpoints folder, or the one before where it is damaged.
 
     Returns:
         Its path and its content; None where the run has none.
@@ -103,33 +130,59 @@ def load_newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         ValueError: all that there are are damaged.
     """
-    found = [path for path in (folder / "last.ckpt", folder / "previous.ckpt") if path.exists()]
+    paths = (folder / "last.ckpt", folder / "previous.ckpt")
+    found = [path for path in paths if path.exists()]
     for path in found:
         try:
             return path, load_checkpoint(path)
         except ValueError as error:
             warnings.warn(f"{error} Going back to the one before.", stacklevel=1)
     if found:
-        raise ValueError(f"The checkpoints in {folder} are damaged: start afresh with resume=never.")
+        raise ValueError(
+            f"The checkpoints in {folder} are damaged: start afresh with resume=never."
+        )
     return None
 
 
-def check_same(checkpoint: dict[str, Any], path: Path, cfg: TrainConfig) -> None:
-    """Raise `ValueError` where a checkpoint was made with another configuration, naming what differs and changes the result."""
-    if found := differences(stored_config(checkpoint), cfg):
-        raise ValueError(f"{path} was made with another {', '.join(found)}: give force=true to go on from it anyway.")
+def check_resumable(checkpoint: Checkpoint, path: Path, cfg: TrainConfig) -> None:
+    """Refuse to continue from a checkpoint that does not fit.
+
+    Raises:
+        ValueError: an earlier version wrote it, or something differs that changes the result; the
+            message names what.
+    """
+    if is_old_layout(checkpoint["state_dict"]):
+        raise ValueError(
+            f"{path} is from version 0.1, whose parameters have another order: its weights can be "
+            "evaluated, but its training cannot be continued. Start afresh with resume=never."
+        )
+    found = differences(stored_config(checkpoint), cfg)
+    if found and not cfg.force:
+        raise ValueError(
+            f"{path} was made with another {', '.join(found)}: give force=true to continue from it "
+            "anyway."
+        )
 
 
-def stored_config(checkpoint: dict[str, Any]) -> TrainConfig:
-    """Return the configuration that a checkpoint was trained with. Raises `ValueError` if this version does not know it."""
+def stored_config(checkpoint: Checkpoint) -> TrainConfig:
+    """Return the configuration that a checkpoint was trained with.
+
+    Raises:
+        ValueError: this version does not know it.
+    """
     try:
         return restore(checkpoint["hyper_parameters"]["cfg"])
     except OmegaConfBaseException as error:
-        raise ValueError(f"The checkpoint was made by another version: {str(error).splitlines()[0]}.") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"The checkpoint was made by another version: {reason}.") from error
 
 
-def load_task(checkpoint: dict[str, Any]) -> SegmentationTask:
-    """Rebuild the trained model from the checkpoint alone, in evaluation mode."""
+def load_task(checkpoint: Checkpoint) -> SegmentationTask:
+    """Rebuild the trained model from the checkpoint alone, in evaluation mode.
+
+    Raises:
+        ValueError: the weights do not fit this version of the model.
+    """
     cfg = stored_config(checkpoint)
     cfg.model.backbone_weights = "none"  # They are in the checkpoint.
     hyper = checkpoint["hyper_parameters"]
@@ -137,12 +190,39 @@ def load_task(checkpoint: dict[str, Any]) -> SegmentationTask:
         warnings.simplefilter("ignore", UserWarning)
         task = SegmentationTask(cfg, hyper["classes"], hyper["palette"])
     try:
-        task.load_state_dict(checkpoint["state_dict"])
+        task.load_state_dict(rename_old_weights(checkpoint["state_dict"]))
     except RuntimeError as error:
         raise ValueError(
-            "The checkpoint's weights do not fit this version of the model; use the version it was made by."
+            "The checkpoint's weights do not fit this version of the model; use the version it was "
+            "made by."
         ) from error
     return task.eval()
+
+
+# How version 0.1 called the weights of context modules, and how they are called now.
+OLD_NAMES = (
+    (r"context\.reduce\.", r"context.reduce_conv."),
+    (r"context\.fuse\.", r"context.fuse_conv."),
+    (r"context\.project\.(\d+)\.(\d+)\.", r"context.layers.\2.project.\1."),
+    (r"context\.atrous\.(\d+)\.", r"context.layers.\1.atrous."),
+    (r"context\.(project|atrous)_norm\.(\d+)\.(\d+)\.", r"context.layers.\3.\1_norm.\2."),
+    (r"context\.([012])\.", r"context.conv.\1."),
+)
+
+
+def is_old_layout(weights: dict[str, Tensor]) -> bool:
+    """Tell whether version 0.1 wrote these weights of a task."""
+    return any(re.match(rf"net\.{old}", name) for name in weights for old, _ in OLD_NAMES)
+
+
+def rename_old_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give the weights of a task of version 0.1 their present names; others stay as they are."""
+    renamed = {}
+    for name, value in weights.items():
+        for old, new in OLD_NAMES:
+            name = re.sub(rf"^net\.{old}", f"net.{new}", name)
+        renamed[name] = value
+    return renamed
 
 
 def run_of(path: str | Path) -> Path:

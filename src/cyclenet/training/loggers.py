@@ -1,7 +1,9 @@
-"""Where a run's numbers go: metrics.csv, and wandb and TensorBoard if asked for. A resumed run goes on in the same places."""
+"""Where a run's numbers go: metrics.csv always, wandb and TensorBoard if asked for.
+
+A resumed run continues in the same places.
+"""
 
 import csv
-import hashlib
 import json
 import os
 import secrets
@@ -17,20 +19,27 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from cyclenet.config import TrainConfig, identity
-from cyclenet.lab.paper import describe
+from cyclenet.config.identity import arm_name
+from cyclenet.config.schema import TrainConfig
+from cyclenet.files import atomic_write
+from cyclenet.plots.pictures import PanelRow
+from cyclenet.scoring.metrics import Scores
+from cyclenet.scoring.results import EvaluationResult
 
 FLUSH_SECONDS = 10.0
+MOST_CLASSES_IN_A_CHART = 100
+"""wandb draws charts of 10000 rows at most, and a confusion matrix has a row for each pair."""
 
 
 class MetricsCSV(Logger):
-    """One row a call of `log_metrics`, a column a metric; the file is replaced as a whole, so that it is never half a file.
+    """One row a call of `log_metrics`, one column a metric.
 
-    Written every ten seconds, at validations and with every checkpoint. Where the disk is full, rows wait in memory.
+    The file is replaced as a whole every ten seconds, at validations and with every checkpoint, so
+    it is never half a file. Where the disk is full, rows wait in memory.
 
     Args:
         path: the file.
-        before: go on from a checkpoint at this step: earlier rows of the file are kept. 0: start afresh.
+        before: earlier rows of the file are kept up to this step of a checkpoint; 0 keeps none.
     """
 
     def __init__(self, path: Path, before: int) -> None:
@@ -42,7 +51,7 @@ class MetricsCSV(Logger):
         if before and path.exists():
             with path.open(newline="") as file:
                 for row in csv.DictReader(file):
-                    # (The logger of earlier versions could leave half a row.)
+                    # Earlier versions could leave half a row.
                     if (row["step"] or "").isdigit() and int(row["step"]) < before:
                         self._add({key: value for key, value in row.items() if value})
 
@@ -78,16 +87,17 @@ class MetricsCSV(Logger):
         self.saved_at = time.monotonic()
         if self.written == len(self.rows):
             return
-        part = self.path.with_name(self.path.name + ".tmp")
         try:
-            with part.open("w", newline="") as file:
+            with atomic_write(self.path) as part, part.open("w", newline="") as file:
                 writer = csv.DictWriter(file, sorted(self.columns))
                 writer.writeheader()
                 writer.writerows(self.rows)
-            part.replace(self.path)
         except OSError as error:
-            part.unlink(missing_ok=True)
-            warnings.warn(f"{self.path} could not be written ({error.strerror}); its rows are kept for later.", stacklevel=1)
+            warnings.warn(
+                f"{self.path} could not be written ({error.strerror}); its rows are kept for "
+                "later.",
+                stacklevel=1,
+            )
             return
         self.written = len(self.rows)
 
@@ -97,77 +107,127 @@ class MetricsCSV(Logger):
 
 
 class ResumableWandb(WandbLogger):
-    """A wandb run that goes on under its id, with each row once.
+    """A wandb run that continues under its id, with each row once.
 
-    A killed process loses the end of wandb's file, and a resumed one passes some steps again. `replay` writes what was lost;
-    what is there already is not logged again.
+    A killed process loses the end of wandb's file, and a resumed one passes some steps again.
+    `replay` writes what was lost; what is there already is not logged again.
     """
 
     present: frozenset[tuple[int, str]] = frozenset()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        new = {key: value for key, value in metrics.items() if (step or 0, key) not in self.present}
+        new = {k: v for k, v in metrics.items() if (step or 0, k) not in self.present}
         if new.keys() - {"epoch"}:
             super().log_metrics(new, step)
 
     @rank_zero_only
     def replay(self, folder: Path, rows: list[dict[str, Any]]) -> None:
-        """Read what earlier processes logged offline in a run folder, and log the rows of metrics.csv that are not there."""
-        self.present = frozenset().union(*(logged(path) for path in folder.glob("wandb/offline-run-*/*.wandb")))
+        """Log the rows of metrics.csv that earlier processes' offline files do not hold."""
+        files = folder.glob("wandb/offline-run-*/*.wandb")
+        self.present = frozenset().union(*(read_logged(path) for path in files))
         for row in rows:
-            self.log_metrics({key: float(value) for key, value in row.items() if key != "step"}, int(row["step"]))
+            values = {key: float(value) for key, value in row.items() if key != "step"}
+            self.log_metrics(values, int(row["step"]))
 
     @rank_zero_only
-    def log_evaluation(self, folder: Path, step: int) -> None:
-        """Log what an evaluation wrote into ``folder`` (`cyclenet.runs.evaluate.write`): scores as a summary, tables and charts.
-
-        Everything lies under ``final/<protocol>/``, so that one saved workspace fits all runs.
-        """
+    def log_pictures(
+        self,
+        pictures: list[tuple[str, PanelRow]],
+        classes: list[str],
+        scores: Scores | None,
+        step: int,
+    ) -> None:
+        """Log named predictions with their masks, and a table of IoU by class, once a step."""
         import wandb
 
-        scores = json.loads((folder / "scores.json").read_text())
-        name, classes = f"final/{scores['protocol_name']}", list(scores["IoU"])
-        values = {key: scores[key] for key in ("mIoU", "pixel_accuracy", "mean_accuracy")}
-        charts: dict[str, Any] = {"confusion": wandb.Image(str(folder / "confusion.png"))}
-        if len(classes) <= 100:  # wandb draws charts of 10000 rows at most.
-            pairs = [[a, b, scores["confusion"][i][j]] for i, a in enumerate(classes) for j, b in enumerate(classes)]
-            table = wandb.Table(columns=["Actual", "Predicted", "nPredictions"], data=pairs)
-            fields: dict[str, Any] = {str(key): key for key in table.columns}
-            charts["confusion_matrix"] = wandb.plot_table("wandb/confusion_matrix/v1", table, fields, {"title": "pixels"})
+        if scores is None or (step, "val/per_class") in self.present:
+            return
+        labels = dict(enumerate(classes))
+        images = []
+        for name, row in pictures:
+            masks = {"prediction": row.predictions[0], "ground_truth": row.truth}
+            shown = {k: {"mask_data": m, "class_labels": labels} for k, m in masks.items()}
+            images.append(wandb.Image(row.image, caption=name, masks=shown))
         columns: list[str | int] = ["class", "IoU"]
-        rows = [[key, scores["IoU"][key]] for key in classes]
-        if "trimap" in scores:
-            values["boundary_IoU"] = scores["boundary"]["mIoU"]
-            widths, curve = scores["trimap"]["widths"], scores["trimap"]["mIoU"]
-            table = wandb.Table(columns=["width", "mIoU"], data=[list(pair) for pair in zip(widths, curve, strict=True)])
-            charts["trimap"] = wandb.plot.line(table, "width", "mIoU", title="mIoU in a band around edges, by its width")
-            columns += ["boundary IoU", *(f"within {width} px" for width in widths)]
-            for row in rows:
-                row += [scores["boundary"]["IoU"][row[0]], *scores["trimap"]["IoU"][row[0]]]
-        charts["per_class"] = wandb.Table(columns=columns, data=rows)
-        self.experiment.log({f"{name}/{key}": chart for key, chart in charts.items()} | {"trainer/global_step": step})
-        self.experiment.summary.update({f"{name}/{key}": value for key, value in values.items()})
+        table = wandb.Table(columns, data=[list(item) for item in scores.IoU.items()])
+        values = {"val/pictures": images, "val/per_class": table, "trainer/global_step": step}
+        self.experiment.log(values)
+
+    @rank_zero_only
+    def log_evaluation(self, result: EvaluationResult, folder: Path, step: int) -> None:
+        """Log an evaluation: scores as a summary, tables and charts.
+
+        All is under ``final/<protocol>/``, so that one saved workspace fits all runs.
+        """
+        name = f"final/{result.protocol_name}"
+        charts = {f"{name}/{key}": chart for key, chart in _charts(result, folder).items()}
+        self.experiment.log(charts | {"trainer/global_step": step})
+        values = {"mIoU": result.mIoU, "pixel_accuracy": result.pixel_accuracy}
+        values["mean_accuracy"] = result.mean_accuracy
+        if result.boundary:
+            values["boundary_IoU"] = result.boundary.mIoU
+        self.experiment.summary.update({f"{name}/{k}": value for k, value in values.items()})
 
 
-def logged(path: Path) -> set[tuple[int, str]]:
-    """Read (``trainer/global_step``, key) of all rows of an offline wandb file, as far as it is whole."""
+def _charts(result: EvaluationResult, folder: Path) -> dict[str, Any]:
+    import wandb
+
+    classes = list(result.IoU)
+    charts: dict[str, Any] = {"confusion": wandb.Image(str(folder / "confusion.png"))}
+    if len(classes) <= MOST_CLASSES_IN_A_CHART:
+        pairs = [
+            [actual, predicted, result.confusion[i][j]]
+            for i, actual in enumerate(classes)
+            for j, predicted in enumerate(classes)
+        ]
+        columns: list[str | int] = ["Actual", "Predicted", "nPredictions"]
+        table = wandb.Table(columns, data=pairs)
+        charts["confusion_matrix"] = wandb.plot_table(
+            "wandb/confusion_matrix/v1",
+            table,
+            {str(key): key for key in table.columns},
+            {"title": "pixels"},
+        )
+    head: list[str | int] = ["class", "IoU"]
+    rows: list[list[Any]] = [[name, result.IoU[name]] for name in classes]
+    if result.trimap and result.boundary:
+        widths = result.trimap.widths
+        points = [list(pair) for pair in zip(widths, result.trimap.mIoU, strict=True)]
+        title = "mIoU in a band around edges, by its width"
+        table = wandb.Table(columns=["width", "mIoU"], data=points)
+        charts["trimap"] = wandb.plot.line(table, "width", "mIoU", title=title)
+        head += ["boundary IoU", *(f"within {width} px" for width in widths)]
+        for row in rows:
+            row += [result.boundary.IoU[row[0]], *result.trimap.IoU[row[0]]]
+    charts["per_class"] = wandb.Table(columns=head, data=rows)
+    return charts
+
+
+def read_logged(path: Path) -> set[tuple[int, str]]:
+    """Read (``trainer/global_step``, key) of all rows of an offline wandb file, as far as whole."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        reason = "" if done.returncode == 0 or done.stdout else (done.stderr.strip().splitlines() or ["no output"])[-1]
+        output = done.stdout
+        reason = ""
+        if done.returncode and not output:
+            reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
     except subprocess.TimeoutExpired:
-        done, reason = None, "it took too long"
-    if done is None or reason:
-        warnings.warn(f"{path} could not be read ({reason}): rows that it has are logged again.", stacklevel=1)
-        return set()
+        output, reason = "", "it took too long"
+    if reason:
+        warnings.warn(
+            f"{path} could not be read ({reason}): rows that it has are logged again.",
+            stacklevel=1,
+        )
     found = set()
-    for line in done.stdout.splitlines():
+    for line in output.splitlines():
         record = json.loads(line)
         if record.get("type") == "history":
             item = record["history"]["item"]
-            # Media have several entries, as "val/per_class._type".
-            found |= {(int(item.get("trainer/global_step", -1)), key.split("._")[0]) for key in item}
+            step = int(item.get("trainer/global_step", -1))
+            # Media have several entries, such as "val/per_class._type".
+            found |= {(step, key.split("._")[0]) for key in item}
     return found
 
 
@@ -175,54 +235,54 @@ def build_loggers(cfg: TrainConfig, folder: Path, step: int, first: bool) -> lis
     """Build the loggers of a run folder.
 
     Args:
-        cfg: which.
-        folder: of the run.
-        step: of the checkpoint that the run goes on from; 0: it begins.
+        cfg: the configuration; ``logger`` says which.
+        folder: the run folder.
+        step: step of the checkpoint that the run continues from; 0 where it begins.
         first: whether this is the process that writes.
     """
     metrics = MetricsCSV(folder / "metrics.csv", step if first else 0)
     if first:
         folder.mkdir(parents=True, exist_ok=True)
         if metrics.rows:
-            metrics.flush()  # Without those that come after the checkpoint.
+            metrics.flush()  # The rows that come after the checkpoint go.
         else:
             metrics.path.unlink(missing_ok=True)
     loggers: list[Logger] = [metrics]
     if cfg.logger.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
     if cfg.logger.wandb != "disabled":
-        online = cfg.logger.wandb == "online" or (cfg.logger.wandb == "auto" and "WANDB_API_KEY" in os.environ)
-        wandb = ResumableWandb(
-            save_dir=folder,
-            project=cfg.logger.wandb_project,
-            # A sweep is a group, its arms are job types: grouped by both, wandb averages an arm over its seeds.
-            name=f"{arm_name(cfg)}, seed {cfg.seed}",
-            group=f"{cfg.name}-{cfg.dataset.name}",
-            job_type=arm_name(cfg),
-            tags=[cfg.dataset.name, cfg.model.backbone, cfg.model.context, cfg.model.decoder],
-            id=wandb_id(folder) if first else None,
-            resume="allow",
-            offline=not online,
-        )
-        if first and not online:
-            wandb.replay(folder, metrics.rows)
-        loggers.append(wandb)
+        loggers.append(_build_wandb(cfg, folder, metrics.rows, first))
     for logger in loggers[1:]:
-        logger.log_hyperparams(asdict(cfg) | {"arm": arm_name(cfg), "run_folder": folder.name})
+        about = {"arm": arm_name(cfg), "run_folder": folder.name}
+        logger.log_hyperparams(asdict(cfg) | about)
     return loggers
 
 
-def arm_name(cfg: TrainConfig) -> str:
-    """Name what a run has in common with its other seeds: what it is made of, and a digest of all that changes its result."""
-    same = identity(asdict(cfg))
-    for key in ("seed", "name", "ckpt_path"):
-        same.pop(key)
-    digest = hashlib.blake2b(json.dumps(same, sort_keys=True).encode(), digest_size=2).hexdigest()
-    return f"{describe(cfg.model)} {digest}"
+def _build_wandb(
+    cfg: TrainConfig, folder: Path, rows: list[dict[str, Any]], first: bool
+) -> ResumableWandb:
+    has_key = "WANDB_API_KEY" in os.environ
+    online = cfg.logger.wandb == "online" or (cfg.logger.wandb == "auto" and has_key)
+    wandb = ResumableWandb(
+        save_dir=folder,
+        project=cfg.logger.wandb_project,
+        # A sweep is a group, its arms are job types: grouped by both, wandb averages an arm over
+        # its seeds.
+        name=f"{arm_name(cfg)}, seed {cfg.seed}",
+        group=f"{cfg.name}-{cfg.dataset.name}",
+        job_type=arm_name(cfg),
+        tags=[cfg.dataset.name, cfg.model.backbone, cfg.model.context, cfg.model.decoder],
+        id=_wandb_id(folder) if first else None,
+        resume="allow",
+        offline=not online,
+    )
+    if first and not online:
+        wandb.replay(folder, rows)
+    return wandb
 
 
-def wandb_id(folder: Path) -> str:
-    """Return the id under which a run folder's run is known to wandb, from its beginning on."""
+def _wandb_id(folder: Path) -> str:
+    """Return the id under which wandb knows the run, from its beginning on."""
     path = folder / "wandb-id.txt"
     if not path.exists():
         path.write_text(secrets.token_hex(8))

@@ -8,24 +8,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from cyclenet.config import LossConfig
-from cyclenet.data.images import IGNORE
-from cyclenet.models.layers import combine_rows, resize_rows, row_weights, strips
+from cyclenet.config.schema import LossConfig
+from cyclenet.labels import IGNORE
+from cyclenet.models.resize import combine_rows, resize_rows, row_weights, strips
 
 
 class SegmentationLoss(nn.Module):
     """Cross entropy on logits upsampled to the mask's size.
 
-    The sum over pixels is divided by their number (their weight, with ``class_weights``) over *all* processes, so that
-    processes with unequal shares of ignored pixels give the gradient of the joined batch; DDP then averages gradients,
-    which the factor world_size undoes. The value is the joined batch's on every process. A batch without a valid pixel has
-    loss 0 and gradient 0.
+    The sum over pixels is divided by their number (their weight, with ``class_weights``) over *all*
+    processes. Processes with unequal shares of ignored pixels then give the gradient of the joined
+    batch; DDP averages gradients, which the factor world_size undoes. The value is the joined
+    batch's on every process. A batch without a valid pixel has loss 0 and gradient 0.
 
     Args:
-        cfg: class weights and OHEM (semseg's and CCNet's: of the pixels whose true class has a probability below
-            ``ohem_threshold``, and at least the ``ohem_min_kept`` hardest; ours of the joined batch).
-        num_classes: checked against the number of class weights.
-        align_corners: of the upsampling.
+        cfg: class weights and OHEM. As in semseg and CCNet, mining keeps the pixels whose true
+            class has a probability below ``ohem_threshold``, and at least the ``ohem_min_kept``
+            hardest; here they are those of the joined batch.
+        num_classes: number of classes, which the number of class weights must be.
+        align_corners: corner alignment of the upsampling.
 
     Raises:
         ValueError: the number of class weights differs from the number of classes.
@@ -37,16 +38,22 @@ class SegmentationLoss(nn.Module):
         super().__init__()
         self.cfg, self.align_corners = cfg, align_corners
         if cfg.class_weights is not None and len(cfg.class_weights) != num_classes:
-            raise ValueError(f"loss.class_weights has {len(cfg.class_weights)} values for {num_classes} classes.")
-        weights = None if cfg.class_weights is None else torch.tensor(cfg.class_weights, dtype=torch.float32)
+            raise ValueError(
+                f"loss.class_weights has {len(cfg.class_weights)} values for {num_classes} classes."
+            )
+        weights = None
+        if cfg.class_weights is not None:
+            weights = torch.tensor(cfg.class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the scalar loss of logits (N, C, h, w) against a mask (N, H, W) with 255 ignored."""
+        """Return the scalar loss of logits (N, C, h, w) against a mask (N, H, W), 255 ignored."""
         target = mask
         if self.cfg.ohem_threshold is not None:
             target = target.masked_fill(~self._hard(logits.detach(), target), IGNORE)
-        losses = _StripCrossEntropy.apply(logits, target, self.class_weights, self.align_corners)
+        losses: Tensor = _StripCrossEntropy.apply(
+            logits, target, self.class_weights, self.align_corners
+        )
         total = self._weight(target, losses)
         if _parallel():
             joined = torch.stack([losses.detach(), total])
@@ -55,24 +62,25 @@ class SegmentationLoss(nn.Module):
         total = total.clamp(min=torch.finfo(losses.dtype).tiny)
         if not _parallel():
             return losses / total
-        # This process's gradient, and the value of all.
+        # The gradient is this process's, and the value that of all.
         loss = losses * dist.get_world_size() / total
         return loss + (joined[0] / total - loss).detach()
 
     def _weight(self, target: Tensor, like: Tensor) -> Tensor:
-        # Pixels that count, or the sum of their weights.
+        """Return the number of pixels that count, or the sum of their weights."""
         if self.class_weights is None:
             return (target != IGNORE).sum().to(like)
-        pixels = torch.bincount(target.flatten(), minlength=IGNORE + 1)[: len(self.class_weights)]
-        return (pixels * self.class_weights.to(like.dtype)).sum()
+        pixels = torch.bincount(target.flatten(), minlength=IGNORE + 1)
+        return (pixels[: len(self.class_weights)] * self.class_weights.to(like.dtype)).sum()
 
     def _hard(self, logits: Tensor, target: Tensor) -> Tensor:
-        # Probability of the true class; ignored pixels are as easy as can be.
+        """Tell which pixels mining keeps."""
         logits = logits.to(_exact(logits))
         losses = torch.empty(target.shape, dtype=logits.dtype, device=logits.device)
         for rows in strips(target.shape[1], _strip_rows(logits)):
             upsampled = resize_rows(logits, target.shape[-2:], rows, self.align_corners)
             losses[:, rows] = _cross_entropy(upsampled, target[:, rows], None)
+        # The probability of the true class; ignored pixels are easier than any.
         probability = (-losses).exp().masked_fill(target == IGNORE, 2.0)
         joined = probability.flatten()
         if _parallel():
@@ -87,18 +95,23 @@ class SegmentationLoss(nn.Module):
 class _StripCrossEntropy(torch.autograd.Function):
     """Sum of the cross entropy of logits upsampled to the target, strip by strip of its rows.
 
-    The gradient is made along with the value, while a strip's upsampled logits are there: of the upsampled logits, their
-    softmax and its gradient only a strip is ever held.
+    The gradient is made along with the value, while a strip's upsampled logits are there. Only a
+    strip is ever held of the upsampled logits, their softmax and its gradient.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, class_weights: Tensor | None, align_corners: bool) -> Tensor:
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, class_weights: Tensor | None, align_corners: bool
+    ) -> Tensor:
         wanted, exact = ctx.needs_input_grad[0], _exact(logits)
         total = torch.zeros((), dtype=exact, device=logits.device)
         grad = torch.zeros_like(logits, dtype=exact) if wanted else None
         for rows in strips(target.shape[1], _strip_rows(logits)):
-            needed, weights = row_weights(logits.shape[2], target.shape[1], rows, align_corners, total)
-            with torch.set_grad_enabled(wanted), torch.autocast(logits.device.type, enabled=False):
+            needed, weights = row_weights(
+                logits.shape[2], target.shape[1], rows, align_corners, total
+            )
+            no_autocast = torch.autocast(logits.device.type, enabled=False)
+            with torch.set_grad_enabled(wanted), no_autocast:
                 part = logits[..., needed, :].to(exact).detach().requires_grad_(wanted)
                 upsampled = combine_rows(part, weights, target.shape[2], align_corners)
                 loss = _cross_entropy(upsampled, target[:, rows], class_weights).sum()
@@ -117,18 +130,18 @@ class _StripCrossEntropy(torch.autograd.Function):
 
 
 def _cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None) -> Tensor:
-    # Of each pixel: on GPUs, PyTorch's own sum is in no fixed order.
+    # It is returned for each pixel, because PyTorch's own sum is in no fixed order on GPUs.
     weights = None if class_weights is None else class_weights.to(logits.dtype)
     return F.cross_entropy(logits, target.long(), weights, ignore_index=IGNORE, reduction="none")
 
 
 def _exact(logits: Tensor) -> torch.dtype:
-    # In float32 at least: bfloat16 has 8 bits for the sum of thousands of pixels.
+    # Sums are float32 at least: bfloat16 has 8 bits for the sum of thousands of pixels.
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 def _strip_rows(logits: Tensor) -> int:
-    # A strip that stays in the caches of a CPU; on a GPU, few large operations.
+    # On a CPU a strip stays in the caches; on a GPU, few large operations are fast.
     return 16 if logits.device.type == "cpu" else 256
 
 

@@ -13,13 +13,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SyncBatchNorm(LayerSync):
-    """Lightning's plugin for synchronised batch norm, of every backbone and device.
+    """Lightning's plugin for synchronised batch norm, for every backbone and device.
 
-    Lightning's own turns timm's batch norms with an activation (EfficientNets have them) into plain ones, which silently drops
-    the activation; and PyTorch's synchronised layer refuses CPU tensors.
+    Lightning's own turns timm's batch norms with an activation (EfficientNets have them) into plain
+    ones, which silently drops the activation; and PyTorch's synchronised layer refuses CPU tensors.
 
     Args:
-        cuda: the model will run on GPUs (it is not there yet when Lightning calls `apply`).
+        cuda: the model will run on GPUs. It is not there yet when Lightning calls `apply`.
     """
 
     def __init__(self, cuda: bool) -> None:
@@ -27,7 +27,8 @@ class SyncBatchNorm(LayerSync):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Replace all batch norms; parameters, buffers and their names stay."""
-        return convert_sync_batchnorm(model) if self.cuda else _convert(model)
+        converted: nn.Module = convert_sync_batchnorm(model) if self.cuda else _convert(model)
+        return converted
 
     def revert(self, model: nn.Module) -> nn.Module:
         """Return the model as it is: in evaluation mode a synchronised layer is a plain one."""
@@ -44,7 +45,8 @@ class CpuSyncBatchNorm(nn.Module):
     """What `torch.nn.SyncBatchNorm` does on GPUs, with any backend of torch.distributed.
 
     Args:
-        norm: the layer to replace, whose parameters and buffers are taken over; timm's activation and dropout are kept.
+        norm: the layer to replace. Its parameters and buffers are taken over; timm's activation
+            and dropout are kept.
     """
 
     running_mean: Tensor
@@ -54,25 +56,36 @@ class CpuSyncBatchNorm(nn.Module):
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__()
         if norm.momentum is None or not norm.affine or not norm.track_running_stats:
-            raise ValueError("Synchronised batch norm on CPU needs momentum, affine parameters and running statistics.")
+            raise ValueError(
+                "Synchronised batch norm on CPU needs momentum, affine parameters and running "
+                "statistics."
+            )
         self.eps, self.momentum = norm.eps, norm.momentum
         self.weight, self.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers(recurse=False):
             self.register_buffer(name, buffer)
-        self.drop, self.act = getattr(norm, "drop", nn.Identity()), getattr(norm, "act", nn.Identity())
+        self.drop = getattr(norm, "drop", nn.Identity())
+        self.act = getattr(norm, "act", nn.Identity())
         self.training = norm.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (N, C, H, W) with the statistics of the joined batch in training, and with the running ones elsewhere."""
+        """Normalise (N, C, H, W).
+
+        Training takes the statistics of the joined batch, evaluation the running ones.
+        """
+        mean, var = self.running_mean, self.running_var
         if self.training:
             self.num_batches_tracked += 1
-            x = _Normalise.apply(x, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps)
+            x = _Normalise.apply(x, self.weight, self.bias, mean, var, self.momentum, self.eps)
         else:
-            x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return self.act(self.drop(x))
+            x = F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
+        activated: Tensor = self.act(self.drop(x))
+        return activated
 
 
 class _Normalise(torch.autograd.Function):
+    """Batch norm of the joined batch, and its gradient."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -84,18 +97,19 @@ class _Normalise(torch.autograd.Function):
         momentum: float,
         eps: float,
     ) -> Tensor:
-        wide = x.to(weight.dtype)  # Of bfloat16 as well, as PyTorch's kernels do.
+        wide = x.to(weight.dtype)  # bfloat16 is widened too, as in PyTorch's kernels.
         total = torch.cat([wide.sum((0, 2, 3)), wide.new_tensor([x.numel() / x.shape[1]])])
         dist.all_reduce(total)
         count, mean = total[-1], total[:-1] / total[-1]
-        # The squares of centred values, in a second round: E[x^2] - E[x]^2 would cancel.
+        # The centred values are squared in a second round: E[x^2] - E[x]^2 would cancel.
         squares = (wide - _channels(mean)).square().sum((0, 2, 3))
         dist.all_reduce(squares)
         running_mean.lerp_(mean, momentum)
         running_var.lerp_(squares / (count - 1), momentum)
         inverse = (squares / count + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, inverse, count)
-        return ((wide - _channels(mean)) * _channels(inverse * weight) + _channels(bias)).to(x.dtype)
+        normalised = (wide - _channels(mean)) * _channels(inverse * weight) + _channels(bias)
+        return normalised.to(x.dtype)
 
     @staticmethod
     @once_differentiable
@@ -107,8 +121,9 @@ class _Normalise(torch.autograd.Function):
         total = torch.stack([grad_bias, grad_weight])
         dist.all_reduce(total)
         shift, slope = total / count
-        grad_x = _channels(inverse * weight) * (wide - _channels(shift) - normalised * _channels(slope))
-        # Of the parameters, this process's part: DDP joins them.
+        centred = wide - _channels(shift) - normalised * _channels(slope)
+        grad_x = _channels(inverse * weight) * centred
+        # The parameters' gradients are this process's part; DDP joins them.
         return grad_x.to(x.dtype), grad_weight, grad_bias, None, None, None, None
 
 

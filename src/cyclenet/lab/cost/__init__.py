@@ -1,1 +1,1 @@
-"""lab/cost"""
+"""Count what a model costs."""

@@ -1,18 +1,19 @@
-"""Parameters, multiply-adds and activation memory of a model, counted on the meta device: no data, no time."""
+"""Parameters, multiply-adds and activation memory of a model, counted on the meta device.
 
-from collections import defaultdict
+Nothing is computed, so no data and no time are needed.
+"""
+
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torchvision  # noqa: F401  Registers torch.ops.torchvision.
+import torchvision  # noqa: F401  # Importing it registers torch.ops.torchvision.
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cyclenet.config import ModelConfig
+from cyclenet.config.schema import ModelConfig
 from cyclenet.models.cyclenet import CycleNet, build_model
-
-COMPONENTS = ("backbone", "context, PartI", "context, PartII", "context, fuse", "decoder", "classifier")
 
 
 @dataclass
@@ -20,8 +21,8 @@ class Cost:
     """What one part of a model costs for one image.
 
     Attributes:
-        parameters: trained numbers; a filter that PartI and PartII share is PartI's.
-        once: multiply-adds, with each module counted at its first use only, as the paper's Table 1 is.
+        parameters: trained numbers; a filter that several parts share counts in the first.
+        once: multiply-adds with each module counted at its first use only, as in Table 1.
         executed: multiply-adds that are really done.
     """
 
@@ -30,116 +31,153 @@ class Cost:
     executed: int = 0
 
 
-def complexity(cfg: ModelConfig, height: int, width: int, num_classes: int = 19) -> dict[str, Cost]:
-    """Count a model's cost by component, in evaluation mode, with PyTorch's own FLOP counter.
+def count_cost(cfg: ModelConfig, height: int, width: int, num_classes: int = 19) -> dict[str, Cost]:
+    """Count a model's cost by part, in evaluation mode, with PyTorch's own FLOP counter.
 
-    Convolutions, the deformable one and matrix products count, a multiply-add as one; normalisation, activations, sums and
-    interpolation do not (with batch norm as two operations an element, Table 1 is met to 0.08 %).
+    Convolutions, the deformable one and matrix products count, a multiply-add as one;
+    normalisation, activations, sums and interpolation do not. (With batch norm as two operations
+    an element, Table 1 is met to 0.08 %.)
 
     Args:
         cfg: the model.
-        height: of the image, pixels.
-        width: of the image, pixels.
+        height: height of the image, pixels.
+        width: width of the image, pixels.
         num_classes: channels of the logits.
 
     Returns:
-        `Cost` by name of the component (`COMPONENTS`).
+        `Cost` by name of the part, in the order that `run_in_parts` runs them.
     """
     net = meta_model(replace(cfg, aux_head=False), num_classes).eval()
-    costs = {name: Cost() for name in COMPONENTS}
-    for name, parameter in net.named_parameters():
-        costs[_component(name, calls=1)].parameters += parameter.numel()
-
     counter = flop_counter()
-    calls: dict[str, int] = defaultdict(int)
-    before: dict[str, int] = {}
-
-    def enter(name: str) -> Any:
-        return lambda module, args: before.__setitem__(name, counter.get_total_flops())
-
-    def leave(name: str) -> Any:
-        def note(module: nn.Module, args: Any, out: Any) -> None:
-            calls[name] += 1
-            cost = costs[_component(name, calls[name])]
-            # The counter has two operations for a multiply-add.
-            done = (counter.get_total_flops() - before[name]) // 2
-            cost.executed += done
-            cost.once += done if calls[name] == 1 else 0
-
-        return note
-
-    # Of the context, the modules with weights, which feedback may use again; the other components as wholes.
-    leaves = [(f"context.{n}", m) for n, m in net.context.named_modules() if list(m.parameters(recurse=False))]
-    for name, module in [*leaves, *((n, m) for n, m in net.named_children() if n != "context")]:
-        module.register_forward_pre_hook(enter(name))
-        module.register_forward_hook(leave(name))
+    used = _UsedModules(net.context, counter)
+    costs: dict[str, Cost] = {}
+    before = 0
     with counter, torch.no_grad():
-        net(torch.empty(1, 3, height, width, device="meta"))
-    assert sum(cost.executed for cost in costs.values()) * 2 == counter.get_total_flops()
+        for name in run_in_parts(net, torch.empty(1, 3, height, width, device="meta")):
+            # The counter has two operations for a multiply-add.
+            executed = (counter.get_total_flops() - before) // 2
+            before = counter.get_total_flops()
+            parameters, repeated = used.take()
+            costs[name] = Cost(parameters, executed - repeated, executed)
+    costs["backbone"].parameters = _count(net.backbone)
+    costs["classifier"].parameters = _count(net.classifier)
+    if net.decoder is not None:
+        costs["decoder"].parameters = _count(net.decoder)
+    # Parameters of the context that belong to no single module count in its first part.
+    first = next(name for name in costs if name.startswith("context"))
+    rest = _count(net) - total(costs.values()).parameters
+    costs[first].parameters += rest
     return costs
 
 
-def _component(name: str, calls: int) -> str:
-    part, *rest = name.split(".")
-    if part != "context":
-        return part
-    if rest[:1] == ["fuse"]:
-        return "context, fuse"
-    if rest[:1] in (["project"], ["project_norm"]):
-        return "context, PartI" if rest[1] == "0" else "context, PartII"
-    if rest[:1] == ["atrous_norm"]:
-        return "context, PartI" if rest[1] == "0" else "context, PartII"
-    # `reduce`, all of ASPP, and the atrous convolutions, whose later calls are feedback.
-    return "context, PartI" if calls == 1 else "context, PartII"
+def run_in_parts(net: CycleNet, image: Tensor) -> Iterator[str]:
+    """Run a network part by part; yield the name of each part when it has run."""
+    low, third, last = net.features(image)
+    yield "backbone"
+    x0 = net.context.reduce(last)
+    outputs: list[Tensor] = []
+    names = net.context.part_names
+    for name, found in zip(names, net.context.passes(x0), strict=True):
+        outputs = found
+        yield name if name == "context" else f"context, {name}"
+    features = net.context.fuse(x0, outputs)
+    if len(outputs) > 1:
+        yield "context, fuse"
+    if net.decoder is not None:
+        features = net.decoder(features, low)
+        yield "decoder"
+    net.classifier(features)
+    yield "classifier"
+    if net.aux is not None and net.training:
+        net.aux(third)
+        yield "aux"
 
 
-def total(costs: dict[str, Cost]) -> Cost:
-    """Add up the components."""
-    return Cost(*(sum(getattr(cost, key) for cost in costs.values()) for key in ("parameters", "once", "executed")))
+class _UsedModules:
+    """Note which modules of the context run for the first time, and which again."""
+
+    def __init__(self, context: nn.Module, counter: FlopCounterMode) -> None:
+        self.counter = counter
+        self.before = 0
+        self.seen: set[nn.Module] = set()
+        self.parameters = self.repeated = 0
+        for module in context.modules():
+            if not list(module.children()):
+                module.register_forward_pre_hook(self._enter)
+                module.register_forward_hook(self._leave)
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        self.before = self.counter.get_total_flops()
+
+    def _leave(self, module: nn.Module, args: Any, out: Any) -> None:
+        if module in self.seen:
+            self.repeated += (self.counter.get_total_flops() - self.before) // 2
+        else:
+            self.seen.add(module)
+            self.parameters += _count(module)
+
+    def take(self) -> tuple[int, int]:
+        """Return the parameters of new modules and the multiply-adds of repeated ones since."""
+        found = self.parameters, self.repeated
+        self.parameters = self.repeated = 0
+        return found
 
 
-def training_memory(cfg: ModelConfig, height: int, width: int, num_classes: int = 19) -> dict[str, int]:
-    """Count the bytes that a training step in float32 keeps for the backward pass, for one image, by component.
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
-    A tensor that several operations keep counts once, parameters not at all. The deformable convolution is torchvision's, as on
-    a GPU. Gradients, optimizer state, the loss and the operators' workspace come on top. What fuses the context features is
-    PartI's here; PartII's is what the feedback adds.
+
+def total(costs: dict[str, Cost] | Iterable[Cost]) -> Cost:
+    """Add up the parts."""
+    parts = list(costs.values() if isinstance(costs, dict) else costs)
+    return Cost(
+        sum(cost.parameters for cost in parts),
+        sum(cost.once for cost in parts),
+        sum(cost.executed for cost in parts),
+    )
+
+
+def training_memory(
+    cfg: ModelConfig, height: int, width: int, num_classes: int = 19
+) -> dict[str, int]:
+    """Count the bytes that a float32 training step keeps for the backward pass, for one image.
+
+    A tensor that several operations keep counts once, parameters not at all. The deformable
+    convolution is torchvision's, as on a GPU. Gradients, optimizer state, the loss and the
+    operators' workspace come on top.
+
+    Returns:
+        Bytes by name of the part (`run_in_parts`).
     """
     net = meta_model(cfg, num_classes).train()
     own = {tensor.untyped_storage()._cdata for tensor in [*net.parameters(), *net.buffers()]}
     kept: dict[int, Tensor] = {}
-    saved: dict[str, int] = defaultdict(int)
-    part = ""
+    pending = 0
 
     def keep(tensor: Tensor) -> Tensor:
+        nonlocal pending
         storage = tensor.untyped_storage()
         if storage._cdata not in kept and storage._cdata not in own:
-            kept[storage._cdata] = tensor  # Held, so that its number is not another's a moment later.
-            saved[part] += storage.nbytes()
+            # The tensor is held, so that its number is not another's a moment later.
+            kept[storage._cdata] = tensor
+            pending += storage.nbytes()
         return tensor
 
-    def enter(name: str) -> Any:
-        def set_part(module: nn.Module, args: Any) -> None:
-            nonlocal part
-            part = name
-
-        return set_part
-
-    for name, module in net.named_children():
-        module.register_forward_pre_hook(enter(name))
+    found = {}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # Two images, since batch norm needs more than one value of a channel.
-        net(torch.empty(2, 3, height, width, device="meta"))
-    found = {name: size // 2 for name, size in saved.items()}
-    context, feedback = found.pop("context"), 0
-    if cfg.context == "cycleaspp" and cfg.feedback:
-        feedback = context - training_memory(replace(cfg, feedback=0), height, width, num_classes)["context, PartI"]
-    return found | {"context, PartI": context - feedback, "context, PartII": feedback}
+        # There are two images, since batch norm needs more than one value of a channel.
+        for name in run_in_parts(net, torch.empty(2, 3, height, width, device="meta")):
+            found[name], pending = pending // 2, 0
+    return found
 
 
 def flop_counter() -> FlopCounterMode:
-    """Return PyTorch's counter, which counts the deformable convolution too; a multiply-add is two operations."""
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deform_flops})
+    """Return PyTorch's counter, which counts the deformable convolution too.
+
+    A multiply-add is two operations.
+    """
+    mapping = {torch.ops.torchvision.deform_conv2d: _deform_flops}
+    return FlopCounterMode(display=False, custom_mapping=mapping)
 
 
 def meta_model(cfg: ModelConfig, num_classes: int) -> CycleNet:
@@ -149,7 +187,9 @@ def meta_model(cfg: ModelConfig, num_classes: int) -> CycleNet:
 
 
 def _deform_flops(x: Any, weight: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    # As a convolution of the same filter; the bilinear gathering is not a multiply-add of the filter.
+    # It counts as a convolution with the same filter: the bilinear gathering is no multiply-add of
+    # the filter.
     batch, _, height, width = out_shape
     out_channels, in_channels, *kernel = weight
-    return 2 * batch * height * width * out_channels * in_channels * kernel[0] * kernel[1]
+    flops: int = 2 * batch * height * width * out_channels * in_channels * kernel[0] * kernel[1]
+    return flops

@@ -1,4 +1,4 @@
-"""What a training run would cost on GPUs: a model made of counted work and assumed efficiencies, never a measurement."""
+"""What a training run would cost on GPUs: counted work, assumed efficiencies, no measurement."""
 
 import math
 from dataclasses import dataclass
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cyclenet.config import ModelConfig
+from cyclenet.config.schema import ModelConfig
 from cyclenet.lab.cost.count import flop_counter, meta_model, training_memory
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """An accelerator, and what share of its data sheet a training of this kind is assumed to reach.
+    """An accelerator, and the share of its data sheet that a training is assumed to reach.
 
     Attributes:
-        name: for the table.
+        name: what the table calls it.
         flops: peak of bfloat16 matrix products, FLOP/s.
-        bandwidth: of its memory, bytes/s.
+        bandwidth: bandwidth of its memory, bytes/s.
         link: all-reduce bandwidth between GPUs of a machine, bytes/s.
-        flops_share: reached by dilated convolutions (assumed).
-        bandwidth_share: reached by batch norm, ReLU and the like (assumed).
-        latency: of one small all-reduce, seconds (assumed).
+        flops_share: share that dilated convolutions reach (assumed).
+        bandwidth_share: share that batch norm, ReLU and the like reach (assumed).
+        latency: time of one small all-reduce, seconds (assumed).
     """
 
     name: str = "A100 80 GB (312 TFLOP/s bf16, 2.0 TB/s, NVLink)"
@@ -34,8 +34,8 @@ class Gpu:
 
 
 TOUCHES = 8
-"""Times that an activation which is kept for the backward pass moves through memory: written, normalised in two passes,
-rectified and convolved; and read again with its gradient."""
+"""Times that a kept activation moves through memory: it is written, normalised in two passes,
+rectified and convolved, and read again with its gradient."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class RunCost:
     Attributes:
         gpus: number of GPUs.
         step: seconds of an optimizer step.
-        hours: of the whole training, evaluation apart.
-        images: a second, of all GPUs.
+        hours: hours of the whole training, without evaluation.
+        images: images a second, by all GPUs.
         memory: bytes on each GPU: weights, gradients, momentum, activations.
     """
 
@@ -59,7 +59,7 @@ class RunCost:
 
 @dataclass(frozen=True)
 class Work:
-    """What is counted of a training: operations and bytes an image, parameters, batch norms."""
+    """What is counted in a training: operations and bytes an image, parameters, batch norms."""
 
     flops: float
     kept: float
@@ -68,7 +68,7 @@ class Work:
 
 
 def count_work(cfg: ModelConfig, size: int, num_classes: int) -> Work:
-    """Count a training step's work for one image of ``size`` x ``size``; activations in bfloat16."""
+    """Count a training step's work for one image of ``size`` x ``size``, in bfloat16."""
     net = meta_model(cfg, num_classes)
     calls = 0
 
@@ -81,20 +81,24 @@ def count_work(cfg: ModelConfig, size: int, num_classes: int) -> Work:
             module.register_forward_hook(note)
     counter = flop_counter()
     with counter, torch.no_grad():
-        # Two images, since batch norm needs more than one value of a channel.
+        # There are two images, since batch norm needs more than one value of a channel.
         net.train()(torch.empty(2, 3, size, size, device="meta"))
-    # Forward once, and twice as much backward: the gradients of inputs and of filters.
+    # The backward pass does twice the forward's work: gradients of inputs and of filters.
     flops = 3 * counter.get_total_flops() / 2
-    # Taken as bfloat16; offsets and modulation are float32.
+    # Activations are taken as bfloat16, although offsets and modulation are float32.
     kept = sum(training_memory(cfg, size, size, num_classes).values()) / 2
-    return Work(flops, kept, sum(p.numel() for p in net.parameters()), calls)
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    return Work(flops, kept, parameters, calls)
 
 
-def run_cost(work: Work, gpu: Gpu, gpus: int, images: int, epochs: int, batch_size: int) -> RunCost:
+def model_run(
+    work: Work, gpu: Gpu, gpus: int, images: int, epochs: int, batch_size: int
+) -> RunCost:
     """Model a training run.
 
-    A step is the time of the arithmetic plus that of the memory traffic (nothing overlaps), plus what is not hidden of
-    communication: a ring all-reduce of the gradients, half of it, and two small ones for each batch norm, both ways.
+    A step is the time of the arithmetic plus that of the memory traffic (nothing overlaps), plus
+    the communication that is not hidden: half of a ring all-reduce of the gradients, and two small
+    all-reduces for each batch norm in each direction.
     """
     share = math.ceil(batch_size / gpus)
     arithmetic = share * work.flops / (gpu.flops * gpu.flops_share)

@@ -1,1 +1,1 @@
-"""lab/explain"""
+"""Look into a trained network."""

@@ -1,1 +1,1 @@
-"""lab/report"""
+"""Compare runs and judge claims."""

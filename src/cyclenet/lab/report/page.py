@@ -1,25 +1,13 @@
-"""A text with tables and pictures as Markdown, and as one HTML page that needs no network and no other file."""
+"""A text with tables and pictures as Markdown, and as one HTML page that needs no other file."""
 
 import base64
 import re
+from html import escape
 from pathlib import Path
 
+from markdown_it import MarkdownIt
 
-def markdown_table(head: list[str], lines: list[list[str]]) -> str:
-    """Format a table whose first column is text and whose others are numbers."""
-    rule = ["---"] + ["---:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
-
-
-def write_page(parts: list[str], output: Path, title: str, refresh: float) -> Path:
-    """Write ``report.md``, and ``report.html``, which a browser loads again after ``refresh`` seconds (0: never); return it."""
-    text = "\n\n".join(part for part in parts if part) + "\n"
-    (output / "report.md").write_text(text)
-    page, new = output / "report.html", output / "report.html.tmp"
-    new.write_text(_html(text, title, output, refresh))
-    new.replace(page)  # Never half a page: a browser may load it at any moment.
-    return page
-
+from cyclenet.files import write_text
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em;
@@ -31,22 +19,36 @@ h2 { margin-top: 2em; }
 """
 
 
-def _html(text: str, title: str, folder: Path, refresh: float = 0) -> str:
-    from html import escape
+def write_page(parts: list[str], output: Path, title: str, refresh: float) -> Path:
+    """Write ``report.md`` and ``report.html``; return the page.
 
-    from markdown_it import MarkdownIt
+    Args:
+        parts: paragraphs, tables and headings; empty ones are left out.
+        output: folder, which holds the pictures.
+        title: title of the page.
+        refresh: seconds after which a browser loads the page again; 0 for never.
+    """
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    write_text(output / "report.md", text)
+    page = output / "report.html"
+    write_text(page, _html(text, title, output, refresh))
+    return page
 
+
+def _html(text: str, title: str, folder: Path, refresh: float) -> str:
     body = MarkdownIt("commonmark").enable("table").render(text)
 
     def embed(match: re.Match[str]) -> str:
         path = folder / match[1]
         kind = "svg+xml" if path.suffix == ".svg" else "png"
-        return f'src="data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"'
+        data = base64.b64encode(path.read_bytes()).decode()
+        return f'src="data:image/{kind};base64,{data}"'
 
     body = re.sub(r'src="([\w.]+)"', embed, body)
     again = f'<meta http-equiv="refresh" content="{refresh:g}">' if refresh else ""
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">' + again
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"{again}<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
+        f'<!doctype html>\n<html lang="en"><head>{head}'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
         f"<body>\n{body}</body></html>\n"
     )

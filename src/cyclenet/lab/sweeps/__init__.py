@@ -1,1 +1,1 @@
-"""lab/sweeps"""
+"""What a sweep does beyond its jobs."""

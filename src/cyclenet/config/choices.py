@@ -1,0 +1,101 @@
+"""The tables of context modules, decoders and data sets.
+
+A new one is a class, a row here and a YAML file. The schema, run folders, labels and cost tables
+read these rows. Nothing heavy is imported: a row names its class, and `Choice.load` imports it.
+"""
+
+from dataclasses import dataclass, field
+from pkgutil import resolve_name
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One value of ``model.context``, ``model.decoder`` or ``dataset.name``.
+
+    Attributes:
+        builder: the class, as ``module:name``.
+        label: how tables and figures name it.
+        keys: keys of the configuration that the class takes as arguments of the same names.
+        fixed: arguments that this choice gives a fixed value.
+        how_to_get: for a data set, how a user gets the files that are missing.
+    """
+
+    builder: str
+    label: str
+    keys: tuple[str, ...] = ()
+    fixed: dict[str, Any] = field(default_factory=dict)
+    how_to_get: str = ""
+
+    def load(self) -> Any:
+        """Import the class."""
+        return resolve_name(self.builder)
+
+    def arguments(self, cfg: Any) -> dict[str, Any]:
+        """Return the arguments of the class that come from a part of the configuration."""
+        return {key: getattr(cfg, key) for key in self.keys} | self.fixed
+
+
+_ATROUS = "cyclenet.models.contexts.cycleaspp:CycleASPP"
+_ATROUS_KEYS = (
+    "atrous_rates",
+    "reduce_channels",
+    "bottleneck_channels",
+    "growth_channels",
+    "head_channels",
+    "share_norm",
+    "recompute",
+)
+
+CONTEXTS: dict[str, Choice] = {
+    "none": Choice("cyclenet.models.contexts.baseline:Baseline", "Baseline", ("head_channels",)),
+    "aspp": Choice("cyclenet.models.contexts.aspp:ASPP", "ASPP", ("atrous_rates", "head_channels")),
+    "denseaspp": Choice(_ATROUS, "DenseASPP", _ATROUS_KEYS, {"feedback": 0}),
+    "cycleaspp": Choice(_ATROUS, "CycleASPP", (*_ATROUS_KEYS, "feedback")),
+}
+
+DECODERS: dict[str, Choice] = {
+    "none": Choice("", ""),
+    "skip": Choice(
+        "cyclenet.models.decoders.skip:SkipDecoder", "skip", ("head_channels", "align_corners")
+    ),
+    "adc": Choice(
+        "cyclenet.models.decoders.adc:ADC",
+        "ADC",
+        ("head_channels", "align_corners", "offset_groups", "mask_scale"),
+    ),
+}
+
+DATASETS: dict[str, Choice] = {
+    "cityscapes": Choice(
+        "cyclenet.data.cityscapes:Cityscapes",
+        "Cityscapes",
+        ("root",),
+        how_to_get="register at www.cityscapes-dataset.com, then `pip install cityscapesscripts` "
+        "and `csDownload -d DIR leftImg8bit_trainvaltest.zip gtFine_trainvaltest.zip`, and unzip "
+        "both there",
+    ),
+    "ade20k": Choice(
+        "cyclenet.data.ade20k:ADE20K",
+        "ADE20K",
+        ("root",),
+        how_to_get="add dataset.download=true to fetch it (0.9 GB)",
+    ),
+    "camvid": Choice(
+        "cyclenet.data.camvid:CamVid",
+        "CamVid",
+        ("root",),
+        how_to_get="add dataset.download=true to fetch it (0.2 GB)",
+    ),
+    "folder": Choice(
+        "cyclenet.data.folder:Folder",
+        "Folder",
+        ("root",),
+        how_to_get="lay out your data there as docs/data.md says",
+    ),
+    "scenes": Choice(
+        "cyclenet.data.scenes.source:Scenes",
+        "Scenes",
+        ("scenes_seed", "scenes_train", "scenes_val", "scenes_size"),
+    ),
+}

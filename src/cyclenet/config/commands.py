@@ -1,0 +1,238 @@
+"""The schemas of the commands beside ``train``; each key's comment is its explanation."""
+
+from dataclasses import dataclass, field
+
+from cyclenet.config.schema import (
+    FIGURES,
+    PREDICTION_PRECISIONS,
+    DatasetConfig,
+    ModelConfig,
+    ProtocolConfig,
+    require,
+    require_choice,
+)
+
+MISSING = "???"
+"""OmegaConf's mark of a key that the user must give."""
+
+
+@dataclass
+class EvaluateConfig:
+    """All keys of ``evaluate``. Data set and protocol are the checkpoint's unless overridden."""
+
+    # A run's checkpoints/last.ckpt or best.ckpt. The model needs nothing else.
+    ckpt_path: str = MISSING
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    # Split to evaluate; null takes dataset.val_split.
+    split: str | None = None
+    # Whether boundary IoU and scores near edges are computed too.
+    boundary: bool = True
+    # Precision of the network: 32-true, or bf16-mixed, which is faster (with a trained model, four
+    # labels in a thousand differed).
+    precision: str = "32-true"
+    # Device: auto, cpu or gpu.
+    accelerator: str = "auto"
+    # Folder for scores.json, images.npz and pictures; null makes one in evaluate/ of the run.
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        require_choice("precision", self.precision, PREDICTION_PRECISIONS)
+
+
+@dataclass
+class PredictConfig:
+    """All keys of ``predict``. A file that cannot be read is skipped; the exit code is then 1."""
+
+    # A run's checkpoints/last.ckpt or best.ckpt.
+    ckpt_path: str = MISSING
+    # An image, a folder of images, or a video.
+    input: str = MISSING
+    # Folder that receives label/ (train ids), color/ and overlay/ under the inputs' names.
+    output: str = MISSING
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    # Precision of the network: 32-true or bf16-mixed.
+    precision: str = "32-true"
+    # Device: auto, cpu or gpu.
+    accelerator: str = "auto"
+
+    def __post_init__(self) -> None:
+        require_choice("precision", self.precision, PREDICTION_PRECISIONS)
+
+
+@dataclass
+class SubmitConfig:
+    """All keys of ``submit``, which writes and checks PNGs for a test server and zips them."""
+
+    # A run's checkpoints/last.ckpt or best.ckpt.
+    ckpt_path: str = MISSING
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    # Split to predict. ADE20K's is testing, for the folder images/testing.
+    split: str = "test"
+    # Device: auto, cpu or gpu.
+    accelerator: str = "auto"
+    # Folder for the PNGs, beside which the .zip is written; null makes one in submit/ of the run.
+    output: str | None = None
+
+
+@dataclass
+class VisualizeConfig:
+    """All keys of ``visualize``. Without ``image`` it measures over a whole split."""
+
+    # A run's checkpoints/last.ckpt or best.ckpt.
+    ckpt_path: str = MISSING
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    # An image, a folder of images, or the name of an image of the split; null measures over the
+    # split. An image of the data set brings its truth.
+    image: str | None = None
+    # Pixels x,y from the upper left corner; several as 10,20/30,40. null takes one in the middle
+    # of an object and one near an edge.
+    point: str | None = None
+    # A CSV file with the columns image (a name without its ending), x and y.
+    points: str | None = None
+    # Figures, as figure4,gradcam: figure4, similarity, gradcam, offsets, receptive_field,
+    # probabilities, feedback, figure3. Of a split: feedback, similarity, offsets,
+    # receptive_field. Empty takes all that the model has.
+    what: list[str] = field(default_factory=list)
+    # Further checkpoints in figure3, in the order of its rows.
+    compare: list[str] = field(default_factory=list)
+    # Split of the data set; null takes dataset.val_split.
+    split: str | None = None
+    # Formats of the figures: png, pdf, svg.
+    formats: list[str] = field(default_factory=lambda: ["png", "pdf"])
+    # Device: auto, cpu or gpu.
+    accelerator: str = "auto"
+    # Folder for the figures; null takes visualize/ of the run.
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.what:
+            require_choice("what", name, FIGURES)
+        for name in self.formats:
+            require_choice("formats", name, ("png", "pdf", "svg"))
+        require(not (self.point and self.points), "Give point=x,y or points=FILE, not both.")
+        require(
+            bool(self.image) or not (self.point or self.points),
+            "A point belongs to an image: give image=FILE too.",
+        )
+
+
+@dataclass
+class ExploreConfig:
+    """All keys of ``explore``, which serves a page to look into a network until Ctrl-C."""
+
+    # A run's checkpoints/last.ckpt or best.ckpt.
+    ckpt_path: str = MISSING
+    # A second checkpoint with the same classes, which is shown beside the first.
+    compare: str | None = None
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    # Folder of images that the page offers; null offers the data set's split where it is found.
+    images: str | None = None
+    # Split of the data set; null takes dataset.val_split.
+    split: str | None = None
+    # Address to listen on. The default is this machine alone; 0.0.0.0 lets everyone in who reaches
+    # the machine, without a password.
+    host: str = "127.0.0.1"
+    # Port to listen on; 0 takes any that is free.
+    port: int = 7860
+    # Largest upload, megabytes.
+    max_megabytes: float = 20.0
+    # Largest image, pixels.
+    max_pixels: int = 4_000_000
+    # Device: auto, cpu or gpu.
+    accelerator: str = "auto"
+
+    def __post_init__(self) -> None:
+        require(0 <= self.port < 65536, f"port must be in 0..65535; got {self.port}.")
+        require(
+            self.max_megabytes > 0, f"max_megabytes must be positive; got {self.max_megabytes}."
+        )
+        require(self.max_pixels > 0, f"max_pixels must be positive; got {self.max_pixels}.")
+
+
+@dataclass
+class ReportConfig:
+    """All keys of ``report``, which compares runs in Markdown, CSV and one HTML page."""
+
+    # Run folders, or folders that hold them, as runs/a,runs/b.
+    runs: list[str] = field(default_factory=list)
+    # Folder of the report; null takes report/ beside the runs.
+    output: str | None = None
+    # Title of the page; null takes the folder's name.
+    title: str | None = None
+    # Part of the name of the arm that the others are compared with; null takes the first arm.
+    baseline: str | None = None
+    # Names of the protocols that are compared; empty takes all.
+    protocols: list[str] = field(default_factory=list)
+    # Images in the panel of predictions; 0 for none.
+    images: int = 3
+    # A YAML list of claims (claim, arm, than, score, seeds) that the report judges.
+    plan: str | None = None
+    # Claims get a second interval by stretches of so many neighbouring images; 1 for none.
+    block: int = 1
+    # Write the page again and again while runs are in progress.
+    watch: bool = False
+    # Seconds between two writings of the page, with watch.
+    every: float = 60.0
+
+    def __post_init__(self) -> None:
+        require(self.every > 0, f"every must be positive; got {self.every:g}.")
+        require(self.block > 0, f"block must be 1 or more; got {self.block}.")
+        require(self.images >= 0, f"images must be 0 or more; got {self.images}.")
+
+
+@dataclass
+class PublishConfig:
+    """All keys of ``publish``, which keeps what a report needs of runs, and no more."""
+
+    # Run folders, or folders that hold them, as runs/a,runs/b.
+    runs: list[str] = field(default_factory=list)
+    # Folder of the published runs, such as results/camvid.
+    output: str = MISSING
+    # Write nothing; tell whether the runs have the published numbers to the last digit.
+    check: bool = False
+
+
+@dataclass
+class PrepareConfig:
+    """All keys of ``prepare``, which writes or verifies the cache of a data set's pixels."""
+
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    # Splits to write, as train,val; null takes the training split, which training reads from it.
+    splits: list[str] | None = None
+
+
+@dataclass
+class CheckConfig:
+    """All keys of ``check_data``, which reads every pair and names each bad file."""
+
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    # Splits to read, as train,val; null takes the training and the validation split.
+    splits: list[str] | None = None
+    # Processes that read; -1 takes one a core.
+    num_workers: int = -1
+
+
+@dataclass
+class ComplexityConfig:
+    """All keys of ``complexity``, which counts parameters, multiply-adds and memory."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    # What to print: model (the cost of `model` by component), table1 (the paper's Table 1 beside
+    # our counts), or run (a cost model of the paper's run on GPUs, no measurement).
+    table: str = "model"
+    # Height x width of the image, pixels.
+    input: str = "769x769"
+    # Channels of the logits.
+    num_classes: int = 19
+
+    def __post_init__(self) -> None:
+        require_choice("table", self.table, ("model", "table1", "run"))
+        sides = self.input.split("x")
+        require(
+            len(sides) == 2 and all(side.isdigit() and int(side) >= 32 for side in sides),
+            "input must be HEIGHTxWIDTH in pixels, each at least 32, as 769x769; "
+            f"got {self.input!r}.",
+        )
+        require(self.num_classes > 0, f"num_classes must be positive; got {self.num_classes}.")

@@ -1,0 +1,122 @@
+"""Compose, check and restore configurations; Hydra knows the schemas and resolvers from here."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from cyclenet.config import commands
+from cyclenet.config.identity import changed_from, digest, keep_result_affecting
+from cyclenet.config.naming import short_name
+from cyclenet.config.schema import ModelConfig, ProtocolConfig, TrainConfig, require_choice
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
+"""The YAML files: in the installed package, else at the top of the repository."""
+
+SCHEMAS: dict[str, type[Any]] = {
+    "train": TrainConfig,
+    "evaluate": commands.EvaluateConfig,
+    "predict": commands.PredictConfig,
+    "submit": commands.SubmitConfig,
+    "visualize": commands.VisualizeConfig,
+    "explore": commands.ExploreConfig,
+    "report": commands.ReportConfig,
+    "publish": commands.PublishConfig,
+    "prepare": commands.PrepareConfig,
+    "check_data": commands.CheckConfig,
+    "complexity": commands.ComplexityConfig,
+}
+"""The schema of each command."""
+
+REMOVED_KEYS = {"trainer": ("strategy",)}
+"""Keys that stored configurations may hold although no version reads them any more."""
+
+T = TypeVar("T")
+
+
+def to_config(schema: type[T], cfg: DictConfig) -> T:
+    """Check a composed configuration against its schema and return the dataclass.
+
+    Merging into a fresh schema also refuses keys that ``+key=value`` slipped past Hydra.
+
+    Raises:
+        ValueError: a value is out of its range.
+        omegaconf.errors.OmegaConfBaseException: a key is unknown, or a value has the wrong type.
+    """
+    return _checked(schema, OmegaConf.create(plain_values(cfg)))
+
+
+def _checked(schema: type[T], values: Any) -> T:
+    merged = OmegaConf.merge(OmegaConf.structured(schema), values)
+    return cast(T, OmegaConf.to_object(merged))
+
+
+def plain_values(cfg: DictConfig) -> Any:
+    """Resolve a configuration to plain values, without Hydra's node, which needs a running job."""
+    keys = [str(key) for key in cfg if key != "hydra"]
+    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True)
+
+
+def restore(values: Any) -> TrainConfig:
+    """Return a configuration that was stored, with the defaults of keys that were added since.
+
+    Raises as `to_config`.
+    """
+    values = OmegaConf.create(values)
+    for part, keys in REMOVED_KEYS.items():
+        for key in keys:
+            if part in values and isinstance(values[part], DictConfig):
+                values[part].pop(key, None)
+    return _checked(TrainConfig, values)
+
+
+def compose_config(command: str, overrides: list[str]) -> Any:
+    """Compose ``conf/<command>.yaml`` with overrides, check it, and return the dataclass."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return to_config(SCHEMAS[command], compose(command, overrides))
+
+
+def load_protocol(name: str) -> ProtocolConfig:
+    """Return a preset of ``conf/protocol``. Raises `ValueError` where there is none of the name."""
+    presets = sorted(path.stem for path in (CONF / "protocol").glob("*.yaml"))
+    require_choice("extra_protocols", name, presets)
+    return _checked(ProtocolConfig, OmegaConf.load(CONF / "protocol" / f"{name}.yaml"))
+
+
+def scale_rates(rates: list[int], output_stride: int) -> list[int]:
+    """Scale rates for 1/8 features to another stride, keeping their reach; halves round up."""
+    return [int(rate * 8 / output_stride + 0.5) for rate in rates]
+
+
+def _rates_at_8(rates: list[int], _root_: DictConfig) -> list[int]:
+    return scale_rates(rates, _root_.model.output_stride)
+
+
+def run_folder_name(_root_: DictConfig) -> str:
+    """Name the run folder as a function of the configuration (the resolver ``${run_folder:}``).
+
+    All processes of a run agree on the name, and a repeated command finds its own checkpoints.
+    ``dataset.root`` is in the hash too, for another folder may hold other data.
+    """
+    # The values are not checked here: a sweep asks for the folder of a wrong job too, and the job
+    # itself says what is wrong.
+    values = keep_result_affecting(plain_values(_root_))
+    changed = changed_from(asdict(TrainConfig()), values)
+    model = ModelConfig.__new__(ModelConfig)
+    model.__dict__.update(values["model"])
+    parts = f"{values['dataset']['name']}-{short_name(model)}-seed{values['seed']}"
+    return f"{values['name']}/{parts}-{digest(changed, 4)}"
+
+
+def register() -> None:
+    """Make the schemas and the resolvers known to Hydra."""
+    store = ConfigStore.instance()
+    for schema in SCHEMAS.values():
+        store.store(name=schema.__name__, node=schema)
+    OmegaConf.register_new_resolver("run_folder", run_folder_name, replace=True)
+    OmegaConf.register_new_resolver("rates_at_8", _rates_at_8, replace=True)

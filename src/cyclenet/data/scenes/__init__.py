@@ -1,0 +1,1 @@
+"""Street scenes drawn by the project: data that needs no download."""

@@ -1,0 +1,124 @@
+"""Serve the explorer until the user stops it."""
+
+import ipaddress
+import os
+import socket
+import sys
+import webbrowser
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+
+from cyclenet.config.commands import ExploreConfig
+from cyclenet.config.naming import arm_labels
+from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_image
+from cyclenet.data.open import open_split
+from cyclenet.devices import choose_device
+from cyclenet.lab.explain.explorer import Example, Explorer
+from cyclenet.lab.explain.explorer_app import application
+from cyclenet.training.checkpoint import load_checkpoint, load_task
+
+
+def serve(cfg: ExploreConfig) -> None:
+    """Load the models and serve the page.
+
+    Raises:
+        ValueError: a checkpoint or the folder cannot be used, or the port is taken.
+    """
+    device = choose_device(cfg.accelerator)
+    paths = [cfg.ckpt_path, *([cfg.compare] if cfg.compare else [])]
+    tasks = [load_task(load_checkpoint(path)).to(device) for path in paths]
+    if any(task.classes != tasks[0].classes for task in tasks):
+        raise ValueError(
+            f"compare: {cfg.compare} was trained on other classes than {cfg.ckpt_path}."
+        )
+    names = arm_labels([task.cfg.model for task in tasks])
+    examples = find_examples(cfg, tasks[0].classes)
+    models = list(zip(names, tasks, strict=True))
+    explorer = Explorer(models, examples, cfg.max_megabytes, cfg.max_pixels)
+    host = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
+    everywhere = _property(cfg.host, "is_unspecified")
+    hosts = ["*"] if everywhere else ["127.0.0.1", "localhost", "[::1]", host]
+    with bind(cfg.host, cfg.port) as listener:
+        port = listener.getsockname()[1]
+        address = f"http://{'localhost' if everywhere else host}:{port}/"
+        print(f"Explorer of {', '.join(paths)}: {address}  (Ctrl-C ends it)", flush=True)
+        if cfg.host != "localhost" and not _property(cfg.host, "is_loopback"):
+            print("Everyone who reaches this machine can use it, without a password.", flush=True)
+        if sys.stdout.isatty() and _has_screen():
+            webbrowser.open(address)
+        options = uvicorn.Config(
+            application(explorer, hosts),
+            lifespan="off",
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+        )
+        server = uvicorn.Server(options)
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+
+
+def _has_screen() -> bool:
+    desktop = sys.platform in ("darwin", "win32")
+    return desktop or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
+
+
+def _property(host: str, name: str) -> bool:
+    """Tell whether a host that is given by its number has a property of `ipaddress`."""
+    try:
+        return bool(getattr(ipaddress.ip_address(host), name))
+    except ValueError:
+        return False
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        ValueError: the address is taken, or not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ValueError(
+            f"{host}:{port} cannot be listened on ({error.strerror}): give another port, or port=0."
+        ) from error
+
+
+def find_examples(cfg: ExploreConfig, classes: list[str]) -> list[Example]:
+    """List the images that the page offers: those of ``images``, else those of the split.
+
+    Raises:
+        ValueError: ``images`` is not a folder with images.
+    """
+    if cfg.images:
+        return _examples_of_folder(Path(cfg.images))
+    try:
+        source = open_split(cfg.dataset, cfg.split or cfg.dataset.val_split)
+    except DataError as error:
+        print(f"No images are offered, only uploads: {error}", file=sys.stderr)
+        return []
+    known = source.classes == classes
+    return [
+        Example(
+            source.name(index),
+            partial(source.image, index),
+            partial(source.mask, index) if known else lambda: None,
+        )
+        for index in range(len(source))
+    ]
+
+
+def _examples_of_folder(folder: Path) -> list[Example]:
+    found = folder.rglob("*") if folder.is_dir() else []
+    files = sorted(path for path in found if path.suffix.lower() in IMAGE_ENDINGS)
+    if not files:
+        endings = " ".join(sorted(IMAGE_ENDINGS))
+        raise ValueError(f"images: {folder} is not a folder with images ({endings}).")
+    return [
+        Example(str(file.relative_to(folder)), partial(read_image, file), lambda: None)
+        for file in files
+    ]

@@ -1,0 +1,144 @@
+"""Read run folders, whatever they hold."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import BadZipFile
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from cyclenet.config.load import restore
+from cyclenet.config.schema import TrainConfig
+from cyclenet.runs.results import RunResult, read_result
+from cyclenet.scoring.results import Evaluation, read_evaluation
+
+CONFIGS = ("config.yaml", ".hydra/config.yaml")
+MARKS = (*CONFIGS, "result.json", "train.log")
+"""Files by which a folder is known as a run; a sweep's job has a train.log first of all."""
+
+
+@dataclass
+class Run:
+    """A run folder.
+
+    Attributes:
+        folder: its path.
+        cfg: its configuration; None where there is none that can be read.
+        result: what its result file holds.
+        evaluations: those that its result file names, by the protocol's name, its own first.
+        problem: why there is nothing to compare, "" where there is.
+    """
+
+    folder: Path
+    cfg: TrainConfig | None = None
+    result: RunResult = field(default_factory=RunResult)
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def status(self) -> str:
+        """finished, failed, interrupted, or unfinished where there is no result file."""
+        return self.result.status
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is something to compare."""
+        return self.result.finished and bool(self.evaluations)
+
+
+def find_runs(paths: Sequence[Path]) -> list[Run]:
+    """Read run folders, or all that lie below a folder, in the order they were finished.
+
+    Raises:
+        ValueError: a path does not exist, or nothing below it is a run.
+    """
+    folders: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            raise ValueError(
+                f"There is no folder {path}: give run folders, or a folder that holds them."
+            )
+        found = _search(path.resolve())
+        if not found:
+            raise ValueError(f"{path} holds no runs (folders with a config.yaml).")
+        folders += [folder for folder in found if folder not in folders]
+    return sorted(map(read_run, folders), key=_end)
+
+
+def _end(run: Run) -> float:
+    end = run.result.finished_at
+    return float("inf") if end is None else end
+
+
+def _search(path: Path) -> list[Path]:
+    # The search does not go below a run, where loggers have config.yaml files of their own.
+    if any((path / name).is_file() for name in MARKS):
+        return [path]
+    folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
+    return [run for folder in folders for run in _search(folder)]
+
+
+def keep_protocols(runs: list[Run], protocols: Sequence[str]) -> None:
+    """Leave of each run only the evaluations by these protocols.
+
+    Raises:
+        ValueError: runs were evaluated, but none by one of them.
+    """
+    there = list(dict.fromkeys(name for run in runs for name in run.evaluations))
+    for name in protocols:
+        if there and name not in there:
+            raise ValueError(f"No run was evaluated by {name!r}; there are: {', '.join(there)}.")
+    for run in runs:
+        run.evaluations = {k: found for k, found in run.evaluations.items() if k in protocols}
+        if run.result.finished and not run.evaluations:
+            run.problem = run.problem or f"was not evaluated by {' or '.join(protocols)}"
+
+
+def read_run(folder: Path) -> Run:
+    """Read what a run left, however far it came."""
+    result = read_result(folder)
+    run = Run(folder, result=result, problem=result.error or "")
+    for name in CONFIGS:
+        try:
+            run.cfg = restore(OmegaConf.load(folder / name))
+            break
+        except OSError:
+            continue
+        except (ValueError, OmegaConfBaseException, YAMLError) as error:
+            # It is cut off, of another version, or the wrong one that the job failed for.
+            run.problem = run.problem or f"{name}: {str(error).splitlines()[0]}"
+    if run.cfg is not None and result.finished:
+        _read_evaluations(run, run.cfg.protocol.describe())
+    return run
+
+
+def _read_evaluations(run: Run, own: str) -> None:
+    # Only those that the result names are read: what was evaluated by hand may be of fewer images,
+    # or by other rules under the same name.
+    named = run.result.evaluations
+    run.problem = "" if named else "has no evaluation: made by an earlier version"
+    found = []
+    for where in named.values():
+        try:
+            found.append(read_evaluation(run.folder / where))
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            kind = type(error).__name__
+            run.problem = f"{where} cannot be used ({kind}): run src/evaluate.py again"
+    found.sort(key=lambda each: each.scores.protocol != own)
+    run.evaluations = {each.scores.protocol_name: each for each in found}
+
+
+def read_curve(folder: Path, column: str) -> tuple[list[float], list[float]]:
+    """Return (optimizer steps, values) of a column of ``metrics.csv``; empty where none is."""
+    steps, values = [], []
+    path = folder / "metrics.csv"
+    if path.is_file():
+        with path.open() as file:
+            for row in csv.DictReader(file):
+                if row.get(column) and row.get("step"):
+                    steps.append(float(row["step"]) + 1)  # Rows are numbered from 0.
+                    values.append(float(row[column]))
+    return steps, values

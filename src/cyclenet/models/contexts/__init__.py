@@ -1,0 +1,1 @@
+"""Context modules, a file each; `cyclenet.config.choices.CONTEXTS` lists them."""

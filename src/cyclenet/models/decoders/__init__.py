@@ -1,0 +1,1 @@
+"""Decoders, a file each; `cyclenet.config.choices.DECODERS` lists them."""

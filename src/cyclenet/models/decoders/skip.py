@@ -1,0 +1,37 @@
+"""Interpolate and concatenate: the decoder without alignment that ADC is compared with."""
+
+from torch import Tensor, nn
+
+from cyclenet.models.decoders.base import Decoder
+from cyclenet.models.layers import ConvNormReLU, SumConv2d
+from cyclenet.models.resize import resize
+
+
+class FuseWithLow(nn.Sequential):
+    """Two 3x3 convolutions of [low, high]: (N, low, H, W), (N, head, H, W) -> (N, head, H, W)."""
+
+    def __init__(self, low_channels: int, head_channels: int) -> None:
+        super().__init__(
+            ConvNormReLU(low_channels + head_channels, head_channels, 3, conv=SumConv2d),
+            ConvNormReLU(head_channels, head_channels, 3),
+        )
+
+
+class SkipDecoder(Decoder):
+    """Interpolate context features to the low-level ones and convolve their concatenation.
+
+    Args:
+        low_channels: channels of the low-level features.
+        head_channels: channels of the context features and of the output.
+        align_corners: corner alignment of the interpolation.
+    """
+
+    def __init__(self, low_channels: int, head_channels: int, align_corners: bool = False) -> None:
+        super().__init__()
+        self.out_channels, self.align_corners = head_channels, align_corners
+        self.fuse = FuseWithLow(low_channels, head_channels)
+
+    def forward(self, high: Tensor, low: Tensor) -> Tensor:
+        high = resize(high, low.shape[-2:], self.align_corners)
+        features: Tensor = self.fuse([low, high])
+        return features

@@ -1,0 +1,70 @@
+"""Bilinear interpolation of whole maps, and of some of their rows."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Interpolate (N, C, H, W) bilinearly to ``size`` (height, width) pixels."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def resize_rows(x: Tensor, size: Sequence[int], rows: slice, align_corners: bool) -> Tensor:
+    """Return ``resize(x, size, align_corners)[..., rows, :]`` without computing the other rows.
+
+    What is done to an upsampled image strip by strip then needs the memory of a strip. Autocast is
+    off here, whatever the caller's.
+    """
+    height, width = x.shape[-2:]
+    if (height, width) == tuple(size):
+        return x[..., rows, :]
+    needed, weights = row_weights(height, size[0], rows, align_corners, x)
+    return combine_rows(x[..., needed, :], weights, size[1], align_corners)
+
+
+def combine_rows(x: Tensor, weights: Tensor, width: int, align_corners: bool) -> Tensor:
+    """Resize the ``needed`` rows of `row_weights` to the rows and ``width`` that are wanted."""
+    # Columns come first, as in PyTorch's kernel: labels are then the same but for ties.
+    wide = F.interpolate(
+        x.contiguous(), (x.shape[-2], width), mode="bilinear", align_corners=align_corners
+    )
+    with torch.autocast(x.device.type, enabled=False):
+        if x.is_cuda:  # Its matrix units may be set to round float32 to 10 bits (TF32).
+            return (weights.double() @ wide.double()).to(wide.dtype)
+        return weights @ wide
+
+
+def row_weights(
+    length: int, size: int, rows: slice, align_corners: bool, like: Tensor
+) -> tuple[slice, Tensor]:
+    """Describe how ``rows`` of an image resized from ``length`` to ``size`` rows are made.
+
+    Returns:
+        The rows that are needed, and a matrix (rows, needed rows) of bilinear weights, in the
+        device and dtype of ``like``.
+    """
+    # PyTorch computes positions in float32 for all types but double.
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    index = torch.arange(rows.start, rows.stop, dtype=dtype)
+    if align_corners:
+        position = index * ((length - 1) / (size - 1) if size > 1 else 0.0)
+    else:
+        position = ((index + 0.5) * (length / size) - 0.5).clamp(min=0)
+    first = position.long().clamp(max=length - 1)
+    second, part = (first + 1).clamp(max=length - 1), position - first
+    needed = slice(int(first[0]), int(second[-1]) + 1)
+    weights = position.new_zeros(len(index), needed.stop - needed.start)
+    row = torch.arange(len(index))
+    weights[row, first - needed.start] += 1 - part
+    weights[row, second - needed.start] += part
+    return needed, weights.to(like)
+
+
+def strips(height: int, rows: int) -> list[slice]:
+    """Cut ``height`` rows into slices of ``rows`` rows; the last may have fewer."""
+    return [slice(start, min(start + rows, height)) for start in range(0, height, rows)]

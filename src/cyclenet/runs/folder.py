@@ -1,0 +1,185 @@
+"""The run folder while a training uses it: its lock, its resume point, and its result."""
+
+import shutil
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+
+import lightning as L
+import torch
+from filelock import BaseFileLock, Timeout
+from omegaconf import OmegaConf
+
+from cyclenet.config.errors import sentence
+from cyclenet.config.schema import TrainConfig
+from cyclenet.files import lock, write_text
+from cyclenet.processes import peak_rss_mb
+from cyclenet.runs.results import RunResult
+from cyclenet.training.checkpoint import (
+    Checkpoint,
+    check_resumable,
+    load_checkpoint,
+    load_newest,
+)
+from cyclenet.training.keep import BEST, LAST, KeepBest
+from cyclenet.training.loggers import close_loggers
+from cyclenet.training.task import SegmentationTask
+from cyclenet.training.trainer import is_first_process
+
+LOCK_SECONDS = 15.0
+"""How long a start waits for what is left of a killed process."""
+
+
+class RunFolder:
+    """Own a run folder for one training; use it in a ``with`` block.
+
+    Entering takes the lock, finds the checkpoint to continue from, and clears what an earlier run
+    left. Leaving writes ``result.json``, whatever happened, and releases the lock. Only the first
+    of several processes writes.
+
+    Args:
+        path: the folder.
+        cfg: the whole configuration.
+        overrides: words of the command line.
+
+    Attributes:
+        checkpoint: path of the checkpoint to continue from; None where the run begins.
+        step: its optimizer step; 0 where the run begins.
+        precision: its precision; None where the run begins.
+
+    Raises:
+        ValueError: on entering, another process trains in the folder, or its checkpoint does not
+            fit.
+    """
+
+    def __init__(self, path: Path, cfg: TrainConfig, overrides: list[str]) -> None:
+        self.path, self.cfg = path, cfg
+        self.first = is_first_process()
+        self.started = time.time()
+        self.result = RunResult("failed", overrides=overrides)
+        self.checkpoint: str | None = None
+        self.step = 0
+        self.precision: str | None = None
+        self._lock: BaseFileLock | None = None
+
+    def __enter__(self) -> "RunFolder":
+        if self.first:
+            self._lock = self._take_lock()
+        try:
+            newest = self._find_checkpoint()
+            if newest:
+                path, checkpoint = newest
+                self.checkpoint, self.step = str(path), checkpoint["global_step"]
+                self.precision = checkpoint.get("run", {}).get("precision")
+            if self.first:
+                self._clear(newest[0] if newest else None)
+                values = OmegaConf.create(asdict(self.cfg))
+                write_text(self.path / "config.yaml", OmegaConf.to_yaml(values))
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            self.result.status = "interrupted"
+        elif error is not None:
+            self.result.status = "failed"
+            self.result.error = sentence(error)
+        if self.first:
+            close_loggers()
+            self.result.seconds = round(time.time() - self.started, 1)
+            self.result.finished_at = time.time()
+            self.result.peak_rss_mb = peak_rss_mb()
+            self.result.write(self.path)
+        if self._lock:
+            self._lock.release()
+
+    def _take_lock(self) -> BaseFileLock | None:
+        try:
+            return lock(self.path / "run.lock", LOCK_SECONDS)
+        except Timeout as error:
+            raise ValueError(
+                f"{self.path} is being trained by another process; wait for it, or end it."
+            ) from error
+        except (NotImplementedError, OSError):
+            return None  # The file system has no locks.
+
+    def _find_checkpoint(self) -> tuple[Path, Checkpoint] | None:
+        """Find the checkpoint to continue from: the folder's own, then ``ckpt_path``."""
+        cfg = self.cfg
+        newest = None
+        if cfg.resume != "never":
+            newest = load_newest(self.path / "checkpoints")
+        if cfg.resume == "must" and newest is None:
+            raise ValueError(
+                f"resume=must, but there is no {self.path / LAST}: "
+                "give resume=auto to start afresh."
+            )
+        if newest is None and cfg.ckpt_path:
+            newest = Path(cfg.ckpt_path), load_checkpoint(cfg.ckpt_path)
+        if newest:
+            check_resumable(newest[1], newest[0], cfg)
+        return newest
+
+    def _clear(self, checkpoint: Path | None) -> None:
+        """Remove what an earlier run left, which must not pass for this one's."""
+        for name in ("result.json", "progress.json"):
+            (self.path / name).unlink(missing_ok=True)
+        checkpoints = self.path / "checkpoints"
+        for part in checkpoints.glob("*.tmp*"):
+            part.unlink()
+        if checkpoint is None:
+            for name in ("checkpoints", "evaluate", "visualize", "wandb", "tensorboard"):
+                shutil.rmtree(self.path / name, ignore_errors=True)
+            (self.path / "wandb-id.txt").unlink(missing_ok=True)
+        elif checkpoint.name == "previous.ckpt" and (self.path / LAST).exists():
+            # The damaged last one must not become the previous one.
+            (self.path / LAST).replace(checkpoints / "damaged.ckpt")
+
+    def check_saved(self, trainer: L.Trainer) -> None:
+        """Check that the last checkpoint holds the end of the training.
+
+        A best checkpoint that is not the best epoch's causes a warning.
+
+        Raises:
+            ValueError: the last checkpoint is of an earlier step.
+        """
+        if not self.first:
+            return
+        newest = load_newest(self.path / "checkpoints")
+        if newest is None or newest[1]["global_step"] != trainer.global_step:
+            raise ValueError(
+                f"{self.path / LAST} is not of the last step ({trainer.global_step}): free disk "
+                "space, and run the same command again."
+            )
+        keeper, best = trainer.checkpoint_callback, self.path / BEST
+        score = keeper.best_model_score if isinstance(keeper, KeepBest) else None
+        if score is None:
+            return
+        stored = load_checkpoint(best)["run"]["metrics"]["val/mIoU"] if best.exists() else None
+        if stored != score.item():
+            warnings.warn(
+                f"{best} is not of the best epoch: it could not be written then.", stacklevel=1
+            )
+
+    def finish(
+        self, trainer: L.Trainer, task: SegmentationTask, evaluations: dict[str, str]
+    ) -> None:
+        """Note that the run came to its end, and what came of it."""
+        trainer.print(f"Run folder: {self.path}")
+        result = self.result
+        result.status, result.metrics = "finished", task.metrics
+        result.protocol, result.evaluations = self.cfg.protocol.describe(), evaluations
+        result.epochs = trainer.current_epoch
+        result.train_seconds = round(task.seconds, 1)
+        result.cpu_seconds = round(task.cpu_seconds, 1)
+        result.threads = torch.get_num_threads()
+        result.precision, result.torch = str(trainer.precision), torch.__version__

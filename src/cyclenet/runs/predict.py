@@ -1,0 +1,154 @@
+"""Segment images, folders of images, or a video with a trained checkpoint."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from cyclenet.config.commands import PredictConfig
+from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_image
+from cyclenet.devices import choose_device
+from cyclenet.plots.pictures import colorize, overlay_with_legend, save_png
+from cyclenet.training.checkpoint import load_checkpoint, load_task
+
+VIDEO_ENDINGS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
+
+
+class Predictor:
+    """Predict images and write their labels, colours and overlays.
+
+    Args:
+        cfg: checkpoint, protocol and output.
+    """
+
+    def __init__(self, cfg: PredictConfig) -> None:
+        self.cfg, self.output = cfg, Path(cfg.output)
+        self.device = choose_device(cfg.accelerator)
+        self.task = load_task(load_checkpoint(cfg.ckpt_path)).to(self.device)
+        self.palette = np.array(self.task.palette, np.uint8)
+
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """Return the train ids (H, W) of an image (H, W, 3)."""
+        tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(self.device)
+        labels = self.task.predict(tensor, self.cfg.protocol, self.cfg.precision)
+        return labels[0].cpu().numpy()
+
+    def predict_image(self, path: Path, name: Path) -> int:
+        """Predict an image file; return 1."""
+        image = read_image(path)
+        mask = self.predict(image)
+        self._write(name, mask)
+        shown = overlay_with_legend(image, mask, self.task.classes, self.palette)
+        save_png(self.output / "overlay" / f"{name}.png", shown)
+        return 1
+
+    def predict_video(self, path: Path, name: Path) -> int:
+        """Predict a video frame by frame; return the number of frames."""
+        classes, done = self.task.classes, 0
+        with VideoWriter(self.output / "overlay" / f"{name}.mp4") as video:
+            for number, (frame, rate) in enumerate(read_video(path)):
+                mask = self.predict(frame)
+                self._write(name / f"{number:06d}", mask)
+                shown = overlay_with_legend(frame, mask, classes, self.palette, all_classes=True)
+                video.add(shown, rate)
+                done += 1
+        return done
+
+    def _write(self, name: Path, mask: np.ndarray) -> None:
+        save_png(self.output / "label" / f"{name}.png", mask)
+        save_png(self.output / "color" / f"{name}.png", colorize(mask, self.palette))
+
+
+def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
+    """Predict everything that can be read.
+
+    Returns:
+        The number of predicted images or frames, and the inputs that were skipped.
+
+    Raises:
+        ValueError: the input does not exist or holds nothing to predict, or the checkpoint cannot
+            be used.
+    """
+    inputs = find_inputs(Path(cfg.input), Path(cfg.output).resolve())
+    predictor = Predictor(cfg)
+    done, skipped = 0, []
+    for path, name in inputs:
+        is_video = path.suffix.lower() in VIDEO_ENDINGS
+        try:
+            done += (predictor.predict_video if is_video else predictor.predict_image)(path, name)
+            print(path, file=sys.stderr)
+        except DataError as error:
+            print(f"error: {error}", file=sys.stderr)
+            skipped.append(str(path))
+    return done, skipped
+
+
+def find_inputs(source: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Return the files to predict and their names, without endings; outputs are not inputs.
+
+    Raises:
+        ValueError: there is nothing to predict.
+    """
+    if not source.exists():
+        raise ValueError(
+            f"input: there is no {source}; give an image, a folder of images, or a video."
+        )
+    files = [source]
+    if source.is_dir():
+        endings = IMAGE_ENDINGS | VIDEO_ENDINGS
+        found = (path for path in source.rglob("*") if path.suffix.lower() in endings)
+        files = sorted(path for path in found if not path.resolve().is_relative_to(output))
+    if not files:
+        raise ValueError(
+            f"input: {source} holds no images ({' '.join(sorted(IMAGE_ENDINGS))}) and no videos."
+        )
+    root = source if source.is_dir() else source.parent
+    names = [path.relative_to(root).with_suffix("") for path in files]
+    if len(set(names)) < len(names):  # There are a.jpg and a.png.
+        names = [path.relative_to(root) for path in files]
+    return list(zip(files, names, strict=True))
+
+
+def read_video(path: Path) -> Iterator[tuple[np.ndarray, float]]:
+    """Yield frames (H, W, 3) RGB and the frame rate, per second.
+
+    Raises:
+        DataError: there is none to read.
+    """
+    video = cv2.VideoCapture(str(path))
+    rate, count = video.get(cv2.CAP_PROP_FPS) or 25.0, 0
+    while True:
+        there, frame = video.read()
+        if not there:
+            break
+        count += 1
+        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), rate
+    video.release()
+    if not count:
+        raise DataError(f"{path} is not a readable video; replace the file.")
+
+
+class VideoWriter:
+    """Write frames of one size to an .mp4, which is opened with the first of them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file: cv2.VideoWriter | None = None
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def add(self, frame: np.ndarray, rate: float) -> None:
+        """Write a frame (H, W, 3) RGB."""
+        if self.file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            size, kind = (frame.shape[1], frame.shape[0]), cv2.VideoWriter.fourcc(*"mp4v")
+            self.file = cv2.VideoWriter(str(self.path), kind, rate, size)
+        self.file.write(frame[..., ::-1])
+
+    def __exit__(self, *args: object) -> None:
+        if self.file is not None:
+            self.file.release()

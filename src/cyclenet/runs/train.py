@@ -1,0 +1,136 @@
+"""Train one configuration in a run folder, from data to evaluations."""
+
+from pathlib import Path
+
+import lightning as L
+import torch
+
+from cyclenet.config.commands import EvaluateConfig
+from cyclenet.config.schema import ProtocolConfig, TrainConfig
+from cyclenet.data.datamodule import SegmentationData
+from cyclenet.devices import choose_device
+from cyclenet.runs.evaluate import evaluate
+from cyclenet.runs.folder import RunFolder
+from cyclenet.runs.results import check_finished, missing_protocols, read_result, wanted_protocols
+from cyclenet.scoring.results import EvaluationResult, boundary_line, score_table
+from cyclenet.training.checkpoint import load_checkpoint, load_task
+from cyclenet.training.keep import LAST, KeepBest
+from cyclenet.training.loggers import ResumableWandb
+from cyclenet.training.task import SegmentationTask
+from cyclenet.training.trainer import build_trainer, is_first_process, silence_lightning
+
+
+def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
+    """Train, validate and evaluate in ``folder``; a finished run gets only what is missing.
+
+    Args:
+        cfg: the whole configuration.
+        folder: the run folder; ``result.json`` is its very last file.
+        overrides: words of the command line, which the result keeps.
+
+    Raises:
+        ValueError: the user can mend what is wrong; the message is one sentence.
+    """
+    if cfg.resume == "auto" and read_result(folder).finished:
+        complete(cfg, folder)
+        return
+    silence_lightning()
+    with RunFolder(folder, cfg, overrides) as run:
+        L.seed_everything(cfg.seed, verbose=False)
+        trainer = build_trainer(cfg, folder, run.step, run.precision)
+        data = open_data(cfg, trainer)
+        source = data.train_source
+        task = SegmentationTask(cfg, source.classes, source.palette.tolist())
+        if cfg.model.compile:
+            task.net.compile()
+        announce(run, trainer, data)
+        trainer.fit(task, data, ckpt_path=run.checkpoint)
+        validate_the_end(trainer, task, data)
+        run.check_saved(trainer)
+        evaluations = evaluate_training(task, trainer, run)
+        run.finish(trainer, task, evaluations)
+
+
+def open_data(cfg: TrainConfig, trainer: L.Trainer) -> SegmentationData:
+    """Open the training and the validation split, and write the cache where there is none."""
+    on_gpu = trainer.strategy.root_device.type == "cuda"
+    data = SegmentationData(cfg.dataset, cfg.seed, cfg.trainer.num_workers, pin_memory=on_gpu)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def announce(run: RunFolder, trainer: L.Trainer, data: SegmentationData) -> None:
+    """Say what will be trained, and from where."""
+    counts = f"{len(data.train_source)} training and {len(data.val_source)} validation images"
+    trainer.print(f"{counts}; run folder {run.path}")
+    if run.checkpoint:
+        trainer.print(f"Continuing from {run.checkpoint}, step {run.step}")
+    trainer.print(f"Validated by {run.cfg.protocol.describe()}")
+
+
+def validate_the_end(trainer: L.Trainer, task: SegmentationTask, data: SegmentationData) -> None:
+    """Validate the last weights, unless the last epoch's end did: max_steps may end one early."""
+    if task.validated_at == trainer.global_step:
+        return
+    trainer.validate(task, data, verbose=False)
+    if isinstance(trainer.checkpoint_callback, KeepBest) and task.val_scores:
+        trainer.checkpoint_callback.consider(trainer, task.val_scores.mIoU)
+
+
+def evaluate_training(task: SegmentationTask, trainer: L.Trainer, run: RunFolder) -> dict[str, str]:
+    """Evaluate the last weights by each protocol, on all processes of the training.
+
+    Returns:
+        Folders in the run folder, by the protocols' descriptions.
+    """
+    device, rank = trainer.strategy.root_device, trainer.global_rank
+    folders = {}
+    for protocol in wanted_protocols(run.cfg):
+        options = (run.cfg, run.path, protocol, device, rank, trainer.world_size)
+        result, where = evaluate_last(task, *options)
+        folders[result.protocol] = where.relative_to(run.path).as_posix()
+        for logger in trainer.loggers:
+            if isinstance(logger, ResumableWandb):
+                logger.log_evaluation(result, where, trainer.global_step)
+    return folders
+
+
+def evaluate_last(
+    task: SegmentationTask,
+    cfg: TrainConfig,
+    folder: Path,
+    protocol: ProtocolConfig,
+    device: torch.device,
+    rank: int = 0,
+    world_size: int = 1,
+) -> tuple[EvaluationResult, Path]:
+    """Evaluate the last weights of a run and print the scores; return as `evaluate` does."""
+    options = EvaluateConfig(str(folder / LAST), cfg.dataset, protocol)
+    result, where = evaluate(task, options, folder, device, rank, world_size)
+    if rank == 0:
+        print(score_table(result))
+        print(boundary_line(result))
+        print(f"Protocol: {result.protocol}")
+    return result, where
+
+
+def complete(cfg: TrainConfig, folder: Path) -> None:
+    """Make the evaluations that a finished run lacks.
+
+    Raises:
+        ValueError: the run was trained with another configuration.
+    """
+    check_finished(cfg, folder)
+    result = read_result(folder)
+    missing = missing_protocols(cfg, result)
+    if missing and not is_first_process():
+        return
+    if missing:
+        task = load_task(load_checkpoint(folder / LAST))
+        device = choose_device("cpu" if cfg.trainer.accelerator == "cpu" else "auto")
+        for protocol in missing:
+            scores, where = evaluate_last(task, cfg, folder, protocol, device)
+            result.evaluations[scores.protocol] = where.relative_to(folder).as_posix()
+        result.write(folder)
+    print(f"Finished before: {folder / 'result.json'}. Train it anew with resume=never.")

@@ -1,0 +1,103 @@
+"""What an evaluation finds, as it is written to ``scores.json`` and ``images.npz``."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cyclenet.files import parse_json
+from cyclenet.scoring.metrics import ByClass, Scores
+
+Counts = dict[str, np.ndarray]
+"""Pixel counts of a split, as `cyclenet.runs.evaluate.count` returns them."""
+
+
+@dataclass
+class BoundaryScores:
+    """Boundary IoU: the reach as a share of the image's diagonal, the mean, and each class."""
+
+    ratio: float
+    mIoU: float
+    IoU: ByClass
+
+
+@dataclass
+class TrimapScores:
+    """IoU within bands around edges: their widths in pixels, the means, and each class."""
+
+    widths: list[int]
+    mIoU: list[float]
+    IoU: dict[str, list[float | None]]
+
+
+@dataclass(kw_only=True)
+class EvaluationResult(Scores):
+    """What ``scores.json`` holds.
+
+    Attributes:
+        protocol: description of the protocol.
+        protocol_name: its name.
+        dataset: name of the data set.
+        split: evaluated split.
+        images: number of images.
+        checkpoint: path of the checkpoint.
+        precision: precision of the network.
+        confusion: pixels by true class (rows) and predicted class.
+        boundary: None where it was not computed.
+        trimap: None where it was not computed.
+    """
+
+    protocol: str
+    protocol_name: str
+    dataset: str
+    split: str
+    images: int
+    checkpoint: str
+    precision: str = "32-true"
+    confusion: list[list[int]] = field(default_factory=list)
+    boundary: BoundaryScores | None = None
+    trimap: TrimapScores | None = None
+
+
+class Evaluation(NamedTuple):
+    """An evaluation that was read back: its scores, and the counts of each image."""
+
+    scores: EvaluationResult
+    counts: Counts
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read ``scores.json`` and ``images.npz``.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file does not hold what it should.
+        zipfile.BadZipFile: ``images.npz`` is damaged.
+    """
+    scores = parse_json(EvaluationResult, (folder / "scores.json").read_bytes())
+    with np.load(folder / "images.npz") as arrays:
+        return Evaluation(scores, dict(arrays))
+
+
+def score_table(scores: Scores) -> str:
+    """Format scores for a terminal."""
+    width = max(len(name) for name in scores.IoU)
+    lines = [f"{'class':<{width}}   IoU, %"]
+    for name, value in scores.IoU.items():
+        shown = "  --  " if value is None else f"{100 * value:6.2f}"
+        lines.append(f"{name:<{width}}  {shown}")
+    mean, counted = 100 * scores.mIoU, scores.classes_counted
+    lines.append(f"{'mIoU':<{width}}  {mean:6.2f} %  over {counted} classes")
+    lines.append(f"{'pixel acc.':<{width}}  {100 * scores.pixel_accuracy:6.2f} %")
+    return "\n".join(lines)
+
+
+def boundary_line(result: EvaluationResult) -> str:
+    """Format the boundary scores for a terminal."""
+    if result.trimap is None or result.boundary is None:
+        return "Boundary scores were left out."
+    points = zip(result.trimap.widths, result.trimap.mIoU, strict=True)
+    curve = ", ".join(f"{width} px {100 * value:.2f}" for width, value in points)
+    mean, ratio = 100 * result.boundary.mIoU, result.boundary.ratio
+    return f"boundary IoU {mean:.2f} % (ratio {ratio:g}) | mIoU near edges, %: {curve}"

@@ -1,0 +1,182 @@
+"""Keep the state of a training: the last checkpoint, the best one, and what signals ask for."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from cyclenet.processes import stop_signals
+from cyclenet.training.loggers import MetricsCSV
+
+LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
+"""Where checkpoints lie in a run folder."""
+
+
+class KeepLast(L.Callback):
+    """Keep the state of a training, so that a stop costs little and changes nothing.
+
+    ``last.ckpt`` is written at epoch ends, every ``every_steps`` optimizer steps, when
+    ``every_minutes`` have passed, and when a signal or an error ends the training between two
+    steps; ``previous.ckpt`` is the one before. Only states between two optimizer steps are saved,
+    because only these can be continued exactly. The last step of an epoch is not saved either:
+    Lightning would skip the validation that follows. The first process writes alone, so no other
+    waits for it.
+
+    Args:
+        folder: folder of the checkpoints.
+        every_steps: optimizer steps between checkpoints; 0 for none.
+        every_minutes: minutes between checkpoints; 0 for none.
+    """
+
+    def __init__(self, folder: Path, every_steps: int, every_minutes: float) -> None:
+        self.path = folder / "last.ckpt"
+        self.every_steps, self.every_seconds = every_steps, 60 * every_minutes
+        self.between_steps = False
+        self.position: Any = None
+        self.step = 0
+        self.signal: int | None = None
+        self.handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.step, self.saved_at = trainer.global_step, time.monotonic()
+        self._listen()
+        if trainer.world_size > 1:
+            steps: list[Any] = [None] * trainer.world_size
+            dist.all_gather_object(steps, self.step)
+            # One could not read the file that another read, or read it while it was replaced.
+            if len(set(steps)) > 1:
+                raise ValueError(
+                    f"The processes continue from different steps ({steps}): "
+                    "run the same command again."
+                )
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._listen()  # There may be no training around this validation.
+
+    def _listen(self) -> None:
+        # This replaces Lightning's own handlers, which wait for all processes inside the handler,
+        # and hang. Lightning puts back what was there before it.
+        for number in stop_signals():
+            if signal.getsignal(number) != self._note:
+                self.handlers[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.signal is not None:  # The second signal does not wait.
+            raise SystemExit(128 + number)
+        self.signal = number
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.between_steps = False
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        stepped, self.step = trainer.global_step != self.step, trainer.global_step
+        self.between_steps = stepped and not trainer.is_last_batch
+        self.position = trainer.datamodule.state_dict()  # type: ignore[attr-defined]
+        if self.between_steps:
+            by_steps = self.every_steps and self.step % self.every_steps == 0
+            waited = time.monotonic() - self.saved_at
+            if by_steps or (self.every_seconds and waited > self.every_seconds):
+                self._save(trainer)
+        if self.signal is not None and (self.between_steps or trainer.is_last_batch):
+            self._stop(trainer)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        if self.signal is not None:
+            self._stop(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._save(trainer)
+        if self.signal is not None:
+            self._stop(trainer)
+
+    def on_exception(
+        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
+    ) -> None:
+        # The next batch could not be read, for example. If it was read, its step would be left
+        # out, so the state is saved only where the position in the data is unchanged.
+        position = trainer.datamodule.state_dict()  # type: ignore[attr-defined]
+        if self.between_steps and position == self.position:
+            self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        self.saved_at = time.monotonic()
+        if not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV):
+                logger.flush()  # A resumed run keeps the rows up to here.
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint()
+        trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.path)
+
+    def _stop(self, trainer: L.Trainer) -> None:
+        """End the program at the request of a signal. The first process ends, the others with it.
+
+        SLURM's announcements go to submitit's handler or to `cyclenet.processes.requeue`, which
+        queue the job again, and exit.
+        """
+        assert self.signal is not None
+        if not trainer.is_global_zero:
+            return
+        number = signal.Signals(self.signal)
+        if self.between_steps:
+            self._save(trainer)
+            self.between_steps = False
+        print(
+            f"Stopped by {number.name} at step {self.step}. The same command continues, unless it "
+            "says resume=never.",
+            flush=True,
+        )
+        handler = self.handlers[number]
+        if number in stop_signals()[2:] and callable(handler):
+            handler(number, None)
+        raise SystemExit(128 + number)
+
+
+class KeepBest(ModelCheckpoint):
+    """Keep ``best.ckpt``, by val mIoU, also where the run folder has been moved since."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            folder,
+            "best",
+            monitor="val/mIoU",
+            mode="max",
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,  # At the validation's end, so that `KeepLast` knows.
+        )
+        self.path = folder / "best.ckpt"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # There is no best yet, or it belongs to another run that this one continues (ckpt_path).
+        if not self.path.exists():
+            return
+        path, score = str(self.path), state_dict["best_model_score"]
+        known: dict[str, Any] = {}
+        if score is not None:
+            known = {"best_model_path": path, "kth_best_model_path": path}
+            known["best_k_models"] = {path: score}
+        super().load_state_dict({**state_dict, **known, "dirpath": self.dirpath})
+
+    def consider(self, trainer: L.Trainer, score: float) -> None:
+        """Keep the weights if they are the best of a validation after the training.
+
+        Lightning keeps nothing of such a validation.
+        """
+        if self.best_model_score is None or score > self.best_model_score.item():
+            self.best_model_score = torch.tensor(score)
+            trainer.save_checkpoint(self.path)
