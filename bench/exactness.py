@@ -21,15 +21,21 @@ def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
     from torch.utils.data import BatchSampler, RandomSampler
 
     from cyclenet import callbacks
-    from cyclenet.config import DatasetConfig, LoggerConfig, ModelConfig, TrainConfig, TrainerConfig
+    from cyclenet.config.schema import (
+        DatasetConfig,
+        LoggerConfig,
+        ModelConfig,
+        TrainConfig,
+        TrainerConfig,
+    )
     from cyclenet.data.datamodule import SegmentationData
     from cyclenet.data.loader import KeyedBatchSampler
     from cyclenet.training.checkpoint import AtomicCheckpointIO
     from cyclenet.training.task import SegmentationTask
-    from cyclenet.training.trainer import build_trainer, quiet
+    from cyclenet.training.trainer import build_trainer, silence_lightning
     from hydra_plugins.process_launcher import Job, run_all
 
-    quiet()
+    silence_lightning()
     spent: dict[str, list[float]] = {}
 
     def timed(owner: Any, name: str, key: str) -> None:
@@ -47,7 +53,9 @@ def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
     stock: list[float] = []
     save = AtomicCheckpointIO.save_checkpoint
 
-    def save_both(self: Any, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_both(
+        self: Any, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
         start = time.perf_counter()
         save(self, checkpoint, path)
         middle = time.perf_counter()
@@ -57,7 +65,11 @@ def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
 
     AtomicCheckpointIO.save_checkpoint = save_both  # type: ignore[method-assign]
     hooks = ("on_train_batch_start", "on_train_batch_end", "on_before_backward")
-    parts = {"seeds": callbacks.SeedPerStep, "loss check": callbacks.StopAtNonFinite, "progress": callbacks.ProgressFile}
+    parts = {
+        "seeds": callbacks.SeedPerStep,
+        "loss check": callbacks.StopAtNonFinite,
+        "progress": callbacks.ProgressFile,
+    }
     for key, callback in parts.items():
         for name in set(hooks) & set(vars(callback)):
             timed(callback, name, key)
@@ -75,15 +87,24 @@ def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
             model=ModelConfig(**MODELS["lite"]),
             dataset=DatasetConfig(scenes_train=4 * steps, scenes_val=1, batch_size=4),
             trainer=TrainerConfig(
-                accelerator="cpu", num_workers=0, max_epochs=1, checkpoint_every_steps=save_every, progress_bar=False
+                accelerator="cpu",
+                num_workers=0,
+                max_epochs=1,
+                checkpoint_every_steps=save_every,
+                progress_bar=False,
             ),
             logger=LoggerConfig(wandb="disabled"),
         )
         trainer = build_trainer(cfg, folder, 0)
-        trainer.callbacks.insert(0, Clock())  # Its clock runs from before all other hooks to before all other ends.
+        trainer.callbacks.insert(
+            0, Clock()
+        )  # Its clock runs from before all other hooks to before all other ends.
         data = SegmentationData(cfg.dataset, 0)
         data.setup("fit")
-        trainer.fit(SegmentationTask(cfg, data.train_source.classes, data.train_source.palette.tolist()), data)
+        trainer.fit(
+            SegmentationTask(cfg, data.train_source.classes, data.train_source.palette.tolist()),
+            data,
+        )
 
         def batches(sampler: Any) -> float:
             start = time.perf_counter()
@@ -104,8 +125,13 @@ def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
     ) / save_every
     costs["launcher"] = launcher * step
     for key, value in costs.items():
-        print(f"  {key}: {1e6 * value:.0f} us a step of {step:.3f} s, {100 * value / step:.3f} %", flush=True)
-    print(f"  a save: {statistics.median(spent['atomic save']):.3f} s, Lightning's own {statistics.median(stock):.3f} s")
+        print(
+            f"  {key}: {1e6 * value:.0f} us a step of {step:.3f} s, {100 * value / step:.3f} %",
+            flush=True,
+        )
+    print(
+        f"  a save: {statistics.median(spent['atomic save']):.3f} s, Lightning's own {statistics.median(stock):.3f} s"
+    )
     ratio = 1 - sum(costs.values()) / step
     return {
         "ours": round(step, 4),

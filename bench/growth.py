@@ -30,7 +30,9 @@ def measure(work: Callable[[], Any], rounds: int = 3) -> tuple[float, float]:
 
 
 def _status(key: str) -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key)
+    )
     return int(line.split()[1]) / 1024
 
 
@@ -53,7 +55,9 @@ def growth() -> dict[str, Any]:
         x, seconds, mib = np.array(found[name]).T
         for values in (seconds, np.maximum(mib, 1)):
             powers.append(float(np.polyfit(np.log(x), np.log(values), 1)[0]))
-    print(f"  powers of time and memory in {', in '.join(IN_PIXELS)}: {', '.join(f'{p:.2f}' for p in powers)}")
+    print(
+        f"  powers of time and memory in {', in '.join(IN_PIXELS)}: {', '.join(f'{p:.2f}' for p in powers)}"
+    )
     return {
         "ours": round(max(powers), 2),
         "peer": 1.0,
@@ -69,8 +73,8 @@ def _net(**changes: Any) -> Any:
     import torch
     from peaks import MODELS
 
-    from cyclenet.config import ModelConfig
-    from cyclenet.models import build_model
+    from cyclenet.config.schema import ModelConfig
+    from cyclenet.models.cyclenet import build_model
 
     torch.manual_seed(0)
     return build_model(ModelConfig(**(MODELS["lite"] | changes)), 19)
@@ -79,7 +83,7 @@ def _net(**changes: Any) -> Any:
 def _train(side: int) -> Callable[[], Any]:
     import torch
 
-    from cyclenet.config import LossConfig
+    from cyclenet.config.schema import LossConfig
     from cyclenet.training.losses import SegmentationLoss
 
     net, criterion = _net().train(), SegmentationLoss(LossConfig(), 19, False)
@@ -97,7 +101,7 @@ def _train(side: int) -> Callable[[], Any]:
 def _windows(count: int) -> Callable[[], Any]:
     import torch
 
-    from cyclenet.config import ProtocolConfig
+    from cyclenet.config.schema import ProtocolConfig
     from cyclenet.scoring.inference import predict
 
     net, image = _net().eval(), torch.randint(0, 256, (1, 3, 192, 192 * count), dtype=torch.uint8)
@@ -107,7 +111,7 @@ def _windows(count: int) -> Callable[[], Any]:
 def _images(count: int) -> Callable[[], Any]:
     import torch
 
-    from cyclenet.config import ProtocolConfig
+    from cyclenet.config.schema import ProtocolConfig
     from cyclenet.scoring.inference import predict
     from cyclenet.scoring.metrics import ConfusionMatrix
 
@@ -124,10 +128,15 @@ def _images(count: int) -> Callable[[], Any]:
 def _context(rates: int, feedback: int) -> Callable[[], Any]:
     import torch
 
-    from cyclenet.config import ModelConfig
-    from cyclenet.models.context import CycleASPP
+    from cyclenet.config.schema import ModelConfig
+    from cyclenet.models.contexts.cycleaspp import CycleASPP
 
-    widths = {"reduce_channels": 256, "bottleneck_channels": 128, "growth_channels": 64, "head_channels": 64}
+    widths = {
+        "reduce_channels": 256,
+        "bottleneck_channels": 128,
+        "growth_channels": 64,
+        "head_channels": 64,
+    }
     torch.manual_seed(0)
     cfg = ModelConfig(atrous_rates=[3, 6, 12, 18, 24, 30][:rates], **widths)
     module = CycleASPP(256, cfg, feedback).to(memory_format=torch.channels_last).train()
@@ -141,7 +150,9 @@ def _draw(found: dict[str, list[tuple[float, float, float]]]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, len(found), figsize=(3.2 * len(found), 5.2), layout="constrained")
+    figure, axes = plt.subplots(
+        2, len(found), figsize=(3.2 * len(found), 5.2), layout="constrained"
+    )
     for column, (name, points) in enumerate(found.items()):
         x, *values = np.array(points).T
         for row, (label, y) in enumerate(zip(("seconds", "peak MiB"), values, strict=True)):

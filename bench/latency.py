@@ -22,14 +22,17 @@ def main() -> None:
     """Build every arm, time them in turns, write the medians and print them."""
     parser = argparse.ArgumentParser(prog="python bench/latency.py", description=__doc__)
     parser.add_argument("runs", type=Path, metavar="RUNS", help="folder that holds run folders")
-    parser.add_argument("--size", default="360x480", help="of the image, height x width (default: 360x480)")
+    parser.add_argument(
+        "--size", default="360x480", help="of the image, height x width (default: 360x480)"
+    )
     parser.add_argument("--rounds", type=int, default=15, help="turns (default: 15)")
     options = parser.parse_args()
     with user_errors():
         import torch
 
-        from cyclenet.config import load_protocol
-        from cyclenet.lab.report.comparison import find_runs, group_arms
+        from cyclenet.config.load import load_protocol
+        from cyclenet.lab.report.arms import group_arms
+        from cyclenet.lab.report.runs import find_runs
         from cyclenet.lab.report.write import LATENCY
         from cyclenet.training.task import SegmentationTask
 
@@ -54,11 +57,16 @@ def main() -> None:
             "image": options.size,
             "threads": torch.get_num_threads(),
             "rounds": options.rounds,
-            "arms": {name: {"s": statistics.median(s), "fastest": min(s), "slowest": max(s)} for name, s in seconds.items()},
+            "arms": {
+                name: {"s": statistics.median(s), "fastest": min(s), "slowest": max(s)}
+                for name, s in seconds.items()
+            },
         }
         (options.runs / LATENCY).write_text(json.dumps(found, indent=1) + "\n")
         for name, values in found["arms"].items():
-            print(f"{1000 * values['s']:7.1f} ms ({1000 * values['fastest']:.1f} to {1000 * values['slowest']:.1f})  {name}")
+            print(
+                f"{1000 * values['s']:7.1f} ms ({1000 * values['fastest']:.1f} to {1000 * values['slowest']:.1f})  {name}"
+            )
 
 
 if __name__ == "__main__":

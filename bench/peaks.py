@@ -28,7 +28,7 @@ PREDICT = """
 import json, resource, sys, time
 sys.path.insert(0, sys.argv[1])
 import cyclenet, torch
-from cyclenet.config import ModelConfig, ProtocolConfig
+from cyclenet.config.schema import ModelConfig, ProtocolConfig
 from cyclenet.scoring.inference import predict
 from cyclenet.models.cyclenet import build_model
 torch.manual_seed(0)
@@ -45,15 +45,24 @@ print(json.dumps([peak - before, time.time() - start]))
 
 def paper_ms_peak(name: str) -> dict[str, Any]:
     """Peak memory of `paper_ms` at 1024 x 2048 against that of its largest scale alone."""
-    from cyclenet.config import load_protocol
+    from cyclenet.config.load import load_protocol
 
     model, rounds = MODELS[name], 1 if name == "full" else 3
     scales = list(load_protocol("paper_ms").scales)
     peaks: dict[str, list[float]] = {"ours": [], "peer": []}
     for _ in range(rounds):
         for who, chosen in (("ours", scales), ("peer", [max(scales)])):
-            command = [sys.executable, "-c", PREDICT, str(HERE.parent / "src"), json.dumps(model), json.dumps(chosen)]
-            peak, seconds = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            command = [
+                sys.executable,
+                "-c",
+                PREDICT,
+                str(HERE.parent / "src"),
+                json.dumps(model),
+                json.dumps(chosen),
+            ]
+            peak, seconds = json.loads(
+                subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            )
             print(f"  scales {chosen}: {peak:.0f} MiB, {seconds:.0f} s", flush=True)
             peaks[who].append(peak)
     ours, peer = statistics.median(peaks["ours"]), statistics.median(peaks["peer"])

@@ -52,28 +52,49 @@ def rows() -> dict[str, Row]:
     """Return all comparisons by name."""
     import sides
 
-    plain, references, half = "the straightforward build", "torchvision's references", functools.partial
+    plain, references, half = (
+        "the straightforward build",
+        "torchvision's references",
+        functools.partial,
+    )
     operator, cat = "torchvision.ops.deform_conv2d (float32)", "concatenate and convolve"
     return {
         "adc_fp32": Row(operator, half(sides.adc, dtype="fp32"), 9, rounds=3),
         "adc_bf16": Row(operator, half(sides.adc, dtype="bf16"), 15, rounds=3),
         "step": Row(plain, sides.step, 2.8, rounds=3),
-        "step_smp": Row("segmentation_models_pytorch", sides.step_smp, 1.2, rounds=3, needs="segmentation_models_pytorch"),
+        "step_smp": Row(
+            "segmentation_models_pytorch",
+            sides.step_smp,
+            1.2,
+            rounds=3,
+            needs="segmentation_models_pytorch",
+        ),
         "step_mmseg": Row("mmsegmentation", sides.step_mmseg, 1.2, rounds=3, needs="mmseg"),
         "eval_fp32": Row(plain, half(sides.evaluation, dtype="fp32"), 1.3, rounds=3),
-        "eval_bf16": Row(f"{plain} in float32", half(sides.evaluation, dtype="bf16"), 2.5, rounds=3),
+        "eval_bf16": Row(
+            f"{plain} in float32", half(sides.evaluation, dtype="bf16"), 2.5, rounds=3
+        ),
         "eval_ms": Row("a running sum of full-size probabilities", sides.eval_ms, 2.5, 8),
         "context_memory": Row(cat, half(sides.context, recompute=False), 1.7, unit="MiB", rounds=1),
-        "context_memory_recompute": Row(cat, half(sides.context, recompute=True), 4, unit="MiB", rounds=1),
+        "context_memory_recompute": Row(
+            cat, half(sides.context, recompute=True), 4, unit="MiB", rounds=1
+        ),
         "loss": Row("F.interpolate, F.cross_entropy", sides.loss, 1.2, 4, rounds=9),
         "data_warm": Row(references, half(sides.data, cache="always"), 25, unit="ms", rounds=7),
         "data_warm_mmseg": Row(
-            "mmsegmentation's chain", half(sides.data, cache="always", peer="mmseg"), 15, unit="ms", rounds=7, needs="mmseg"
+            "mmsegmentation's chain",
+            half(sides.data, cache="always", peer="mmseg"),
+            15,
+            unit="ms",
+            rounds=7,
+            needs="mmseg",
         ),
         "data_cold": Row(references, half(sides.data, cache="never"), 2, unit="ms", rounds=7),
         "metric": Row("F.interpolate, argmax, torchmetrics", sides.metric, 3, 5, rounds=15),
         "startup": Row("Lightning imported at the top", sides.startup, 5, rounds=4),
-        "click": Row("from the image again, and no browser", sides.click, 1, rounds=9, needs="chromium"),
+        "click": Row(
+            "from the image again, and no browser", sides.click, 1, rounds=9, needs="chromium"
+        ),
     }
 
 
@@ -86,7 +107,9 @@ class Side:
         if ours:
             environment.pop("THP_MEM_ALLOC_ENABLE")
         words = [sys.executable, __file__, "--side", "ours" if ours else "peer", name]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def turn(self) -> dict[str, Any]:
         """Do the work once."""
@@ -128,7 +151,9 @@ def serve(name: str, ours: bool) -> None:
         if isinstance(result, dict):
             figures |= result
         elif result is not None and first:
-            path = Path(f"/tmp/bench-{os.getpid()}-{hashlib.blake2b(name.encode()).hexdigest()[:8]}.pt")
+            path = Path(
+                f"/tmp/bench-{os.getpid()}-{hashlib.blake2b(name.encode()).hexdigest()[:8]}.pt"
+            )
             torch.save(result if isinstance(result, tuple) else (result,), path)
             figures["result"] = str(path)
         result, first = None, False
@@ -153,10 +178,16 @@ def compare(name: str, row: Row) -> dict[str, Any]:
         "target": row.target,
         "peer_name": row.peer,
         "spread": [_round(min(ratios)), _round(max(ratios))],
-        "memory_mib": {"ours": _round(memory[0]), "peer": _round(memory[1]), "target": row.memory_target},
+        "memory_mib": {
+            "ours": _round(memory[0]),
+            "peer": _round(memory[1]),
+            "target": row.memory_target,
+        },
     }
     if row.unit == "MiB":
-        result["seconds"] = [_round(statistics.median(turn[side]["s"] for turn in turns)) for side in (0, 1)]
+        result["seconds"] = [
+            _round(statistics.median(turn[side]["s"] for turn in turns)) for side in (0, 1)
+        ]
     if "result" in first[0]:
         result["agreement"] = _agreement(first[0]["result"], first[1]["result"])
     return result
@@ -172,7 +203,9 @@ def _agreement(ours: str, peer: str) -> str:
     if a.dtype == torch.uint8:
         return f"{100 * (a == b).double().mean():.4f} % of labels equal"
     if not a.dtype.is_floating_point:
-        return "equal" if torch.equal(a, b) else f"{int((a != b).sum())} of {a.numel()} counts differ"
+        return (
+            "equal" if torch.equal(a, b) else f"{int((a != b).sum())} of {a.numel()} counts differ"
+        )
     worst = max(float((x.float() - y).abs().max() / y.abs().max()) for x, y in pairs)
     return f"largest difference {worst:.1e} of the largest value"
 
@@ -183,7 +216,9 @@ def _round(value: float) -> float:
 
 def table(results: list[dict[str, Any]]) -> str:
     """Format results for a terminal."""
-    lines = [f"{'name':<26}{'ours':>9}{'peer':>9} {'unit':<9}{'ratio':>7} {'spread':<15}{'target':>7}  {'peak MiB':<22}peer"]
+    lines = [
+        f"{'name':<26}{'ours':>9}{'peer':>9} {'unit':<9}{'ratio':>7} {'spread':<15}{'target':>7}  {'peak MiB':<22}peer"
+    ]
     for r in results:
         memory = r.get("memory_mib") or {}
         peak = f"{memory['ours']:.0f} / {memory['peer']:.0f}" if memory else ""
@@ -197,7 +232,9 @@ def table(results: list[dict[str, Any]]) -> str:
         if "agreement" in r:
             lines.append(f"{'':<26}{r['agreement']}")
         if "seconds" in r:
-            lines.append(f"{'':<26}forward + backward {r['seconds'][0]:g} s, peer {r['seconds'][1]:g} s")
+            lines.append(
+                f"{'':<26}forward + backward {r['seconds'][0]:g} s, peer {r['seconds'][1]:g} s"
+            )
     return "\n".join(lines)
 
 
@@ -208,7 +245,9 @@ def main() -> None:
     from peaks import paper_ms_peak
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default="", help="comma-separated names, or what they begin with; default: all")
+    parser.add_argument(
+        "--rows", default="", help="comma-separated names, or what they begin with; default: all"
+    )
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("name", nargs="?", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -227,12 +266,23 @@ def main() -> None:
     for word in wanted:
         if not any(name.startswith(word) for name in known):
             raise SystemExit(f"error: there is no row {word}; there are {', '.join(known)}.")
-    names = [name for name in known if any(name.startswith(word) for word in wanted)] if wanted else known[:-1]
-    results = {row["name"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.is_file() else {}
+    names = (
+        [name for name in known if any(name.startswith(word) for word in wanted)]
+        if wanted
+        else known[:-1]
+    )
+    results = (
+        {row["name"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.is_file() else {}
+    )
     done = []
     for name in names:
         row, started = comparisons.get(name), time.time()
-        if row and row.needs and importlib.util.find_spec(row.needs) is None and shutil.which(row.needs) is None:
+        if (
+            row
+            and row.needs
+            and importlib.util.find_spec(row.needs) is None
+            and shutil.which(row.needs) is None
+        ):
             print(f"{name}: left out, {row.needs} is not installed.", flush=True)
             continue
         results[name] = compare(name, row) if row else {"name": name, **others[name]()}

@@ -57,8 +57,8 @@ def _batch(size: int = 256) -> tuple[Any, Any]:
 def _net(**changes: Any) -> Any:
     import torch
 
-    from cyclenet.config import ModelConfig
-    from cyclenet.models import build_model
+    from cyclenet.config.schema import ModelConfig
+    from cyclenet.models.cyclenet import build_model
 
     torch.manual_seed(0)
     return build_model(ModelConfig(backbone_weights="none", **changes), 19)
@@ -76,9 +76,9 @@ def step(ours: bool) -> Work:
         return _step_straightforward()
     import torch
 
-    from cyclenet.config import LossConfig, OptimConfig
+    from cyclenet.config.schema import LossConfig, OptimConfig
     from cyclenet.training.losses import SegmentationLoss
-    from cyclenet.training.task import parameter_groups
+    from cyclenet.training.optim import parameter_groups
     from cyclenet.training.trainer import choose_precision
 
     net = _net().train()
@@ -123,7 +123,9 @@ def step_smp(ours: bool) -> Work:
     import torch
 
     torch.manual_seed(0)
-    net = smp.DeepLabV3Plus("resnet101", encoder_weights=None, encoder_output_stride=8, classes=19).train()
+    net = smp.DeepLabV3Plus(
+        "resnet101", encoder_weights=None, encoder_output_stride=8, classes=19
+    ).train()
     image, mask = _batch()
     image = (image.float() - 120) / 60
     optimizer = _sgd(net.parameters())
@@ -151,7 +153,9 @@ def step_mmseg(ours: bool) -> Work:
     from mmseg.utils import register_all_modules
 
     register_all_modules(init_default_scope=True)
-    cfg = Config.fromfile(Path(mmseg.__file__).parent / ".mim/configs/_base_/models/deeplabv3plus_r50-d8.py")
+    cfg = Config.fromfile(
+        Path(mmseg.__file__).parent / ".mim/configs/_base_/models/deeplabv3plus_r50-d8.py"
+    )
     cfg.model.update(pretrained=None)
     cfg.model.backbone.update(depth=101, norm_cfg={"type": "BN", "requires_grad": True})
     for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
@@ -161,7 +165,11 @@ def step_mmseg(ours: bool) -> Work:
     image, mask = _batch()
     samples = []
     for each in mask:
-        samples.append(SegDataSample(gt_sem_seg=PixelData(data=each[None].long()), metainfo={"img_shape": (256, 256)}))
+        samples.append(
+            SegDataSample(
+                gt_sem_seg=PixelData(data=each[None].long()), metainfo={"img_shape": (256, 256)}
+            )
+        )
     data = {"inputs": list(image), "data_samples": samples}
     wrapper = OptimWrapper(torch.optim.SGD(net.parameters(), 1e-4, 0.9, weight_decay=1e-4))
     return lambda: net.train_step(data, wrapper) and None
@@ -184,7 +192,7 @@ def evaluation(ours: bool, dtype: str) -> Work:
                 return labels(plain(image)[0], (512, 1024)).byte()
 
         return whole
-    from cyclenet.config import ProtocolConfig
+    from cyclenet.config.schema import ProtocolConfig
     from cyclenet.scoring.inference import predict
 
     def work() -> Any:
@@ -199,7 +207,7 @@ def eval_ms(ours: bool) -> Work:
     import torch
     import torch.nn.functional as F
 
-    from cyclenet.config import ProtocolConfig
+    from cyclenet.config.schema import ProtocolConfig
     from cyclenet.scoring.inference import merge, predict_views
 
     protocol = ProtocolConfig(scales=[0.75, 1, 1.25, 1.5, 1.75], flip=True)
@@ -241,8 +249,8 @@ def context(ours: bool, recompute: bool) -> Work:
     import torch
     from straightforward import context as concatenated
 
-    from cyclenet.config import ModelConfig
-    from cyclenet.models.context import CycleASPP
+    from cyclenet.config.schema import ModelConfig
+    from cyclenet.models.contexts.cycleaspp import CycleASPP
 
     torch.manual_seed(0)
     module = CycleASPP(2048, ModelConfig(recompute=recompute), 1).train()
@@ -250,7 +258,9 @@ def context(ours: bool, recompute: bool) -> Work:
     if ours:
         module, x = (each.to(memory_format=torch.channels_last) for each in (module, x))
     x.requires_grad_()
-    own = {tensor.untyped_storage()._cdata for tensor in [x, *module.parameters(), *module.buffers()]}
+    own = {
+        tensor.untyped_storage()._cdata for tensor in [x, *module.parameters(), *module.buffers()]
+    }
 
     def work() -> dict[str, float]:
         kept: dict[int, Any] = {}
@@ -274,11 +284,14 @@ def loss(ours: bool) -> Work:
     import torch
     from straightforward import loss as whole
 
-    from cyclenet.config import LossConfig
+    from cyclenet.config.schema import LossConfig
     from cyclenet.training.losses import SegmentationLoss
 
     torch.manual_seed(0)
-    logits, mask = torch.randn(2, 150, 128, 128, requires_grad=True), torch.randint(0, 150, (2, 512, 512), dtype=torch.uint8)
+    logits, mask = (
+        torch.randn(2, 150, 128, 128, requires_grad=True),
+        torch.randint(0, 150, (2, 512, 512), dtype=torch.uint8),
+    )
     criterion = SegmentationLoss(LossConfig(), 150, False) if ours else whole
 
     def work() -> Any:
@@ -294,7 +307,7 @@ def metric(ours: bool) -> Work:
     import torch.nn.functional as F
     from torchmetrics.classification import MulticlassConfusionMatrix
 
-    from cyclenet.config import ProtocolConfig
+    from cyclenet.config.schema import ProtocolConfig
     from cyclenet.scoring.inference import predict
     from cyclenet.scoring.metrics import ConfusionMatrix
 
@@ -328,17 +341,23 @@ def pairs(folder: Path) -> Path:
         return Path(root)
     from PIL import Image
 
-    from cyclenet.config import DatasetConfig
+    from cyclenet.config.schema import DatasetConfig
     from cyclenet.data.cityscapes import LABEL_IDS
-    from cyclenet.data.scenes import Scenes
+    from cyclenet.data.scenes.source import Scenes
 
-    scenes, rng = Scenes(DatasetConfig(scenes_size=list(SIZE), scenes_train=5), "train"), np.random.default_rng(0)
+    scenes, rng = (
+        Scenes(DatasetConfig(scenes_size=list(SIZE), scenes_train=5), "train"),
+        np.random.default_rng(0),
+    )
     to_id = np.zeros(256, np.uint8)
     to_id[: len(LABEL_IDS)] = LABEL_IDS
     for i in range(5):
         # A camera's noise, by which the files are as large as real ones: 2.3 MB.
         image = np.clip(scenes.image(i) + rng.normal(0, 1.2, (*SIZE, 1)), 0, 255).astype(np.uint8)
-        for part, kind, array in (("leftImg8bit", "", image), ("gtFine", "_labelIds", to_id[scenes.mask(i)])):
+        for part, kind, array in (
+            ("leftImg8bit", "", image),
+            ("gtFine", "_labelIds", to_id[scenes.mask(i)]),
+        ):
             path = folder / part / "train/made" / f"made_{i:06d}_000019_{part}{kind}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path)
@@ -372,7 +391,7 @@ def data(ours: bool, cache: str, peer: str = "torchvision") -> Work:
 def _our_samples(root: Path, folder: Path, cache: str) -> Callable[[int], Any]:
     import torch
 
-    from cyclenet.config import DatasetConfig
+    from cyclenet.config.schema import DatasetConfig
     from cyclenet.data.datamodule import SegmentationData
     from cyclenet.data.loader import TrainDataset, collate
     from cyclenet.data.transforms import TrainTransform
@@ -391,10 +410,14 @@ def _our_samples(root: Path, folder: Path, cache: str) -> Callable[[int], Any]:
     module.prepare_data()
     module.setup("fit")
     dataset = TrainDataset(module.train_source, TrainTransform(cfg), 0)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ([123.7, 116.3, 103.5], [58.4, 57.1, 57.4]))
+    mean, std = (
+        torch.tensor(values).view(3, 1, 1) for values in ([123.7, 116.3, 103.5], [58.4, 57.1, 57.4])
+    )
 
     def sample(number: int) -> Any:
-        batch = collate([dataset[number // len(module.train_source), number % len(module.train_source)]])
+        batch = collate(
+            [dataset[number // len(module.train_source), number % len(module.train_source)]]
+        )
         return normalise(batch["image"], mean, std)  # The model's first layer.
 
     return sample
@@ -402,7 +425,10 @@ def _our_samples(root: Path, folder: Path, cache: str) -> Callable[[int], Any]:
 
 def _files(root: Path) -> tuple[list[Path], list[Path]]:
     images = sorted(root.glob("leftImg8bit/train/*/*.png"))
-    masks = [root / "gtFine/train" / i.parent.name / i.name.replace("leftImg8bit", "gtFine_labelIds") for i in images]
+    masks = [
+        root / "gtFine/train" / i.parent.name / i.name.replace("leftImg8bit", "gtFine_labelIds")
+        for i in images
+    ]
     return images, masks
 
 
@@ -423,7 +449,10 @@ def _torchvision_samples(root: Path, folder: Path) -> Callable[[int], Any]:
             v2.RandomHorizontalFlip(0.5),
             v2.RandomCrop(769, pad_if_needed=True, fill={tv_tensors.Mask: 255, "others": 0}),
             v2.PILToTensor(),
-            v2.ToDtype({torch.Tensor: torch.float, tv_tensors.Mask: torch.int64, "others": None}, scale=True),
+            v2.ToDtype(
+                {torch.Tensor: torch.float, tv_tensors.Mask: torch.int64, "others": None},
+                scale=True,
+            ),
             v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
@@ -452,19 +481,31 @@ def _mmseg_samples(root: Path, folder: Path) -> Callable[[int], Any]:
     converted = []
     for mask in masks:
         converted.append(folder / mask.name.replace("labelIds", "labelTrainIds"))
-        Image.fromarray(Cityscapes.ids.astype(np.uint8)[np.asarray(Image.open(mask))]).save(converted[-1])
+        Image.fromarray(Cityscapes.ids.astype(np.uint8)[np.asarray(Image.open(mask))]).save(
+            converted[-1]
+        )
     pipeline = Compose(
         [
             {"type": "LoadImageFromFile"},
             {"type": "LoadAnnotations"},
-            {"type": "RandomResize", "scale": (2048, 1024), "ratio_range": (0.75, 2.0), "keep_ratio": True},
+            {
+                "type": "RandomResize",
+                "scale": (2048, 1024),
+                "ratio_range": (0.75, 2.0),
+                "keep_ratio": True,
+            },
             {"type": "RandomCrop", "crop_size": (769, 769), "cat_max_ratio": 1.0},
             {"type": "RandomFlip", "prob": 0.5},
             {"type": "PackSegInputs"},
         ]
     )
     preprocessor = SegDataPreProcessor(
-        mean=[123.7, 116.3, 103.5], std=[58.4, 57.1, 57.4], bgr_to_rgb=True, pad_val=0, seg_pad_val=255, size=(769, 769)
+        mean=[123.7, 116.3, 103.5],
+        std=[58.4, 57.1, 57.4],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=(769, 769),
     )
 
     def sample(number: int) -> Any:
@@ -496,16 +537,19 @@ def click(ours: bool) -> Work:
 
     import torch
 
-    from cyclenet.config import DatasetConfig, TrainConfig
-    from cyclenet.data.base import build_source
-    from cyclenet.lab.explain.explorer import Example, Explorer, application
+    from cyclenet.config.schema import DatasetConfig, TrainConfig
+    from cyclenet.data.open import open_split
+    from cyclenet.lab.explain.explorer import Example, Explorer
+    from cyclenet.lab.explain.explorer_app import application
     from cyclenet.lab.explain.features import Explained
     from cyclenet.training.task import SegmentationTask
 
     dataset = DatasetConfig(scenes_size=[360, 480])
-    source = build_source(dataset, "val")
+    source = open_split(dataset, "val")
     torch.manual_seed(0)
-    task = SegmentationTask(TrainConfig(_lite(), dataset), source.classes, source.palette.tolist()).eval()
+    task = SegmentationTask(
+        TrainConfig(_lite(), dataset), source.classes, source.palette.tolist()
+    ).eval()
     image, columns = source.image(0), itertools.count(20, 7)
     if not ours:
 
@@ -517,14 +561,22 @@ def click(ours: bool) -> Work:
     import uvicorn
     from playwright.sync_api import expect, sync_playwright
 
-    explorer = Explorer([("CycleNet", task)], [Example("street", lambda: image, lambda: None)], 20, 1 << 22)
-    server = uvicorn.Server(uvicorn.Config(application(explorer, ["127.0.0.1"]), port=0, log_level="warning"))
+    explorer = Explorer(
+        [("CycleNet", task)], [Example("street", lambda: image, lambda: None)], 20, 1 << 22
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(application(explorer, ["127.0.0.1"]), port=0, log_level="warning")
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         thread.join(0.01)
         assert thread.is_alive(), "the explorer's server did not start"
-    browser = sync_playwright().start().chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    browser = (
+        sync_playwright()
+        .start()
+        .chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    )
     page = browser.new_page(viewport={"width": 1300, "height": 1000})
     page.goto(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/")
     expect(page.get_by_role("status")).to_contain_text("480 x 360 pixels", timeout=60_000)
@@ -540,7 +592,12 @@ def click(ours: bool) -> Work:
 
     def work() -> dict[str, float]:
         # Timed in the page, to the frame that shows the maps; the driver asks it at intervals, which are longer than that.
-        return {"s": page.evaluate(script, [box["x"] + next(columns) % 480 * box["width"] / 480, box["y"] + box["height"] / 2])}
+        return {
+            "s": page.evaluate(
+                script,
+                [box["x"] + next(columns) % 480 * box["width"] / 480, box["y"] + box["height"] / 2],
+            )
+        }
 
     return work
 
@@ -549,7 +606,10 @@ def _lite() -> Any:
     """The model of conf/model/cyclenet_lite.yaml, with random weights."""
     from omegaconf import OmegaConf
 
-    from cyclenet.config import CONF, ModelConfig
+    from cyclenet.config.load import CONF
+    from cyclenet.config.schema import ModelConfig
 
-    cfg = OmegaConf.merge(OmegaConf.structured(ModelConfig), OmegaConf.load(CONF / "model/cyclenet_lite.yaml"))
+    cfg = OmegaConf.merge(
+        OmegaConf.structured(ModelConfig), OmegaConf.load(CONF / "model/cyclenet_lite.yaml")
+    )
     return OmegaConf.to_object(OmegaConf.merge(cfg, {"backbone_weights": "none"}))

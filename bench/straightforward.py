@@ -8,9 +8,9 @@ import torch.nn.functional as F
 import torchvision.ops
 from torch import Tensor, nn
 
-from cyclenet.models.context import CycleASPP
+from cyclenet.models.contexts.cycleaspp import CycleASPP
 from cyclenet.models.cyclenet import CycleNet
-from cyclenet.models.decoder import ADC
+from cyclenet.models.decoders.adc import ADC
 
 
 class Straightforward(nn.Module):
@@ -56,7 +56,9 @@ def decode(module: ADC, high: Tensor, low: Tensor) -> Tensor:
     predicted = last(convolve(first, torch.cat([low, high], 1))).float()
     offset, mask = predicted[:, :18], module.mask_scale * predicted[:, 18:].sigmoid()
     with torch.autocast("cpu", enabled=False):
-        aligned = torchvision.ops.deform_conv2d(high.float(), offset, module.weight, padding=1, mask=mask)
+        aligned = torchvision.ops.deform_conv2d(
+            high.float(), offset, module.weight, padding=1, mask=mask
+        )
     first, last = module.fuse
     return last(convolve(first, torch.cat([low, module.norm(aligned)], 1)))
 

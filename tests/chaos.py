@@ -60,7 +60,10 @@ def digest(value: Any) -> str:
 
 def fingerprint(folder: Path) -> dict[str, str]:
     """Digest all that must not depend on interruptions."""
-    last, best = (torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True) for name in ("last", "best"))
+    last, best = (
+        torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)
+        for name in ("last", "best")
+    )
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "finished"
     return {
@@ -74,7 +77,12 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 def start(words: list[str], cwd: Path) -> int:
     """Start ``src/train.py``, by a fork of this process, which has imported everything; return its process number."""
-    job = {"script": str(ROOT / "src/train.py"), "words": words, "cwd": str(cwd), "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    job = {
+        "script": str(ROOT / "src/train.py"),
+        "words": words,
+        "cwd": str(cwd),
+        "env": {**os.environ, "OMP_NUM_THREADS": "1"},
+    }
     child = os.fork()
     if child == 0:
         os.setpgrp()
@@ -125,7 +133,9 @@ def at_moment(where: str, cwd: Path, began: float, after: float) -> bool:
     return now.get("stage") == where
 
 
-def kill_one(words: list[str], cwd: Path, where: str, rng: random.Random, victim: str, number: int) -> dict[str, Any]:
+def kill_one(
+    words: list[str], cwd: Path, where: str, rng: random.Random, victim: str, number: int
+) -> dict[str, Any]:
     """Start or resume the command and kill it at a moment; tell what was lost."""
     folder = run_folder(cwd)
     if folder:
@@ -138,7 +148,9 @@ def kill_one(words: list[str], cwd: Path, where: str, rng: random.Random, victim
         code = ended(process)
         assert time.monotonic() - began < LIMIT, (cwd / "output.log").read_text()[-3000:]
         if code is not None:
-            raise SystemExit(f"The run ended (exit code {code}) before the moment came: {where}, {after}.")
+            raise SystemExit(
+                f"The run ended (exit code {code}) before the moment came: {where}, {after}."
+            )
         time.sleep(0.0005)
     time.sleep(rng.uniform(0, 0.01) if where in ("save", "validating") else 0)
     now = progress(run_folder(cwd))
@@ -148,7 +160,11 @@ def kill_one(words: list[str], cwd: Path, where: str, rng: random.Random, victim
     os.kill(target, number)
     os.waitpid(process, 0)
     saved = saved_step(run_folder(cwd))
-    return {"where": f"{now.get('stage', 'start')}" if where != "save" else "save", "step": now.get("step", 0), "saved": saved}
+    return {
+        "where": f"{now.get('stage', 'start')}" if where != "save" else "save",
+        "step": now.get("step", 0),
+        "saved": saved,
+    }
 
 
 def rank_one(parent: int) -> int | None:
@@ -166,14 +182,23 @@ def rank_one(parent: int) -> int | None:
 def saved_step(folder: Path | None) -> int:
     for name in ("last", "previous"):
         try:
-            return torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)["global_step"] if folder else 0
+            return (
+                torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)["global_step"]
+                if folder
+                else 0
+            )
         except Exception:  # Missing, or damaged on purpose.
             continue
     return 0
 
 
 def campaign(
-    title: str, words: list[str], kills: list[tuple[str, str, int]], root: Path, rng: random.Random, vary: list[list[str]]
+    title: str,
+    words: list[str],
+    kills: list[tuple[str, str, int]],
+    root: Path,
+    rng: random.Random,
+    vary: list[list[str]],
 ) -> list[dict[str, Any]]:
     """Compare a run that is killed again and again with an undisturbed one; return a row a kill."""
     whole, cut = root / f"{title}-whole", root / f"{title}-cut"
@@ -188,10 +213,15 @@ def campaign(
             data = bytearray(last.read_bytes())
             data[len(data) // 2] ^= 1
             last.write_bytes(data)
-            rows.append({"run": title, "where": "one bit of last.ckpt flipped", "step": None, "by": ""})
+            rows.append(
+                {"run": title, "where": "one bit of last.ckpt flipped", "step": None, "by": ""}
+            )
             continue
         row = kill_one([*words, *rng.choice(vary)], cut, where, rng, victim, number)
-        print(f"{title}: killed in {row['where']}, step {row['step']}, saved {row.get('saved')}", flush=True)
+        print(
+            f"{title}: killed in {row['where']}, step {row['step']}, saved {row.get('saved')}",
+            flush=True,
+        )
         rows.append({"run": title, **row, "by": f"{signal.Signals(number).name} {victim}".strip()})
     finish([*words, *rng.choice(vary)], cut)
     found = fingerprint(run_folder(cut) or cut)
@@ -204,13 +234,28 @@ def campaign(
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 
 
-def campaigns(short: bool) -> list[tuple[str, list[str], list[tuple[str, str, int]], list[list[str]]]]:
+def campaigns(
+    short: bool,
+) -> list[tuple[str, list[str], list[tuple[str, str, int]], list[list[str]]]]:
     """List runs to disturb: title, command, kills (where, victim, signal), and what may differ at each start."""
     workers = [["trainer.num_workers=0"], ["trainer.num_workers=2"]]
     if short:
-        kills = [("training", KILL), ("save", KILL), ("training", TERM), ("damage", KILL), ("validating", KILL)]
+        kills = [
+            ("training", KILL),
+            ("save", KILL),
+            ("training", TERM),
+            ("damage", KILL),
+            ("validating", KILL),
+        ]
         return [("short", BASE, alone(kills), workers)]
-    one = [("start", KILL), ("training", KILL), ("save", KILL), ("training", TERM), ("validating", KILL), ("training", INT)]
+    one = [
+        ("start", KILL),
+        ("training", KILL),
+        ("save", KILL),
+        ("training", TERM),
+        ("validating", KILL),
+        ("training", INT),
+    ]
     one += [
         ("damage", KILL),
         ("save", KILL),
@@ -219,9 +264,24 @@ def campaigns(short: bool) -> list[tuple[str, list[str], list[tuple[str, str, in
         ("training", KILL),
         ("evaluating", KILL),
     ]
-    options = ["trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_norm=1"]
-    few = [("training", KILL), ("save", KILL), ("training", TERM), ("training", KILL), ("validating", KILL)]
-    ranks = [("training", "rank 0", KILL), ("training", "rank 1", KILL), ("save", "rank 0", KILL), ("training", "rank 0", TERM)]
+    options = [
+        "trainer.precision=bf16-mixed",
+        "trainer.accumulate_grad_batches=2",
+        "trainer.gradient_clip_norm=1",
+    ]
+    few = [
+        ("training", KILL),
+        ("save", KILL),
+        ("training", TERM),
+        ("training", KILL),
+        ("validating", KILL),
+    ]
+    ranks = [
+        ("training", "rank 0", KILL),
+        ("training", "rank 1", KILL),
+        ("save", "rank 0", KILL),
+        ("training", "rank 0", TERM),
+    ]
     return [
         ("one process", [*BASE, "trainer.max_epochs=6"], alone(one), workers),
         ("bf16, accumulated", [*BASE, *options, "trainer.max_epochs=6"], alone(few), workers),
@@ -258,12 +318,19 @@ def kill_a_sweep(root: Path, rng: random.Random, kills: int) -> list[dict[str, A
         left = orphans(cut)
         folder = next(path for path in cut.glob(f"runs/*/{name}"))
         rows.append(
-            {"run": "sweep", "where": f"parent, in job {turn % 2}", "by": "SIGKILL", "step": progress(folder).get("step")}
+            {
+                "run": "sweep",
+                "where": f"parent, in job {turn % 2}",
+                "by": "SIGKILL",
+                "step": progress(folder).get("step"),
+            }
         )
         rows[-1] |= {"saved": saved_step(folder), "orphans": len(left)}
         assert not left, f"processes are left behind: {left}"
     finish(["-m", "seed=0,1", *words], cut)
-    pairs = zip(sorted(whole.glob("runs/*/scenes*")), sorted(cut.glob("runs/*/scenes*")), strict=True)
+    pairs = zip(
+        sorted(whole.glob("runs/*/scenes*")), sorted(cut.glob("runs/*/scenes*")), strict=True
+    )
     equal = all(fingerprint(a) == fingerprint(b) for a, b in pairs)
     return [{**row, "equal": "yes" if equal else "no"} for row in rows]
 

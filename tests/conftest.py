@@ -13,7 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclenet.config import ModelConfig
+from cyclenet.config.choices import CONTEXTS, DECODERS
+from cyclenet.config.schema import ModelConfig
+from cyclenet.models.contexts.cycleaspp import CycleASPP
+from cyclenet.models.decoders.adc import ADC
 
 ROOT = Path(__file__).parents[1]
 # Two processes of two threads each would fight for two cores.
@@ -32,6 +35,17 @@ def tiny_model(**changes) -> ModelConfig:
         "head_channels": 16,
     }
     return ModelConfig(**(values | changes))
+
+
+def tiny_cycleaspp(feedback: int = 1, in_channels: int = 10, **changes) -> CycleASPP:
+    """CycleASPP with the widths of `tiny_model`."""
+    cfg = tiny_model(feedback=feedback, **changes)
+    return CycleASPP(in_channels, **CONTEXTS["cycleaspp"].arguments(cfg))
+
+
+def tiny_adc(low_channels: int = 6, **changes) -> ADC:
+    """ADC with the widths of `tiny_model`."""
+    return ADC(low_channels, **DECODERS["adc"].arguments(tiny_model(**changes)))
 
 
 TINY = [
@@ -68,7 +82,10 @@ def camvid(tmp_path: Path) -> Path:
     for split, count in (("train", 4), ("val", 3)):
         for i in range(count):
             write(tmp_path / "camvid" / split / f"frame_{i}.png", noise_image(rng, 72, 96))
-            write(tmp_path / "camvid" / f"{split}annot" / f"frame_{i}.png", rng.integers(0, 12, (72, 96), dtype=np.uint8))
+            write(
+                tmp_path / "camvid" / f"{split}annot" / f"frame_{i}.png",
+                rng.integers(0, 12, (72, 96), dtype=np.uint8),
+            )
     return tmp_path / "camvid"
 
 
@@ -78,9 +95,13 @@ def cityscapes(tmp_path: Path) -> Path:
     rng = np.random.default_rng(1)
     for split, city in (("train", "ulm"), ("train", "jena"), ("val", "bern")):
         stem = f"{split}/{city}/{city}_000000_000019"
-        write(tmp_path / "cityscapes" / "leftImg8bit" / f"{stem}_leftImg8bit.png", noise_image(rng, 64, 128))
         write(
-            tmp_path / "cityscapes" / "gtFine" / f"{stem}_gtFine_labelIds.png", rng.integers(0, 34, (64, 128), dtype=np.uint8)
+            tmp_path / "cityscapes" / "leftImg8bit" / f"{stem}_leftImg8bit.png",
+            noise_image(rng, 64, 128),
+        )
+        write(
+            tmp_path / "cityscapes" / "gtFine" / f"{stem}_gtFine_labelIds.png",
+            rng.integers(0, 34, (64, 128), dtype=np.uint8),
         )
     return tmp_path / "cityscapes"
 
@@ -93,7 +114,10 @@ def ade20k(tmp_path: Path) -> Path:
         for i in range(count):
             height, width = 70 + 9 * i, 90 + 7 * i
             write(root / "images" / split / f"ADE_{split}_{i}.jpg", noise_image(rng, height, width))
-            write(root / "annotations" / split / f"ADE_{split}_{i}.png", rng.integers(0, 151, (height, width), dtype=np.uint8))
+            write(
+                root / "annotations" / split / f"ADE_{split}_{i}.png",
+                rng.integers(0, 151, (height, width), dtype=np.uint8),
+            )
     names = "".join(f"{i}\t0.1\t1\t1\tthing {i}, object {i}\n" for i in range(1, 151))
     (root / "objectInfo150.txt").write_text("Idx\tRatio\tTrain\tVal\tName\n" + names)
     return tmp_path / "ade"
@@ -103,7 +127,9 @@ def ade20k(tmp_path: Path) -> Path:
 def warm() -> subprocess.Popen:
     """The process that runs the commands (`tests/warm.py`); it ends with its standard input."""
     command = [sys.executable, str(ROOT / "tests" / "warm.py")]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
 
 
 def run(command: str, *words: str, cwd: Path, ok: bool = True, **environment: str) -> str:

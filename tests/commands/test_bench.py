@@ -6,14 +6,14 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from test_comparison import config, make_run
 
 from conftest import ROOT, tiny_model
-from cyclenet.config import LossConfig
-from cyclenet.lab.report.comparison import find_runs
+from cyclenet.config.schema import LossConfig
+from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
-from cyclenet.models import build_model
+from cyclenet.models.cyclenet import build_model
 from cyclenet.training.losses import SegmentationLoss
+from made import make_run, run_config
 
 sys.path.insert(0, str(ROOT / "bench"))
 import latency
@@ -30,13 +30,17 @@ def test_the_straightforward_build_is_the_model_in_value_and_gradient(feedback):
         torch.manual_seed(0)
         net = build_model(tiny_model(feedback=feedback, dropout=0.0), 5).double().train()
         generator = torch.Generator().manual_seed(1)
-        for parameter in net.decoder.offset_conv[-1].parameters():  # They start at zero, where nothing is displaced.
+        for parameter in net.decoder.offset_conv[
+            -1
+        ].parameters():  # They start at zero, where nothing is displaced.
             parameter.data.normal_(0, 0.05, generator=generator)
         # Its predicted offsets are float32, as bfloat16's are; in float64 the comparison is sharp.
         monkey = pytest.MonkeyPatch()
         monkey.setattr(torch.Tensor, "float", lambda tensor: tensor)
         logits, aux = (straightforward.Straightforward(net) if plain else net)(image)
-        losses = [(straightforward.loss if plain else criterion)(each, mask) for each in (logits, aux)]
+        losses = [
+            (straightforward.loss if plain else criterion)(each, mask) for each in (logits, aux)
+        ]
         monkey.undo()
         (losses[0] + 0.4 * losses[1]).backward()
         results.append([logits, *losses, *(p.grad for p in net.parameters()), *net.buffers()])
@@ -46,7 +50,9 @@ def test_the_straightforward_build_is_the_model_in_value_and_gradient(feedback):
 
 def test_a_row_runs_both_sides_in_turns_and_says_how_far_they_agree(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "RESULTS", tmp_path / "results.json")
-    result = run.compare("metric", run.Row("torchmetrics", run.rows()["metric"].side, 3, 5, rounds=2))
+    result = run.compare(
+        "metric", run.Row("torchmetrics", run.rows()["metric"].side, 3, 5, rounds=2)
+    )
     assert result["agreement"] == "equal" and result["ours"] > 0 and result["ratio"] > 0
     assert result["memory_mib"]["peer"] > result["memory_mib"]["ours"] > 0
     keys = {"name", "ours", "peer", "unit", "ratio", "target", "peer_name", "spread"}
@@ -66,9 +72,11 @@ def test_growth_measures_what_a_work_adds():
 def test_latency_of_every_arm_and_protocol_is_in_the_report(tmp_path, monkeypatch):
     """A turn more than are counted; the report takes what was measured, by the arm's name."""
     values = {**asdict(tiny_model()), "decoder": "none"}
-    make_run(tmp_path / "runs", config(0, **values), 0.6, ("whole", "paper_ms"))
-    make_run(tmp_path / "runs", config(0, **{**values, "context": "none"}), 0.8, number=1)
-    monkeypatch.setattr(sys, "argv", ["latency.py", str(tmp_path / "runs"), "--size", "64x96", "--rounds", "2"])
+    make_run(tmp_path / "runs", run_config(0, **values), 0.6, ("whole", "paper_ms"))
+    make_run(tmp_path / "runs", run_config(0, **{**values, "context": "none"}), 0.8, number=1)
+    monkeypatch.setattr(
+        sys, "argv", ["latency.py", str(tmp_path / "runs"), "--size", "64x96", "--rounds", "2"]
+    )
     latency.main()
     found = json.loads((tmp_path / "runs/latency.json").read_text())
     names = ["CycleASPP(1,2,3), whole", "CycleASPP(1,2,3), paper_ms", "Baseline, whole"]
@@ -76,4 +84,7 @@ def test_latency_of_every_arm_and_protocol_is_in_the_report(tmp_path, monkeypatc
     assert found["arms"][names[1]]["s"] > found["arms"][names[0]]["s"] > 0
     write_report(find_runs([tmp_path / "runs"]), tmp_path / "out", "title", images=0)
     text = (tmp_path / "out/report.md").read_text()
-    assert f"| {1000 * found['arms'][names[2]]['s']:.0f} |" in text and "An image: one of 64x96, in float32" in text
+    assert (
+        f"| {1000 * found['arms'][names[2]]['s']:.0f} |" in text
+        and "An image: one of 64x96, in float32" in text
+    )

@@ -23,7 +23,12 @@ def folder_of(tmp_path):
 @pytest.mark.parametrize("name", ["camvid", "cityscapes", "ade20k", "scenes"])
 def test_train_evaluate_predict(name, tmp_path, request):
     if name == "scenes":
-        data = ["dataset=scenes", "dataset.scenes_train=4", "dataset.scenes_val=2", "dataset.scenes_size=[64,128]"]
+        data = [
+            "dataset=scenes",
+            "dataset.scenes_train=4",
+            "dataset.scenes_val=2",
+            "dataset.scenes_size=[64,128]",
+        ]
     else:
         request.getfixturevalue(name)
         data = [f"dataset={name}", f"dataset.root={ROOTS[name]}"]
@@ -32,8 +37,18 @@ def test_train_evaluate_predict(name, tmp_path, request):
     folder = folder_of(tmp_path)
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "finished" and 0 <= result["metrics"]["val/mIoU"] <= 1
-    assert result["overrides"] == [*data, *TINY] and result["seconds"] > 0 and result["peak_rss_mb"] > 100
-    for left in ("config.yaml", "metrics.csv", "validation.png", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+    assert (
+        result["overrides"] == [*data, *TINY]
+        and result["seconds"] > 0
+        and result["peak_rss_mb"] > 100
+    )
+    for left in (
+        "config.yaml",
+        "metrics.csv",
+        "validation.png",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+    ):
         assert (folder / left).stat().st_size > 0, left
 
     last = folder / "checkpoints/last.ckpt"
@@ -43,12 +58,27 @@ def test_train_evaluate_predict(name, tmp_path, request):
     assert (scores.parent / "confusion.png").stat().st_size > 10_000
     if name == "camvid":  # By hand, into the same folder, and the same again.
         output = run("evaluate", f"ckpt_path={last}", cwd=tmp_path)
-        assert "Protocol: whole (whole image; scale 1; no flip)" in output and "pixel acc." in output
+        assert (
+            "Protocol: whole (whole image; scale 1; no flip)" in output and "pixel acc." in output
+        )
         again = json.loads(scores.read_text())
         assert list(folder.glob("evaluate/*")) == [scores.parent]
         assert {**again, "checkpoint": ""} == {**found, "checkpoint": ""}
-    options = ["protocol=sliding", "protocol.window=48", "protocol.stride=32", "protocol.scales=[0.5,1]", "protocol.flip=true"]
-    output = run("evaluate", f"ckpt_path={last}", *options, f"output={tmp_path / 'out'}", "accelerator=cpu", cwd=tmp_path)
+    options = [
+        "protocol=sliding",
+        "protocol.window=48",
+        "protocol.stride=32",
+        "protocol.scales=[0.5,1]",
+        "protocol.flip=true",
+    ]
+    output = run(
+        "evaluate",
+        f"ckpt_path={last}",
+        *options,
+        f"output={tmp_path / 'out'}",
+        "accelerator=cpu",
+        cwd=tmp_path,
+    )
     assert "Protocol: sliding (windows 48/32, probs; scale 0.5/1; flip)" in output
     assert json.loads((tmp_path / "out/scores.json").read_text())["mIoU"] != found["mIoU"]
 
@@ -69,7 +99,14 @@ def test_train_evaluate_predict(name, tmp_path, request):
 def checkpoint(tmp_path_factory):
     """A run on two scenes."""
     path = tmp_path_factory.mktemp("trained")
-    run("train", "dataset.scenes_train=2", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]", *TINY, cwd=path)
+    run(
+        "train",
+        "dataset.scenes_train=2",
+        "dataset.scenes_val=1",
+        "dataset.scenes_size=[64,96]",
+        *TINY,
+        cwd=path,
+    )
     return folder_of(path) / "checkpoints/last.ckpt"
 
 
@@ -77,20 +114,33 @@ def test_predict_skips_what_it_cannot_read_and_says_so(checkpoint, tmp_path):
     write(tmp_path / "in/good.png", noise_image(np.random.default_rng(0), 40, 50))
     (tmp_path / "in/bad.png").write_bytes((tmp_path / "in/good.png").read_bytes()[:900])
     (tmp_path / "in/note.txt").write_text("not an image")
-    output = run("predict", f"ckpt_path={checkpoint}", "input=in", "output=out", cwd=tmp_path, ok=False)
+    output = run(
+        "predict", f"ckpt_path={checkpoint}", "input=in", "output=out", cwd=tmp_path, ok=False
+    )
     assert "bad.png is not a readable image" in output and "1 predicted, 1 skipped" in output
     assert [p.name for p in (tmp_path / "out/label").iterdir()] == ["good.png"]
-    output = run("predict", f"ckpt_path={checkpoint}", "input=nowhere", "output=out", cwd=tmp_path, ok=False)
-    assert output == "error: input: there is no nowhere; give an image, a folder of images, or a video.\n"
+    output = run(
+        "predict", f"ckpt_path={checkpoint}", "input=nowhere", "output=out", cwd=tmp_path, ok=False
+    )
+    assert (
+        output
+        == "error: input: there is no nowhere; give an image, a folder of images, or a video.\n"
+    )
 
 
 def test_predict_a_video(checkpoint, tmp_path):
-    writer = cv2.VideoWriter(str(tmp_path / "drive.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (96, 64))
+    writer = cv2.VideoWriter(
+        str(tmp_path / "drive.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (96, 64)
+    )
     for shade in (0, 100, 200):
         writer.write(np.full((64, 96, 3), shade, np.uint8))
     writer.release()
-    assert "3 predicted" in run("predict", f"ckpt_path={checkpoint}", "input=drive.avi", "output=out", cwd=tmp_path)
-    assert sorted(p.name for p in (tmp_path / "out/label/drive").iterdir()) == [f"00000{i}.png" for i in range(3)]
+    assert "3 predicted" in run(
+        "predict", f"ckpt_path={checkpoint}", "input=drive.avi", "output=out", cwd=tmp_path
+    )
+    assert sorted(p.name for p in (tmp_path / "out/label/drive").iterdir()) == [
+        f"00000{i}.png" for i in range(3)
+    ]
     video = cv2.VideoCapture(str(tmp_path / "out/overlay/drive.mp4"))
     assert (video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)) == (3, 12)
 
@@ -99,14 +149,24 @@ def test_evaluating_on_other_classes_is_refused(checkpoint, camvid, tmp_path):
     words = ["evaluate", f"ckpt_path={checkpoint}", "dataset=camvid", f"dataset.root={camvid}"]
     output = run(*words, cwd=tmp_path, ok=False)
     assert output.startswith("error: ") and "trained on other classes than camvid has" in output
-    assert "error: There is no checkpoint x.ckpt" in run("evaluate", "ckpt_path=x.ckpt", cwd=tmp_path, ok=False)
+    assert "error: There is no checkpoint x.ckpt" in run(
+        "evaluate", "ckpt_path=x.ckpt", cwd=tmp_path, ok=False
+    )
 
 
 @pytest.mark.parametrize(
     ("damage", "message", "workers"),
     [
-        (lambda p: (p / "train/frame_1.png").write_bytes(b"\x89PNG"), "frame_1.png is not a readable image", 0),
-        (lambda p: (p / "train/frame_1.png").write_bytes(b"\x89PNG"), "frame_1.png is not a readable image", 1),
+        (
+            lambda p: (p / "train/frame_1.png").write_bytes(b"\x89PNG"),
+            "frame_1.png is not a readable image",
+            0,
+        ),
+        (
+            lambda p: (p / "train/frame_1.png").write_bytes(b"\x89PNG"),
+            "frame_1.png is not a readable image",
+            1,
+        ),
         (
             lambda p: write(p / "trainannot/frame_1.png", np.full((72, 96), 99, np.uint8)),
             "frame_1.png has the illegal class id 99",
@@ -115,7 +175,9 @@ def test_evaluating_on_other_classes_is_refused(checkpoint, camvid, tmp_path):
         (lambda p: (p / "trainannot/frame_1.png").unlink(), "frame_1.png does not exist", 1),
     ],
 )
-def test_bad_files_end_training_with_a_sentence_and_check_data_names_them(camvid, tmp_path, damage, message, workers):
+def test_bad_files_end_training_with_a_sentence_and_check_data_names_them(
+    camvid, tmp_path, damage, message, workers
+):
     damage(camvid)
     words = ["dataset=camvid", "dataset.root=camvid"]
     output = run("train", *words, *TINY, f"trainer.num_workers={workers}", cwd=tmp_path, ok=False)
@@ -129,7 +191,13 @@ def test_bad_files_end_training_with_a_sentence_and_check_data_names_them(camvid
 
 
 def test_the_same_command_goes_on_where_it_stopped(tmp_path):
-    words = ["dataset.scenes_train=4", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]", *TINY, "trainer.max_epochs=2"]
+    words = [
+        "dataset.scenes_train=4",
+        "dataset.scenes_val=1",
+        "dataset.scenes_size=[64,96]",
+        *TINY,
+        "trainer.max_epochs=2",
+    ]
     run("train", *words, cwd=tmp_path)
     folder = folder_of(tmp_path)
     first = (folder / "result.json").read_text()
@@ -137,29 +205,57 @@ def test_the_same_command_goes_on_where_it_stopped(tmp_path):
     assert (folder / "result.json").read_text() == first
     # In the same folder by hand: another network's numbers would pass for this one's.
     output = run(
-        "train", *words, "optim.lr=0.5", "extra_protocols=[sliding]", f"hydra.run.dir={folder}", cwd=tmp_path, ok=False
+        "train",
+        *words,
+        "optim.lr=0.5",
+        "extra_protocols=[sliding]",
+        f"hydra.run.dir={folder}",
+        cwd=tmp_path,
+        ok=False,
     )
-    assert "holds a finished run with another optim.lr (0.02 there, 0.5 here): give another hydra.run.dir" in output
+    assert (
+        "holds a finished run with another optim.lr (0.02 there, 0.5 here): give another hydra.run.dir"
+        in output
+    )
     output = run("train", *words, "extra_protocols=[slidin]", cwd=tmp_path, ok=False)
-    assert "extra_protocols must be one of" in output and (folder / "result.json").read_text() == first
+    assert (
+        "extra_protocols must be one of" in output and (folder / "result.json").read_text() == first
+    )
     # A run that was cut off has no finished result, but a checkpoint.
     (folder / "result.json").unlink()
     run("train", *words, "resume=must", cwd=tmp_path)
     again = json.loads((folder / "result.json").read_text())
     assert again["metrics"]["val/mIoU"] == json.loads(first)["metrics"]["val/mIoU"]
-    assert "resume=must, but there is no" in run("train", *words, "resume=must", "seed=5", cwd=tmp_path, ok=False)
+    assert "resume=must, but there is no" in run(
+        "train", *words, "resume=must", "seed=5", cwd=tmp_path, ok=False
+    )
 
 
 def test_two_processes_validate_three_images_of_unequal_size(ade20k, tmp_path):
     """One process has an image less; the scores are those of one process with the same weights."""
-    words = ["dataset=ade20k", "dataset.root=ade", *TINY, "trainer.devices=2", "trainer.max_epochs=2"]
+    words = [
+        "dataset=ade20k",
+        "dataset.root=ade",
+        *TINY,
+        "trainer.devices=2",
+        "trainer.max_epochs=2",
+    ]
     assert "2 process(es)" in run("train", *words, cwd=tmp_path)
     folder = folder_of(tmp_path)
     (scores,) = folder.glob("evaluate/*/scores.json")
-    run("evaluate", f"ckpt_path={folder}/checkpoints/last.ckpt", "output=alone", "accelerator=cpu", cwd=tmp_path)
+    run(
+        "evaluate",
+        f"ckpt_path={folder}/checkpoints/last.ckpt",
+        "output=alone",
+        "accelerator=cpu",
+        cwd=tmp_path,
+    )
     two, one = (json.loads(path.read_text()) for path in (scores, tmp_path / "alone/scores.json"))
     assert {**two, "checkpoint": ""} == {**one, "checkpoint": ""} and one["images"] == 3
-    assert abs(json.loads((folder / "result.json").read_text())["metrics"]["val/mIoU"] - one["mIoU"]) < 1e-6
+    assert (
+        abs(json.loads((folder / "result.json").read_text())["metrics"]["val/mIoU"] - one["mIoU"])
+        < 1e-6
+    )
 
 
 def test_the_end_is_validated_whatever_the_interval(tmp_path):
@@ -190,20 +286,37 @@ def test_wandb_and_tensorboard_receive_the_run(tmp_path):
         WANDB_SILENT="true",
     )
     folder = folder_of(tmp_path)
-    assert list(folder.glob("wandb/offline-run-*/*.wandb")) and list(folder.glob("tensorboard/events*"))
-    files = [p.relative_to(folder).as_posix() for p in folder.glob("wandb/offline-run-*/files/media/**/*") if p.is_file()]
+    assert list(folder.glob("wandb/offline-run-*/*.wandb")) and list(
+        folder.glob("tensorboard/events*")
+    )
+    files = [
+        p.relative_to(folder).as_posix()
+        for p in folder.glob("wandb/offline-run-*/files/media/**/*")
+        if p.is_file()
+    ]
     assert any("images/val/pictures" in f for f in files) and any("images/mask" in f for f in files)
     assert any("table/val/per_class" in f for f in files)
     # Read back: how a sweep is told apart, and what the evaluation at the end leaves.
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
     records = [
-        json.loads(line) for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        json.loads(line)
+        for line in subprocess.run(
+            command, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
     ]
     about = next(record["run"] for record in records if record["type"] == "run")
     arm = r"CycleASPP\(1,2,3\) \+ ADC [0-9a-f]{4}"  # The digest tells apart what is made of the same, as share_norm.
-    assert re.fullmatch(arm + ", seed 0", about["display_name"]) and about["run_group"] == "train-scenes"
-    assert re.fullmatch(arm, about["job_type"]) and set(about["tags"]) == {"scenes", "resnet10t", "cycleaspp", "adc"}
+    assert (
+        re.fullmatch(arm + ", seed 0", about["display_name"])
+        and about["run_group"] == "train-scenes"
+    )
+    assert re.fullmatch(arm, about["job_type"]) and set(about["tags"]) == {
+        "scenes",
+        "resnet10t",
+        "cycleaspp",
+        "adc",
+    }
     summary = {}
     for record in records:
         summary |= record["summary"].get("update", {}) if record["type"] == "summary" else {}
@@ -217,15 +330,25 @@ def test_wandb_and_tensorboard_receive_the_run(tmp_path):
         if key == "trimap_table":
             assert [row[1] for row in table["data"]] == pytest.approx(scores["trimap"]["mIoU"])
         elif key == "confusion_matrix_table":
-            assert [row[2] for row in table["data"]] == [count for row in scores["confusion"] for count in row]
-    drawn = [key for record in records if record["type"] == "config" for key in record["config"].get("update", {})]
-    assert {"_wandb.visualize.final/whole/confusion_matrix", "_wandb.visualize.final/whole/trimap"} <= set(drawn)
+            assert [row[2] for row in table["data"]] == [
+                count for row in scores["confusion"] for count in row
+            ]
+    drawn = [
+        key
+        for record in records
+        if record["type"] == "config"
+        for key in record["config"].get("update", {})
+    ]
+    assert {
+        "_wandb.visualize.final/whole/confusion_matrix",
+        "_wandb.visualize.final/whole/trimap",
+    } <= set(drawn)
 
 
 def test_every_command_tells_its_usage(tmp_path):
     for command in ("evaluate", "predict", "check_data"):
         assert f"python src/{command}.py" in run(command, "--help", cwd=tmp_path)
     for command in sorted(path.stem for path in (ROOT / "src").glob("*.py")):
-        assert f"python src/{command}.py" in (ROOT / "README.md").read_text() + (ROOT / "Makefile").read_text().replace(
-            "$(BIN)/", ""
-        )
+        assert f"python src/{command}.py" in (ROOT / "README.md").read_text() + (
+            ROOT / "Makefile"
+        ).read_text().replace("$(BIN)/", "")

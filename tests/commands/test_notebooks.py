@@ -32,6 +32,11 @@ def test_a_notebook_runs(path, project):
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(project / "notebooks")}}).execute()
+    nbclient.NotebookClient(
+        notebook, timeout=280, resources={"metadata": {"path": str(project / "notebooks")}}
+    ).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    assert any("image/png" in output.get("data", ()) or "text/markdown" in output.get("data", ()) for output in shown)
+    assert any(
+        "image/png" in output.get("data", ()) or "text/markdown" in output.get("data", ())
+        for output in shown
+    )

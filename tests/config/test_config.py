@@ -7,14 +7,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from conftest import ROOT, run
-from cyclenet.commands.cli import CONF, compose_config, sentence
-from cyclenet.config import TrainConfig, run_folder
-from cyclenet.runs.results import protocols
+from cyclenet.config.errors import sentence
+from cyclenet.config.load import CONF, compose_config, run_folder_name
+from cyclenet.config.schema import TrainConfig
+from cyclenet.runs.results import wanted_protocols
 
 
 def complaint(*overrides: str) -> str:
     with pytest.raises(Exception) as error:
-        protocols(compose_config("config", TrainConfig, list(overrides)))
+        wanted_protocols(compose_config("train", list(overrides)))
     text = sentence(error.value)
     assert "\n" not in text and len(text) < 400
     return text
@@ -23,18 +24,30 @@ def complaint(*overrides: str) -> str:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.feedbak=3", "no key model.feedbak (did you mean feedback?)"),
-        ("modle.feedback=3", "no key modle (did you mean model?)"),
+        ("model.feedbak=3", "no key model.feedbak (did you mean model.feedback?)"),
+        ("modle.feedback=3", "no key modle"),
         ("+model.extra=1", "no key model.extra"),
-        ("model.feedback=x", "model.feedback: Value 'x' of type 'str' could not be converted to Integer"),
-        ("model.atrous_rates=[12,6]", "model.atrous_rates must be increasing positive integers; got [12, 6]"),
+        (
+            "model.feedback=x",
+            "model.feedback: Value 'x' of type 'str' could not be converted to Integer",
+        ),
+        (
+            "model.atrous_rates=[12,6]",
+            "model.atrous_rates must be increasing positive integers; got [12, 6]",
+        ),
         ("model.atrous_rates=[6,6]", "increasing"),
         ("model.atrous_rates=[0,6]", "positive"),
         ("model.atrous_rates=[6]", "at least two rates"),
         ("model.feedback=-1", "model.feedback must be 0 or more; got -1"),
-        ("model.context=pspnet", "model.context must be one of none, aspp, denseaspp, cycleaspp; got 'pspnet'"),
+        (
+            "model.context=pspnet",
+            "model.context must be one of none, aspp, denseaspp, cycleaspp; got 'pspnet'",
+        ),
         ("model.offset_groups=7", "model.offset_groups must divide"),
-        ("model=resnet", "Could not find 'model/resnet' Available options in 'model': cyclenet cyclenet_lite"),
+        (
+            "model=resnet",
+            "Could not find 'model/resnet' Available options in 'model': cyclenet cyclenet_lite",
+        ),
         ("experiment=nope", "Could not find 'experiment/nope'"),
         ("model.feedback==", "Error parsing override 'model.feedback=='"),
         ("dataset.crop_size=[769]", "dataset.crop_size must be [height, width]"),
@@ -45,10 +58,14 @@ def complaint(*overrides: str) -> str:
         ("loss.aux_weight=0", "set model.aux_head=false"),
         (
             "extra_protocols=[ms]",
-            "extra_protocols must be one of mmseg_ms_flip, paper_ms, semseg_ss, sliding, whole, windows240; got 'ms'",
+            "extra_protocols must be one of mmseg_ms_flip, paper_ms, semseg_ss, sliding, whole, "
+            "windows240; got 'ms'",
         ),
         ("arm=nope", "Could not find 'arm/nope'"),
-        ("model.first_block_dilation=2", "model.first_block_dilation must be one of previous, stage; got '2'"),
+        (
+            "model.first_block_dilation=2",
+            "model.first_block_dilation must be one of previous, stage; got '2'",
+        ),
         ("resume=maybe", "resume must be one of auto, never, must"),
     ],
 )
@@ -70,26 +87,42 @@ def test_mistakes_in_a_file(text, message, tmp_path, monkeypatch):
 
     shutil.copytree(CONF, tmp_path / "conf")
     (tmp_path / "conf/experiment/mine.yaml").write_text("# @package _global_\n" + text)
-    monkeypatch.setattr("cyclenet.commands.cli.CONF", tmp_path / "conf")
+    monkeypatch.setattr("cyclenet.config.load.CONF", tmp_path / "conf")
     assert message in complaint("experiment=mine")
 
 
 def test_a_mistake_ends_the_program_and_writes_nothing(tmp_path):
     output = run("train", "model.feedbak=3", cwd=tmp_path, ok=False)
-    assert output == "error: There is no key model.feedbak (did you mean feedback?); --help lists them all.\n"
+    assert (
+        output
+        == "error: There is no key model.feedbak (did you mean model.feedback?); --help lists them all.\n"
+    )
     output = run("train", "optim.lr=0.1,0.2", cwd=tmp_path, ok=False)
-    assert output == "error: optim.lr=0.1,0.2 lists several values: add -m to sweep over them, or give one.\n"
+    assert (
+        output
+        == "error: optim.lr=0.1,0.2 lists several values: add -m to sweep over them, or give one.\n"
+    )
     output = run("train", "experiment=ablation_cycle", "arm=baseline,nope", cwd=tmp_path, ok=False)
-    assert output.startswith("error: ") and "Could not find 'arm/nope'" in output and output.count("\n") == 1
+    assert (
+        output.startswith("error: ")
+        and "Could not find 'arm/nope'" in output
+        and output.count("\n") == 1
+    )
     # A sweep, here one that needs no -m, is checked before its first job too.
     words = ["experiment=ablation_cycle", "arm=baseline,cycleaspp"]
     output = run("train", *words, "optim.lr=-1", cwd=tmp_path, ok=False)
     assert output == "error: optim.lr must be positive; got -1.0.\n"
     words = [*words[:1], "arm=glob(cycleaspp_a*)"]
     output = run("train", *words, "dataset=camvid", "dataset.root=nowhere", cwd=tmp_path, ok=False)
-    assert output.startswith("error: There is no folder nowhere: set dataset.root") and output.count("\n") == 1
+    assert (
+        output.startswith("error: There is no folder nowhere: set dataset.root")
+        and output.count("\n") == 1
+    )
     output = run("train", "dataset=camvid", "dataset.root=nowhere", cwd=tmp_path, ok=False)
-    assert output.startswith("error: There is no folder nowhere: set dataset.root") and output.count("\n") == 1
+    assert (
+        output.startswith("error: There is no folder nowhere: set dataset.root")
+        and output.count("\n") == 1
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -105,13 +138,13 @@ def test_help_needs_no_heavy_import(tmp_path):
     started = time.time()
     done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n{code}"],
                           cwd=tmp_path, capture_output=True, text=True, check=True)  # fmt: skip
-    assert "LOADED []" in done.stdout and "feedback: 1" in done.stdout
+    assert "LOADED []" in done.stdout and "model.feedback=1\n" in done.stdout
     print(f"--help took {time.time() - started:.2f} s")
 
 
 def folder(*overrides: str) -> str:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return run_folder(compose("config", list(overrides)))
+        return run_folder_name(compose("train", list(overrides)))
 
 
 def test_the_run_folder_is_a_function_of_what_changes_the_result():
@@ -128,20 +161,26 @@ def test_the_run_folder_is_a_function_of_what_changes_the_result():
     ]
     names = {folder("experiment=demo", other) for other in others} | {folder("experiment=demo")}
     assert len(names) == 7
-    assert folder("experiment=demo").startswith("demo/scenes-tf_efficientnet_lite0-cycleaspp_2.3.6.9.12_k1-adc-seed0-")
+    assert folder("experiment=demo").startswith(
+        "demo/scenes-tf_efficientnet_lite0-cycleaspp_2.3.6.9.12_k1-adc-seed0-"
+    )
 
 
 def test_a_key_that_a_later_version_adds_keeps_the_names_of_old_run_folders(monkeypatch):
     from dataclasses import field, make_dataclass
 
-    import cyclenet.config as config
+    from cyclenet.config import load as config
 
     before = folder("experiment=camvid")
-    later = make_dataclass("TrainConfig", [("new_key", int, field(default=3))], bases=(TrainConfig,))
-    plain = config._plain
+    later = make_dataclass(
+        "TrainConfig", [("new_key", int, field(default=3))], bases=(TrainConfig,)
+    )
+    plain = config.plain_values
     monkeypatch.setattr(config, "TrainConfig", later)
     for value, same in ((3, True), (4, False)):
-        monkeypatch.setattr(config, "_plain", lambda cfg, value=value: plain(cfg) | {"new_key": value})
+        monkeypatch.setattr(
+            config, "plain_values", lambda cfg, value=value: plain(cfg) | {"new_key": value}
+        )
         assert (folder("experiment=camvid") == before) == same
 
 
@@ -149,9 +188,11 @@ def test_seed_zero_is_a_seed():
     assert "seed0" in folder("seed=0") and folder("seed=0") == folder()
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_every_experiment_composes(path):
-    cfg = compose_config("config", TrainConfig, [f"experiment={path.stem}"])
+    cfg = compose_config("train", [f"experiment={path.stem}"])
     assert cfg.name == ("ablation" if path.stem.startswith("ablation_") else path.stem)
 
 
@@ -159,15 +200,22 @@ def test_every_experiment_composes(path):
 @pytest.mark.parametrize("path", sorted((CONF / "arm").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_arm_composes_with_every_model_and_keeps_the_rest(path, model):
     chosen = [f"model={model}", "dataset=camvid", "trainer=cpu"]
-    plain, arm = (compose_config("config", TrainConfig, [*chosen, *word]) for word in ([], [f"arm={path.stem}"]))
-    assert (arm.dataset, arm.trainer, arm.protocol) == (plain.dataset, plain.trainer, plain.protocol)
-    assert (arm.model.reduce_channels, arm.model.output_stride) == (plain.model.reduce_channels, plain.model.output_stride)
+    plain, arm = (compose_config("train", [*chosen, *word]) for word in ([], [f"arm={path.stem}"]))
+    assert (arm.dataset, arm.trainer, arm.protocol) == (
+        plain.dataset,
+        plain.trainer,
+        plain.protocol,
+    )
+    assert (arm.model.reduce_channels, arm.model.output_stride) == (
+        plain.model.reduce_channels,
+        plain.model.output_stride,
+    )
     assert arm.model.head_channels == plain.model.head_channels
 
 
 def grid(experiment: str) -> dict[str, str]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"experiment={experiment}"], return_hydra_config=True)
+        cfg = compose("train", [f"experiment={experiment}"], return_hydra_config=True)
     assert cfg.hydra.mode.name == "MULTIRUN"
     return dict(cfg.hydra.sweeper.params)
 
@@ -175,18 +223,18 @@ def grid(experiment: str) -> dict[str, str]:
 def arms(experiment: str) -> list:
     axes = grid(experiment)
     return [
-        compose_config("config", TrainConfig, [f"experiment={experiment}", f"arm={arm}"]).model
+        compose_config("train", [f"experiment={experiment}", f"arm={arm}"]).model
         for arm in axes["arm"].split(",")
     ]
 
 
 def test_the_grids_are_the_papers_tables():
-    from cyclenet.lab.paper import TABLE1, TABLE2, find
+    from cyclenet.lab.paper import TABLE1, TABLE2, find_row
 
-    assert [find(model, "whole") for model in arms("ablation_rates")] == list(TABLE1)
-    assert [find(model, "whole") for model in arms("ablation_cycle")] == list(TABLE2[:3])
-    ms = compose_config("config", TrainConfig, ["experiment=ablation_cycle", "arm=cycleaspp_adc_ms"])
-    assert ms.extra_protocols == ["paper_ms"] and find(ms.model, "paper_ms") == TABLE2[3]
+    assert [find_row(model, "whole") for model in arms("ablation_rates")] == list(TABLE1)
+    assert [find_row(model, "whole") for model in arms("ablation_cycle")] == list(TABLE2[:3])
+    ms = compose_config("train", ["experiment=ablation_cycle", "arm=cycleaspp_adc_ms"])
+    assert ms.extra_protocols == ["paper_ms"] and find_row(ms.model, "paper_ms") == TABLE2[3]
     decoders = [(model.decoder, model.mask_scale > 0) for model in arms("ablation_adc")]
     assert decoders == [("none", True), ("skip", True), ("adc", True), ("adc", False)]
     assert grid("ablation_feedback") == {"arm": "cycleaspp", "model.feedback": "0,1,2,3"}
@@ -196,11 +244,16 @@ def test_the_grids_are_the_papers_tables():
 def test_each_option_of_the_options_ablation_changes_one_key():
     from dataclasses import asdict
 
-    base = asdict(compose_config("config", TrainConfig, ["experiment=ablation_options", "arm=cycleaspp_adc"]))
+    base = asdict(compose_config("train", ["experiment=ablation_options", "arm=cycleaspp_adc"]))
     changed = []
     for arm in grid("ablation_options")["arm"].split(",")[1:]:
-        cfg = asdict(compose_config("config", TrainConfig, ["experiment=ablation_options", f"arm={arm}"]))
-        keys = [f"{g}.{k}" for g in ("model", "optim", "loss", "trainer") for k in cfg[g] if cfg[g][k] != base[g][k]]
+        cfg = asdict(compose_config("train", ["experiment=ablation_options", f"arm={arm}"]))
+        keys = [
+            f"{g}.{k}"
+            for g in ("model", "optim", "loss", "trainer")
+            for k in cfg[g]
+            if cfg[g][k] != base[g][k]
+        ]
         assert len(keys) == 1, arm
         changed += keys
     assert changed == [
@@ -216,9 +269,9 @@ def test_each_option_of_the_options_ablation_changes_one_key():
 
 
 def test_rates_keep_their_reach_at_another_stride():
-    lite = compose_config("config", TrainConfig, ["model=cyclenet_lite", "arm=cycleaspp"]).model
+    lite = compose_config("train", ["model=cyclenet_lite", "arm=cycleaspp"]).model
     assert lite.output_stride == 16 and lite.atrous_rates == [2, 3, 6, 9, 12, 15]
-    assert compose_config("config", TrainConfig, ["model=cyclenet", "arm=aspp"]).model.atrous_rates == [6, 12, 18]
+    assert compose_config("train", ["model=cyclenet", "arm=aspp"]).model.atrous_rates == [6, 12, 18]
 
 
 def test_ablations_share_the_runs_they_have_in_common():
@@ -235,13 +288,35 @@ def test_ablations_share_the_runs_they_have_in_common():
 
 
 def test_the_papers_runs_are_to_the_letter():
-    city = compose_config("config", TrainConfig, ["experiment=cityscapes"])
-    assert (city.optim.lr, city.optim.momentum, city.optim.weight_decay, city.optim.poly_power) == (1e-2, 0.9, 1e-4, 0.9)
-    assert (city.trainer.max_epochs, city.dataset.batch_size, city.dataset.crop_size) == (180, 8, [769, 769])
-    assert city.model.atrous_rates == [3, 6, 12, 18, 24, 30] and city.model.feedback == 1 and city.model.decoder == "adc"
-    assert (city.model.backbone, city.model.backbone_weights, city.model.output_stride) == ("resnet101s", "timm", 8)
+    city = compose_config("train", ["experiment=cityscapes"])
+    assert (city.optim.lr, city.optim.momentum, city.optim.weight_decay, city.optim.poly_power) == (
+        1e-2,
+        0.9,
+        1e-4,
+        0.9,
+    )
+    assert (city.trainer.max_epochs, city.dataset.batch_size, city.dataset.crop_size) == (
+        180,
+        8,
+        [769, 769],
+    )
+    assert (
+        city.model.atrous_rates == [3, 6, 12, 18, 24, 30]
+        and city.model.feedback == 1
+        and city.model.decoder == "adc"
+    )
+    assert (city.model.backbone, city.model.backbone_weights, city.model.output_stride) == (
+        "resnet101s",
+        "timm",
+        8,
+    )
     assert city.model.align_corners  # 769 = 8 * 96 + 1
     assert city.dataset.scale == [0.75, 2.0] and city.loss.aux_weight == 0.4
-    ade = compose_config("config", TrainConfig, ["experiment=ade20k"])
-    assert (ade.optim.lr, ade.trainer.max_epochs, ade.dataset.batch_size, ade.dataset.crop_size) == (2e-2, 120, 16, [512, 512])
+    ade = compose_config("train", ["experiment=ade20k"])
+    assert (
+        ade.optim.lr,
+        ade.trainer.max_epochs,
+        ade.dataset.batch_size,
+        ade.dataset.crop_size,
+    ) == (2e-2, 120, 16, [512, 512])
     assert ade.model.atrous_rates == [3, 6, 12, 18, 24]

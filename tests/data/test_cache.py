@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from conftest import noise_image, run, write
-from cyclenet.config import DatasetConfig
-from cyclenet.data.base import build_source
+from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.cache import CachedSource, cache_folder, cached
 from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.images import DataError
+from cyclenet.data.open import open_split
 
 
 def config(camvid, **changes):
@@ -22,7 +22,7 @@ def config(camvid, **changes):
 
 
 def make(cfg):
-    return cached(build_source(cfg, cfg.train_split), cfg, cfg.train_split, build=True)
+    return cached(open_split(cfg, cfg.train_split), cfg, cfg.train_split, build=True)
 
 
 def batches(cfg, workers=0):
@@ -36,20 +36,30 @@ def batches(cfg, workers=0):
 def test_batches_are_those_without_a_cache(camvid, workers):
     plain, expected = batches(config(camvid, cache="never"))
     source, found = batches(config(camvid), workers)
-    assert isinstance(source, CachedSource) and not isinstance(plain, CachedSource) and len(found) == 4
+    assert (
+        isinstance(source, CachedSource) and not isinstance(plain, CachedSource) and len(found) == 4
+    )
     for a, b in zip(found, expected, strict=True):
-        assert a["name"] == b["name"] and torch.equal(a["image"], b["image"]) and torch.equal(a["mask"], b["mask"])
+        assert (
+            a["name"] == b["name"]
+            and torch.equal(a["image"], b["image"])
+            and torch.equal(a["mask"], b["mask"])
+        )
 
 
 def test_pairs_of_unequal_size_in_another_process(ade20k, tmp_path):
-    cfg = DatasetConfig(name="ade20k", root=str(ade20k), train_split="validation", cache_root=str(tmp_path / "c"))
-    source, there = build_source(cfg, "validation"), make(cfg)
+    cfg = DatasetConfig(
+        name="ade20k", root=str(ade20k), train_split="validation", cache_root=str(tmp_path / "c")
+    )
+    source, there = open_split(cfg, "validation"), make(cfg)
     there.image(0)
     state = pickle.dumps(there)
     assert len(state) < 20_000  # Not the pixels.
     for each in (there, pickle.loads(state)):
         for i in range(3):
-            assert np.array_equal(each.image(i), source.image(i)) and np.array_equal(each.mask(i), source.mask(i))
+            assert np.array_equal(each.image(i), source.image(i)) and np.array_equal(
+                each.mask(i), source.mask(i)
+            )
     with pytest.raises(ValueError, match="read-only"):
         there.image(0)[0, 0, 0] = 1
 
@@ -57,13 +67,15 @@ def test_pairs_of_unequal_size_in_another_process(ade20k, tmp_path):
 def test_a_changed_file_is_read_anew(camvid):
     cfg = config(camvid)
     before = make(cfg)
-    assert isinstance(cached(build_source(cfg, "train"), cfg, "train"), CachedSource)
+    assert isinstance(cached(open_split(cfg, "train"), cfg, "train"), CachedSource)
     other = noise_image(np.random.default_rng(9), 72, 96)
     write(camvid / "train" / "frame_1.png", other)
     # Nothing of it is used any more; those that read it already go on with what they have.
-    assert not isinstance(cached(build_source(cfg, "train"), cfg, "train"), CachedSource)
+    assert not isinstance(cached(open_split(cfg, "train"), cfg, "train"), CachedSource)
     assert np.array_equal(make(cfg).image(1), other) and not np.array_equal(before.image(1), other)
-    assert [p.name for p in (camvid.parent / "cache").iterdir() if p.is_dir()] == [cache_folder(cfg, "train").name]
+    assert [p.name for p in (camvid.parent / "cache").iterdir() if p.is_dir()] == [
+        cache_folder(cfg, "train").name
+    ]
     # A further pair.
     for folder in ("train", "trainannot"):
         shutil.copy(camvid / folder / "frame_0.png", camvid / folder / "frame_9.png")
@@ -82,11 +94,15 @@ def test_damage_is_named_and_nothing_is_read_from_it(camvid):
         file.write(bytes([byte[0] ^ 1]))
     there = make(cfg)
     there.image(1)
-    with pytest.raises(DataError, match=r"camvid-train-\w+ is damaged at frame_2: delete that folder"):
+    with pytest.raises(
+        DataError, match=r"camvid-train-\w+ is damaged at frame_2: delete that folder"
+    ):
         there.mask(2)
     with (folder / "pixels.bin").open("r+b") as file:
         file.truncate(1000)
-    assert np.array_equal(make(cfg).image(2), build_source(cfg, "train").image(2))  # Too short: made anew.
+    assert np.array_equal(
+        make(cfg).image(2), open_split(cfg, "train").image(2)
+    )  # Too short: made anew.
 
 
 def test_no_room(camvid, monkeypatch, capsys):
@@ -134,7 +150,10 @@ def test_no_cache_is_written_where_nothing_can_be_locked(camvid, monkeypatch, ca
         raise OSError("no locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    assert not isinstance(make(config(camvid)), CachedSource) and "has no locks" in capsys.readouterr().err
+    assert (
+        not isinstance(make(config(camvid)), CachedSource)
+        and "has no locks" in capsys.readouterr().err
+    )
     with pytest.raises(DataError, match="has no locks"):
         make(config(camvid, cache="always"))
 
@@ -156,8 +175,10 @@ def test_several_processes_make_one_cache(camvid):
     images = {queue.get() for _ in processes}
     for process in processes:
         process.join()
-    assert images == {build_source(cfg, "train").image(2).tobytes()}
-    assert [p.name for p in (camvid.parent / "cache").iterdir() if p.is_dir()] == [cache_folder(cfg, "train").name]
+    assert images == {open_split(cfg, "train").image(2).tobytes()}
+    assert [p.name for p in (camvid.parent / "cache").iterdir() if p.is_dir()] == [
+        cache_folder(cfg, "train").name
+    ]
 
 
 def test_a_trial_on_a_few_images_does_not_write_the_whole_split(camvid):
@@ -172,7 +193,9 @@ def test_the_command(camvid, tmp_path):
     words = ("dataset=camvid", f"dataset.root={camvid}")
     output = run("prepare", *words, "splits=[train,val]", cwd=tmp_path)
     assert "4 pairs, 0.00 GB, written and verified" in output and "3 pairs" in output
-    assert "verified" in run("prepare", *words, cwd=tmp_path, CYCLENET_CACHE=str(tmp_path / "data" / "cache"))
+    assert "verified" in run(
+        "prepare", *words, cwd=tmp_path, CYCLENET_CACHE=str(tmp_path / "data" / "cache")
+    )
     assert "needs no cache" in run("prepare", "dataset=scenes", cwd=tmp_path, ok=False)
     next((tmp_path / "data/cache").glob("camvid-train-*/pixels.bin")).open("r+b").write(b"xyz")
     assert "is damaged at frame_0" in run("prepare", *words, cwd=tmp_path, ok=False)

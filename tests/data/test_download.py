@@ -20,7 +20,11 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-GOOD = {"repo/CamVid/train/a.png": b"a" * 50_000, "repo/CamVid/trainannot/a.png": b"b", "repo/README": b"not wanted"}
+GOOD = {
+    "repo/CamVid/train/a.png": b"a" * 50_000,
+    "repo/CamVid/trainannot/a.png": b"b",
+    "repo/README": b"not wanted",
+}
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -54,7 +58,10 @@ def server(monkeypatch):
     Server.content, Server.limit, Server.ranges = zipped(GOOD), None, []
 
     def publish(**changes):
-        values = {"url": f"http://127.0.0.1:{httpd.server_port}/a.zip", "folders": {"repo/CamVid": "."}} | changes
+        values = {
+            "url": f"http://127.0.0.1:{httpd.server_port}/a.zip",
+            "folders": {"repo/CamVid": "."},
+        } | changes
         monkeypatch.setitem(module.ARCHIVES, "camvid", Archive(**values))
 
     yield publish
@@ -78,7 +85,7 @@ def test_fetch_and_unpack(server, tmp_path):
 def test_a_broken_download_goes_on(server, tmp_path):
     server(sha1=sha1())
     Server.limit = 20_000
-    with pytest.raises(DataError, match="run it again to go on"):
+    with pytest.raises(DataError, match="run it again to continue"):
         download("camvid", tmp_path / "camvid")
     assert not (tmp_path / "camvid").exists()
     Server.limit = None
@@ -91,7 +98,10 @@ def test_a_full_disk_is_not_a_bad_download(server, tmp_path):
     server(sha1=sha1())
     (tmp_path / "data").mkdir()
     (tmp_path / "data/camvid.zip.part").symlink_to("/dev/full")
-    with pytest.raises(DataError, match=r"camvid.zip.part cannot be written \(No space left on device\): free disk space"):
+    with pytest.raises(
+        DataError,
+        match=r"camvid.zip.part cannot be written \(No space left on device\): free disk space",
+    ):
         download("camvid", tmp_path / "data/camvid")
 
 
@@ -115,7 +125,9 @@ def test_contents_are_checked_where_the_zip_is_packed_anew(server, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("name", ["../evil.png", "repo/CamVid/../../../evil.png", "/evil.png", "repo\\..\\evil.png"])
+@pytest.mark.parametrize(
+    "name", ["../evil.png", "repo/CamVid/../../../evil.png", "/evil.png", "repo\\..\\evil.png"]
+)
 def test_an_archive_cannot_leave_its_folder(server, tmp_path, name):
     Server.content = zipped({**GOOD, name: b"evil"})
     server()

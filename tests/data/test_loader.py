@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from cyclenet.config import DatasetConfig
-from cyclenet.data.base import build_source
+from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.images import DataError
-from cyclenet.data.loader import KeyedBatchSampler, derive, eval_loader
+from cyclenet.data.loader import KeyedBatchSampler, eval_loader
+from cyclenet.data.open import open_split
 from cyclenet.data.transforms import TrainTransform
+from cyclenet.seeding import derive
 
-CFG = DatasetConfig(scenes_train=7, scenes_val=5, scenes_size=[64, 128], crop_size=[48, 64], batch_size=2)
+CFG = DatasetConfig(
+    scenes_train=7, scenes_val=5, scenes_size=[64, 128], crop_size=[48, 64], batch_size=2
+)
 
 
 def loader(workers=0, seed=0, cfg=CFG):
@@ -21,7 +24,11 @@ def loader(workers=0, seed=0, cfg=CFG):
 
 
 def same(a, b):
-    return a["name"] == b["name"] and torch.equal(a["image"], b["image"]) and torch.equal(a["mask"], b["mask"])
+    return (
+        a["name"] == b["name"]
+        and torch.equal(a["image"], b["image"])
+        and torch.equal(a["mask"], b["mask"])
+    )
 
 
 def test_batches_do_not_depend_on_the_number_of_workers():
@@ -38,7 +45,10 @@ def test_epochs_differ_and_seeds_differ():
     assert [b["name"] for b in first] != [b["name"] for b in second]
     assert [b["name"] for b in first] != [b["name"] for b in loader(seed=1)]
     # The same image is augmented anew in another epoch.
-    images = [{n: i for b in e for n, i in zip(b["name"], b["image"], strict=True)} for e in (first, second)]
+    images = [
+        {n: i for b in e for n, i in zip(b["name"], b["image"], strict=True)}
+        for e in (first, second)
+    ]
     shared = images[0].keys() & images[1].keys()
     assert shared and all(not torch.equal(images[0][n], images[1][n]) for n in shared)
 
@@ -78,8 +88,12 @@ def test_processes_share_each_global_batch(world_size):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 def test_every_validation_image_belongs_to_one_process(world_size):
-    source = build_source(CFG, "val")
-    names = [batch["name"][0] for rank in range(world_size) for batch in eval_loader(source, rank, world_size)]
+    source = open_split(CFG, "val")
+    names = [
+        batch["name"][0]
+        for rank in range(world_size)
+        for batch in eval_loader(source, rank, world_size)
+    ]
     assert sorted(names) == [source.name(i) for i in range(5)]
 
 
@@ -92,7 +106,9 @@ def test_images_leave_the_loader_as_bytes_in_channels_last():
 
 def test_small_images_are_padded_with_the_mean_and_ignored():
     cfg = DatasetConfig(crop_size=[100, 120], scale=[1.0, 1.0], flip=0.0)
-    image, mask = TrainTransform(cfg)(np.zeros((60, 80, 3), np.uint8), np.ones((60, 80), np.uint8), 0)
+    image, mask = TrainTransform(cfg)(
+        np.zeros((60, 80, 3), np.uint8), np.ones((60, 80), np.uint8), 0
+    )
     assert image.shape == (100, 120, 3) and (mask == 1).sum() == 60 * 80
     assert (image[mask == 255] == cfg.pad_value).all() and (image[mask == 1] == 0).all()
 

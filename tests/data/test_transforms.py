@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from cyclenet.config import DatasetConfig
-from cyclenet.data.loader import derive
+from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.transforms import TrainTransform
+from cyclenet.seeding import derive
 
 SIZE = 240
 # Of every pixel, where it is: row in the first channel, column in the second.
@@ -20,7 +20,9 @@ LABELS = np.random.default_rng(1).integers(0, 19, (90, 120), dtype=np.uint8)
 def window(image: np.ndarray) -> tuple[float, float, float]:
     """Read off a crop of COORDINATES: pixels of the image per pixel of the crop, and the place of its first row and column."""
     inner = image[8:-8, 8:-8].astype(float)
-    slopes = [np.polyfit(np.arange(len(line)), line, 1) for line in (inner[:, 0, 0], inner[0, :, 1])]
+    slopes = [
+        np.polyfit(np.arange(len(line)), line, 1) for line in (inner[:, 0, 0], inner[0, :, 1])
+    ]
     return slopes[0][0], *(intercept - 8 * slope for slope, intercept in slopes)
 
 
@@ -36,7 +38,12 @@ def test_scales_and_places_are_distributed_as_those_of_resize_then_crop():
     ours = np.array([window(transform(COORDINATES, ROW, derive(seed))[0]) for seed in range(1000)])
     then = np.array([window(resized_then_cropped(rng, crop)) for _ in range(1000)])
     assert 1 / 2.02 < ours[:, 0].min() < 0.51 and 1.3 < ours[:, 0].max() < 1 / 0.74
-    for values in (lambda x: 1 / x[:, 0], lambda x: x[:, 1], lambda x: x[:, 2], lambda x: x[:, 1] * x[:, 0]):
+    for values in (
+        lambda x: 1 / x[:, 0],
+        lambda x: x[:, 1],
+        lambda x: x[:, 2],
+        lambda x: x[:, 1] * x[:, 0],
+    ):
         assert ks_2samp(values(ours), values(then)).pvalue > 0.01
     # The check can fail: a scale range that is off by a tenth.
     assert ks_2samp(1.1 / ours[:, 0], 1 / then[:, 0]).pvalue < 1e-4
@@ -61,16 +68,22 @@ def test_scale_place_and_flip_are_drawn_one_by_one():
 def test_a_window_of_the_whole_image_is_the_resized_image(factor):
     """With a crop as large as the scaled image nothing is left to chance, and no window has an edge."""
     size = (round(90 * factor), round(120 * factor))
-    transform = TrainTransform(DatasetConfig(crop_size=list(size), scale=[factor, factor], flip=0.0))
+    transform = TrainTransform(
+        DatasetConfig(crop_size=list(size), scale=[factor, factor], flip=0.0)
+    )
     image, mask = transform(NOISE, LABELS, 0)
     assert np.array_equal(image, cv2.resize(NOISE, size[::-1], interpolation=cv2.INTER_LINEAR))
-    assert np.array_equal(mask, cv2.resize(LABELS, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
+    assert np.array_equal(
+        mask, cv2.resize(LABELS, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_window_is_a_crop_of_the_resized_image_where_both_begin_at_a_pixel(seed):
     """At scale 2 every window does; but for the pixels at its edge, which do not see beyond."""
-    image, mask = TrainTransform(DatasetConfig(crop_size=[64, 64], scale=[2.0, 2.0], flip=0.0))(NOISE, LABELS, seed)
+    image, mask = TrainTransform(DatasetConfig(crop_size=[64, 64], scale=[2.0, 2.0], flip=0.0))(
+        NOISE, LABELS, seed
+    )
     whole = cv2.resize(NOISE, (240, 180), interpolation=cv2.INTER_LINEAR)
     labels = np.kron(LABELS, np.ones((2, 2), np.uint8))
     places = [
@@ -95,4 +108,6 @@ def test_image_and_mask_are_sampled_at_the_same_places():
             assert (mask[(image == value).all(-1)] == label).all()
         # Between them, on one side of the middle or the other.
         grey = image[..., 0].astype(int)
-        assert (mask[(grey > 110) & (mask != 255)] == 10).all() and (mask[(grey < 90) & (mask != 255)] == 0).all()
+        assert (mask[(grey > 110) & (mask != 255)] == 10).all() and (
+            mask[(grey < 90) & (mask != 255)] == 0
+        ).all()

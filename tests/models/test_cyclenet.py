@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from conftest import tiny_model
-from cyclenet.config import CONTEXTS, DECODERS
-from cyclenet.models import build_model
+from cyclenet.config.choices import CONTEXTS, DECODERS
+from cyclenet.models.cyclenet import build_model
 
 ARMS = list(itertools.product(CONTEXTS, DECODERS))
 
@@ -37,7 +37,10 @@ def test_any_size_and_batch_one(context, decoder, size):
 def test_normalisation_is_in_the_model():
     net = build_model(tiny_model(), 5).eval()
     image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
-    mean, std = torch.tensor(net.backbone.mean).view(3, 1, 1), torch.tensor(net.backbone.std).view(3, 1, 1)
+    mean, std = (
+        torch.tensor(net.backbone.mean).view(3, 1, 1),
+        torch.tensor(net.backbone.std).view(3, 1, 1),
+    )
     by_hand = net.backbone((image / 255.0 - mean) / std)
     for a, b in zip(net.features(image), by_hand, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
@@ -47,10 +50,10 @@ def test_normalisation_is_in_the_model():
 def test_paper_widths():
     """resnet101s at 1/8, 256 channels at 1/4, offsets for 9 taps."""
     with torch.device("meta"):
-        from cyclenet.config import ModelConfig
+        from cyclenet.config.schema import ModelConfig
 
         net = build_model(ModelConfig(backbone_weights="none"), 19).eval()
     assert net.backbone.channels == [256, 1024, 2048]
-    assert [conv.dilation[0] for conv in net.context.atrous] == [3, 6, 12, 18, 24, 30]
-    assert net.context.fuse[0].in_channels == 1024 + 6 * 128
+    assert [layer.atrous.dilation[0] for layer in net.context.layers] == [3, 6, 12, 18, 24, 30]
+    assert net.context.fuse_conv[0].in_channels == 1024 + 6 * 128
     assert net.decoder.offset_conv[-1].out_channels == 27

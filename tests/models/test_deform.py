@@ -33,7 +33,11 @@ def test_equals_torchvision_in_value_and_gradient(groups, spread, masked):
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     direction = torch.randn_like(ours)
     wanted = (x, offset, mask, weight) if masked else (x, offset, weight)
-    for a, b in zip(torch.autograd.grad(ours, wanted, direction), torch.autograd.grad(theirs, wanted, direction), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(ours, wanted, direction),
+        torch.autograd.grad(theirs, wanted, direction),
+        strict=True,
+    ):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
@@ -42,12 +46,16 @@ def test_equals_torchvision_in_value_and_gradient(groups, spread, masked):
 def test_any_size_and_odd_kernel(size, kernel):
     x, offset, mask, weight = inputs(kernel=kernel, size=size)
     theirs = torchvision.ops.deform_conv2d(x, offset, weight, padding=kernel // 2, mask=mask)
-    torch.testing.assert_close(deform_conv2d(x, offset, mask, weight, 1), theirs, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        deform_conv2d(x, offset, mask, weight, 1), theirs, rtol=1e-12, atol=1e-12
+    )
 
 
 def test_gradients_are_those_of_finite_differences():
     x, offset, mask, weight = inputs(2, 1.3, size=(2, 3))
-    assert torch.autograd.gradcheck(lambda *args: deform_conv2d(*args, 2), (x, offset, mask, weight))
+    assert torch.autograd.gradcheck(
+        lambda *args: deform_conv2d(*args, 2), (x, offset, mask, weight)
+    )
 
 
 def test_zero_offsets_are_a_convolution_and_whole_offsets_a_shifted_one():
@@ -74,7 +82,8 @@ def test_low_precision_and_autocast_stay_close(dtype):
     assert low.dtype == dtype
     low.float().square().sum().backward()
     assert all(
-        t.grad is not None and t.grad.isfinite().all() and t.grad.dtype == torch.float32 for t in (x, offset, mask, weight)
+        t.grad is not None and t.grad.isfinite().all() and t.grad.dtype == torch.float32
+        for t in (x, offset, mask, weight)
     )
     assert (low.float() - exact).abs().max() < 0.03 * exact.abs().max()
 

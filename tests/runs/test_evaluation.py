@@ -1,16 +1,19 @@
 """Evaluation image by image: exact, independent of processes, and what training leaves."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 
 from conftest import TINY, run, tiny_model
-from cyclenet.config import DatasetConfig, EvaluateConfig, ProtocolConfig, TrainConfig
+from cyclenet.config.commands import EvaluateConfig
+from cyclenet.config.schema import DatasetConfig, ProtocolConfig, TrainConfig
 from cyclenet.data.base import Source
 from cyclenet.runs.evaluate import count, evaluate, summarise
 from cyclenet.scoring.metrics import scores
+from cyclenet.scoring.results import read_evaluation
 from cyclenet.training.task import SegmentationTask
 
 CLASSES = [f"class {i}" for i in range(4)]
@@ -29,11 +32,16 @@ class Noise(Source):
         return f"noise {index}"
 
     def image(self, index):
-        return np.random.default_rng(index).integers(0, 256, (40 + 3 * index, 56, 3), dtype=np.uint8)
+        return np.random.default_rng(index).integers(
+            0, 256, (40 + 3 * index, 56, 3), dtype=np.uint8
+        )
 
     def mask(self, index):
         labels = np.array([0, 1, 2, 255], np.uint8)
-        return np.kron(np.random.default_rng(100 + index).choice(labels, (40 + 3 * index, 7)), np.ones((1, 8), np.uint8))
+        return np.kron(
+            np.random.default_rng(100 + index).choice(labels, (40 + 3 * index, 7)),
+            np.ones((1, 8), np.uint8),
+        )
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +52,19 @@ def task():
     return task.eval()
 
 
-CFG = EvaluateConfig("run/checkpoints/last.ckpt", DatasetConfig(), ProtocolConfig(scales=[1.0, 0.5]))
+CFG = EvaluateConfig(
+    "run/checkpoints/last.ckpt", DatasetConfig(), ProtocolConfig(scales=[1.0, 0.5])
+)
 CPU = torch.device("cpu")
 
 
 def test_counts_are_those_of_the_predictions(task):
     source, found = Noise(), count(task, Noise(), CFG, CPU)
-    assert found["pixels"].shape == (7, 4, 3) and found["boundary"].shape == (7, 4, 3) and found["trimap"].shape == (7, 9, 4, 3)
+    assert (
+        found["pixels"].shape == (7, 4, 3)
+        and found["boundary"].shape == (7, 4, 3)
+        and found["trimap"].shape == (7, 9, 4, 3)
+    )
     matrix = np.zeros((4, 4), int)
     for i in range(7):
         image = torch.from_numpy(source.image(i)).permute(2, 0, 1)[None]
@@ -58,24 +72,34 @@ def test_counts_are_those_of_the_predictions(task):
         mask = source.mask(i)
         for c in range(4):
             true, predicted = mask == c, (prediction == c) & (mask != 255)
-            assert found["pixels"][i, c].tolist() == [(true & predicted).sum(), true.sum(), predicted.sum()]
+            assert found["pixels"][i, c].tolist() == [
+                (true & predicted).sum(),
+                true.sum(),
+                predicted.sum(),
+            ]
             matrix[c] += [(true & (prediction == p)).sum() for p in range(4)]
     assert np.array_equal(found["confusion"], matrix)
-    result = summarise(found, CLASSES, 0.02)
-    assert result | scores(matrix, CLASSES) == result
-    assert result["trimap"]["mIoU"][-1] > 0 and len(result["trimap"]["IoU"]["class 1"]) == 9
-    assert found["confusion"].sum(1)[3] == 0 and len({m.argmax() for m in matrix.T}) > 1  # Not all one class.
+    result = summarise(found, CLASSES, CFG)
+    assert vars(result) | vars(scores(matrix, CLASSES)) == vars(result)
+    assert result.trimap.mIoU[-1] > 0 and len(result.trimap.IoU["class 1"]) == 9
+    assert (
+        found["confusion"].sum(1)[3] == 0 and len({m.argmax() for m in matrix.T}) > 1
+    )  # Not all one class.
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 9])
 def test_any_number_of_processes_counts_the_same(task, monkeypatch, world_size):
     alone = count(task, Noise(), CFG, CPU)
     shares = []
-    monkeypatch.setattr("cyclenet.runs.evaluate._gather", lambda counts, world: shares.append(counts))
+    monkeypatch.setattr(
+        "cyclenet.runs.evaluate._gather", lambda counts, world: shares.append(counts)
+    )
     for rank in range(world_size):
         count(task, Noise(), CFG, CPU, rank, world_size)
     monkeypatch.undo()
-    assert [len(share["pixels"]) for share in shares] == [len(range(rank, 7, world_size)) for rank in range(world_size)]
+    assert [len(share["pixels"]) for share in shares] == [
+        len(range(rank, 7, world_size)) for rank in range(world_size)
+    ]
 
     def all_gather_object(into, own):
         into[:] = [dict(share) for share in shares]
@@ -88,33 +112,55 @@ def test_any_number_of_processes_counts_the_same(task, monkeypatch, world_size):
 
 
 def test_the_result_is_written_with_what_it_depends_on(task, tmp_path, monkeypatch):
-    monkeypatch.setattr("cyclenet.runs.evaluate.build_source", lambda cfg, split: Noise())
+    monkeypatch.setattr("cyclenet.runs.evaluate.open_validation", lambda cfg, split: Noise())
     result, folder = evaluate(task, CFG, tmp_path, CPU)
-    assert json.loads((folder / "scores.json").read_text()) == result
+    assert json.loads((folder / "scores.json").read_text()) == asdict(result)
+    assert read_evaluation(folder).scores == result
     with np.load(folder / "images.npz") as arrays:
         assert arrays["names"].tolist() == [f"noise {i}" for i in range(7)]
-        assert all(np.array_equal(arrays[key], value) for key, value in count(task, Noise(), CFG, CPU).items())
-    assert {p.name for p in folder.iterdir()} == {"scores.json", "images.npz", "confusion.png", "trimap.png"}
+        assert all(
+            np.array_equal(arrays[key], value)
+            for key, value in count(task, Noise(), CFG, CPU).items()
+        )
+    assert {p.name for p in folder.iterdir()} == {
+        "scores.json",
+        "images.npz",
+        "confusion.png",
+        "trimap.png",
+    }
     plain = EvaluateConfig(CFG.ckpt_path, CFG.dataset, CFG.protocol, boundary=False)
     other, where = evaluate(task, plain, tmp_path, CPU)
-    assert where != folder and "trimap" not in other and other["mIoU"] == result["mIoU"]
+    assert where != folder and other.trimap is None and other.mIoU == result.mIoU
 
 
 def test_training_ends_with_every_protocol_that_was_asked_for(tmp_path):
     words = ["dataset.scenes_train=2", "dataset.scenes_val=2", "dataset.scenes_size=[64,96]", *TINY]
     output = run("train", *words, "extra_protocols=[semseg_ss]", cwd=tmp_path)
-    assert "Protocol: semseg_ss (windows 769/513, probs; scale 1; flip)" in output and "boundary IoU" in output
+    assert (
+        "Protocol: semseg_ss (windows 769/513, probs; scale 1; flip)" in output
+        and "boundary IoU" in output
+    )
     (folder,) = (tmp_path / "runs").glob("*/*")
     first = json.loads((folder / "result.json").read_text())
     assert [key.split()[0] for key in first["evaluations"]] == ["whole", "semseg_ss"]
-    whole = json.loads((folder / first["evaluations"]["whole (whole image; scale 1; no flip)"] / "scores.json").read_text())
+    whole = json.loads(
+        (
+            folder / first["evaluations"]["whole (whole image; scale 1; no flip)"] / "scores.json"
+        ).read_text()
+    )
     assert whole["mIoU"] == pytest.approx(first["metrics"]["val/mIoU"], abs=1e-7)
 
     # One more, later: the training stands, and only that one is made.
     before = (folder / "checkpoints/last.ckpt").stat().st_mtime_ns
     output = run("train", *words, "extra_protocols=[semseg_ss,paper_ms]", cwd=tmp_path)
-    assert "Finished before" in output and "Protocol: paper_ms" in output and "Protocol: semseg_ss" not in output
+    assert (
+        "Finished before" in output
+        and "Protocol: paper_ms" in output
+        and "Protocol: semseg_ss" not in output
+    )
     second = json.loads((folder / "result.json").read_text())
     assert [key.split()[0] for key in second["evaluations"]] == ["whole", "semseg_ss", "paper_ms"]
     assert (folder / "checkpoints/last.ckpt").stat().st_mtime_ns == before
-    assert second["metrics"] == first["metrics"] and second["train_seconds"] == first["train_seconds"]
+    assert (
+        second["metrics"] == first["metrics"] and second["train_seconds"] == first["train_seconds"]
+    )

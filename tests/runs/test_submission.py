@@ -11,11 +11,11 @@ from PIL import Image
 
 from conftest import noise_image, run, tiny_model, write
 from cyclenet.commands.evaluate import run as evaluate
-from cyclenet.commands.submit import submit
-from cyclenet.config import DatasetConfig, ProtocolConfig, SubmitConfig, TrainConfig
-from cyclenet.data.base import build_source
+from cyclenet.config.commands import SubmitConfig
+from cyclenet.config.schema import DatasetConfig, ProtocolConfig, TrainConfig
 from cyclenet.data.images import DataError
-from cyclenet.runs.submission import check, file_ids, file_names, pack, write_prediction
+from cyclenet.data.open import open_split
+from cyclenet.runs.submission import check, file_name, pack, server_ids, submit, write_prediction
 
 REAL = Path(__file__).parents[3] / "shared/data"
 
@@ -25,8 +25,10 @@ def untrained(tmp_path: Path, dataset: DatasetConfig) -> Path:
     from cyclenet.training.task import SegmentationTask
 
     torch.manual_seed(0)
-    source = build_source(dataset, dataset.val_split)
-    task = SegmentationTask(TrainConfig(model=tiny_model(), dataset=dataset), source.classes, source.palette.tolist())
+    source = open_split(dataset, dataset.val_split)
+    task = SegmentationTask(
+        TrainConfig(model=tiny_model(), dataset=dataset), source.classes, source.palette.tolist()
+    )
     torch.nn.init.normal_(task.net.classifier[-1].weight, std=3)
     path = tmp_path / "run/checkpoints/last.ckpt"
     path.parent.mkdir(parents=True)
@@ -35,7 +37,7 @@ def untrained(tmp_path: Path, dataset: DatasetConfig) -> Path:
 
 
 def scored(checkpoint: Path, dataset: DatasetConfig, output: Path) -> dict:
-    from cyclenet.config import EvaluateConfig
+    from cyclenet.config.commands import EvaluateConfig
 
     evaluate(EvaluateConfig(str(checkpoint), dataset, output=str(output), boundary=False))
     return json.loads((output / "scores.json").read_text())
@@ -50,17 +52,25 @@ def compare_with_cityscapes(root: Path, split: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(archive) as file:
         file.extractall(tmp_path / "server")
     names = [p.name for p in sorted(root.glob(f"leftImg8bit/{split}/*/*.png"))]
-    assert sorted(p.name for p in (tmp_path / "server").iterdir()) == sorted(names) and number == len(names)
+    assert sorted(p.name for p in (tmp_path / "server").iterdir()) == sorted(
+        names
+    ) and number == len(names)
     # As the script's own main: it looks up a prediction for each ground truth by its name.
     truth = sorted(str(p) for p in root.glob(f"gtFine/{split}/*/*_labelIds.png"))
     args = script.args
     args.predictionPath, args.predictionWalk = str(tmp_path / "server"), None
     args.evalInstLevelScore, args.quiet, args.JSONOutput = False, True, False
-    official = script.evaluateImgLists([script.getPrediction(args, path) for path in truth], truth, args)
+    official = script.evaluateImgLists(
+        [script.getPrediction(args, path) for path in truth], truth, args
+    )
     ours = scored(checkpoint, dataset, tmp_path / "scores")
     for name, value in official["classScores"].items():
         if name in ours["IoU"]:
-            assert ours["IoU"][name] is None if np.isnan(value) else abs(ours["IoU"][name] - value) < 1e-12
+            assert (
+                ours["IoU"][name] is None
+                if np.isnan(value)
+                else abs(ours["IoU"][name] - value) < 1e-12
+            )
     assert abs(ours["mIoU"] - official["averageScoreClasses"]) < 1e-12
     assert len([v for v in ours["IoU"].values() if v]) > 3
 
@@ -106,15 +116,25 @@ def test_ade20k_is_scored_by_the_benchmarks_rule_on_real_files(tmp_path):
 
 
 def compare_with_ade20k(root: Path, tmp_path: Path, images: int) -> None:
-    dataset = DatasetConfig(name="ade20k", root=str(root), train_split="training", val_split="validation")
+    dataset = DatasetConfig(
+        name="ade20k", root=str(root), train_split="training", val_split="validation"
+    )
     checkpoint = untrained(tmp_path, dataset)
-    archive, _ = submit(SubmitConfig(str(checkpoint), dataset, ProtocolConfig(), split="validation"))
+    archive, _ = submit(
+        SubmitConfig(str(checkpoint), dataset, ProtocolConfig(), split="validation")
+    )
     truth, prediction = [], []
     with zipfile.ZipFile(archive) as file:
         for name in file.namelist():
             prediction.append(np.asarray(Image.open(file.open(name))))
-            truth.append(np.asarray(Image.open(root / "ADEChallengeData2016/annotations/validation" / name)))
-    assert len(truth) == images and min(p.min() for p in prediction) >= 1 and max(p.max() for p in prediction) <= 150
+            truth.append(
+                np.asarray(Image.open(root / "ADEChallengeData2016/annotations/validation" / name))
+            )
+    assert (
+        len(truth) == images
+        and min(p.min() for p in prediction) >= 1
+        and max(p.max() for p in prediction) <= 150
+    )
     miou, accuracy = ade_benchmark(truth, prediction)
     ours = scored(checkpoint, dataset, tmp_path / "scores")
     assert abs(ours["mIoU"] - miou) < 1e-12 and abs(ours["pixel_accuracy"] - accuracy) < 1e-12
@@ -123,11 +143,12 @@ def compare_with_ade20k(root: Path, tmp_path: Path, images: int) -> None:
 @pytest.fixture
 def whole(cityscapes, tmp_path):
     """A submission of two predictions, and what they are checked against."""
-    source, ids = build_source(DatasetConfig(name="cityscapes", root=str(cityscapes)), "train"), file_ids("cityscapes")
-    folder = tmp_path / "out"
-    for name in file_names(source):
-        write_prediction(folder / name, np.random.default_rng(0).integers(0, 19, (64, 128)), ids)
-    check(folder, source, ids)
+    source = open_split(DatasetConfig(name="cityscapes", root=str(cityscapes)), "train")
+    ids, folder = server_ids("cityscapes"), tmp_path / "out"
+    for pair in source.pairs:
+        labels = np.random.default_rng(0).integers(0, 19, (64, 128))
+        write_prediction(folder / file_name(pair), labels, ids)
+    check(folder, source.pairs, ids)
     return folder, source, ids
 
 
@@ -136,27 +157,42 @@ def whole(cityscapes, tmp_path):
     [
         (lambda f: f.unlink(), "jena_000000_000019_leftImg8bit.png is missing"),
         (lambda f: write(f, np.full((64, 128), 9, np.uint8)), "has the illegal id 9"),
-        (lambda f: write(f, np.full((64, 128), 18, np.uint8)), "has the illegal id 18"),  # A train id.
+        (
+            lambda f: write(f, np.full((64, 128), 18, np.uint8)),
+            "has the illegal id 18",
+        ),  # A train id.
         (lambda f: write(f, np.full((32, 64), 7, np.uint8)), "is 64x32 instead of 128x64"),
         (lambda f: write(f, np.full((64, 128, 3), 7, np.uint8)), "of mode RGB"),
         (lambda f: f.write_bytes(f.read_bytes()[:60]), "cannot be read"),
-        (lambda f: write(f.with_name("more.png"), np.full((64, 128), 7, np.uint8)), "more.png is one too many"),
+        (
+            lambda f: write(f.with_name("more.png"), np.full((64, 128), 7, np.uint8)),
+            "more.png is one too many",
+        ),
     ],
 )
 def test_what_the_server_would_refuse_is_refused_here(whole, damage, message):
     folder, source, ids = whole
     damage(folder / "jena_000000_000019_leftImg8bit.png")
     with pytest.raises(DataError, match="no whole submission: .*" + message):
-        pack(folder, source, ids)
+        pack(folder, source.pairs, ids)
     assert not folder.with_name("out.zip").exists()
 
 
 def test_test_images_need_no_masks_and_a_stopped_submission_goes_on(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for i in range(3):
-        write(tmp_path / f"city/leftImg8bit/test/berlin/berlin_{i:06d}_000019_leftImg8bit.png", noise_image(rng, 64, 128))
-    for stem in ("leftImg8bit/val/ulm/ulm_000000_000019_leftImg8bit", "gtFine/val/ulm/ulm_000000_000019_gtFine_labelIds"):
-        write(tmp_path / f"city/{stem}.png", np.full((64, 128, 3), 7, np.uint8)[..., : 3 if "left" in stem else 1].squeeze())
+        write(
+            tmp_path / f"city/leftImg8bit/test/berlin/berlin_{i:06d}_000019_leftImg8bit.png",
+            noise_image(rng, 64, 128),
+        )
+    for stem in (
+        "leftImg8bit/val/ulm/ulm_000000_000019_leftImg8bit",
+        "gtFine/val/ulm/ulm_000000_000019_gtFine_labelIds",
+    ):
+        write(
+            tmp_path / f"city/{stem}.png",
+            np.full((64, 128, 3), 7, np.uint8)[..., : 3 if "left" in stem else 1].squeeze(),
+        )
     dataset = DatasetConfig(name="cityscapes", root=str(tmp_path / "city"))
     checkpoint = untrained(tmp_path, dataset)
     output = run("submit", f"ckpt_path={checkpoint}", cwd=tmp_path)
@@ -167,8 +203,12 @@ def test_test_images_need_no_masks_and_a_stopped_submission_goes_on(tmp_path, mo
     cfg = SubmitConfig(str(checkpoint), dataset, ProtocolConfig())
     submit(cfg)
     after = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()}
-    assert {name for name in before if before[name][0] != after[name][0]} == {"berlin_000001_000019_leftImg8bit.png"}
-    assert {name: data for name, (_, data) in before.items()} == {name: data for name, (_, data) in after.items()}
+    assert {name for name in before if before[name][0] != after[name][0]} == {
+        "berlin_000001_000019_leftImg8bit.png"
+    }
+    assert {name: data for name, (_, data) in before.items()} == {
+        name: data for name, (_, data) in after.items()
+    }
     # Another model's predictions are not mixed with these.
     state = torch.load(checkpoint, weights_only=True)
     state["state_dict"]["net.classifier.1.weight"] *= -1
@@ -193,10 +233,16 @@ def test_test_images_need_no_masks_and_a_stopped_submission_goes_on(tmp_path, mo
     assert len(list(folder.iterdir())) == 1 and not folder.with_name(folder.name + ".zip").exists()
     monkeypatch.undo()
     submit(cfg)
-    assert all(p.read_bytes() != second[p.name] for p in folder.iterdir()) and len(list(folder.iterdir())) == 3
+    assert (
+        all(p.read_bytes() != second[p.name] for p in folder.iterdir())
+        and len(list(folder.iterdir())) == 3
+    )
 
 
 @pytest.mark.parametrize("name", ["camvid", "scenes"])
 def test_a_data_set_without_a_server_is_refused(name):
-    with pytest.raises(ValueError, match=f"dataset={name} has no test server; submissions are for cityscapes and ade20k"):
+    with pytest.raises(
+        ValueError,
+        match=f"dataset={name} has no test server; submissions are for cityscapes and ade20k",
+    ):
         submit(SubmitConfig("any.ckpt", DatasetConfig(name=name)))

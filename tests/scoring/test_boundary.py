@@ -9,7 +9,12 @@ from cyclenet.scoring.boundary import TRIMAP_WIDTHS, boundary_counts, label_dist
 
 def blobs(rng, height=37, width=52, classes=4, ignore=True):
     """Smooth regions, as masks have, with an ignored one."""
-    noise = np.stack([cv2.GaussianBlur(rng.normal(size=(height, width)), (0, 0), 4) for _ in range(classes + ignore)])
+    noise = np.stack(
+        [
+            cv2.GaussianBlur(rng.normal(size=(height, width)), (0, 0), 4)
+            for _ in range(classes + ignore)
+        ]
+    )
     mask = noise.argmax(0).astype(np.uint8)
     mask[mask == classes] = 255
     return mask
@@ -26,7 +31,9 @@ def nearest_other(labels, chessboard, outside):
             other = (padded != labels[i, j]) & (padded != -2)
             dy, dx = np.abs(y[other] - i), np.abs(x[other] - j)
             if len(dy):
-                found[i, j] = np.maximum(dy, dx).min() if chessboard else np.sqrt((dy**2 + dx**2).min())
+                found[i, j] = (
+                    np.maximum(dy, dx).min() if chessboard else np.sqrt((dy**2 + dx**2).min())
+                )
     return found
 
 
@@ -34,7 +41,11 @@ def nearest_other(labels, chessboard, outside):
 @pytest.mark.parametrize("outside", [False, True])
 def test_distance_is_to_the_nearest_other_label(chessboard, outside):
     rng = np.random.default_rng(0)
-    for labels in (blobs(rng), rng.integers(0, 3, (9, 14), dtype=np.uint8), np.full((6, 7), 3, np.uint8)):
+    for labels in (
+        blobs(rng),
+        rng.integers(0, 3, (9, 14), dtype=np.uint8),
+        np.full((6, 7), 3, np.uint8),
+    ):
         found = label_distance(labels, chessboard, outside)
         np.testing.assert_allclose(found, nearest_other(labels, chessboard, outside), rtol=1e-6)
 
@@ -44,7 +55,14 @@ def mask_boundary(mask, reach):
     padded = np.pad(mask, 1).astype(bool)
     for _ in range(reach):
         p = np.pad(padded, 1)
-        padded = np.all([p[i : i + padded.shape[0], j : j + padded.shape[1]] for i in range(3) for j in range(3)], 0)
+        padded = np.all(
+            [
+                p[i : i + padded.shape[0], j : j + padded.shape[1]]
+                for i in range(3)
+                for j in range(3)
+            ],
+            0,
+        )
     return mask & ~padded[1:-1, 1:-1]
 
 
@@ -52,13 +70,17 @@ def mask_boundary(mask, reach):
 def test_boundary_iou_equals_its_definition(ratio):
     rng = np.random.default_rng(1)
     mask, prediction = blobs(rng), blobs(rng, ignore=False)
-    prediction = np.where(rng.random(mask.shape) < 0.5, prediction, np.where(mask == 255, 0, mask)).astype(np.uint8)
+    prediction = np.where(
+        rng.random(mask.shape) < 0.5, prediction, np.where(mask == 255, 0, mask)
+    ).astype(np.uint8)
     prediction = cv2.medianBlur(prediction, 5)
     reach = max(1, round(ratio * float(np.hypot(*mask.shape))))
     counts = boundary_counts(prediction, mask, 5, ratio)
     valid = mask != 255
     for c in range(5):
-        true, predicted = (mask_boundary((array == c) & valid, reach) for array in (mask, prediction))
+        true, predicted = (
+            mask_boundary((array == c) & valid, reach) for array in (mask, prediction)
+        )
         assert counts[c].tolist() == [(true & predicted).sum(), true.sum(), predicted.sum()]
         intersection, union = (true & predicted).sum(), (true | predicted).sum()
         assert union == counts[c, 1] + counts[c, 2] - counts[c, 0] and intersection == counts[c, 0]

@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
-from cyclenet import inference
-from cyclenet.config import ProtocolConfig
+from cyclenet.config.schema import ProtocolConfig
+from cyclenet.scoring import inference
 from cyclenet.scoring.inference import merge, predict, predict_views, windows
 
 IMAGE = torch.randint(0, 256, (1, 3, 50, 70), generator=torch.Generator().manual_seed(0)).float()
@@ -14,7 +14,9 @@ def probabilities(network, image, protocol, align_corners=False):
     """Join the strips of which `predict` takes the arg-max."""
     scales = predict_views(network, image, protocol, align_corners)
     rows, parts = zip(*merge(scales, tuple(image.shape[-2:]), protocol, align_corners), strict=True)
-    assert [r.start for r in rows] == [0, *(r.stop for r in rows[:-1])] and rows[-1].stop == image.shape[-2]
+    assert [r.start for r in rows] == [0, *(r.stop for r in rows[:-1])] and rows[
+        -1
+    ].stop == image.shape[-2]
     joined = torch.cat(parts, 2)
     assert torch.equal(predict(network, image, protocol, align_corners), joined.argmax(1).byte())
     single = len(scales) == len(scales[0].windows) == len(scales[0].windows[0].logits) == 1
@@ -41,12 +43,17 @@ def sliding(window, stride, **kwargs):
     return ProtocolConfig(name="sliding", window=window, stride=stride, **kwargs)
 
 
-@pytest.mark.parametrize(("height", "width", "window", "stride"), itertools.product([20, 33], [20, 47], [20, 25, 60], [7, 20]))
+@pytest.mark.parametrize(
+    ("height", "width", "window", "stride"),
+    itertools.product([20, 33], [20, 47], [20, 25, 60], [7, 20]),
+)
 def test_windows_cover_every_pixel_and_stay_inside(height, width, window, stride):
     covered = torch.zeros(height, width)
     for rows, columns in windows(height, width, window, stride):
         assert rows.stop <= height and columns.stop <= width
-        assert rows.stop - rows.start == min(window, height) and columns.stop - columns.start == min(window, width)
+        assert rows.stop - rows.start == min(
+            window, height
+        ) and columns.stop - columns.start == min(window, width)
         covered[rows, columns] += 1
     assert covered.min() >= 1
 
@@ -61,18 +68,28 @@ def test_cityscapes_windows_are_the_papers_peers():
 @pytest.mark.parametrize("network", [pointwise, blurring])
 def test_one_window_over_all_is_the_whole_image(network, average):
     whole = probabilities(network, IMAGE, ProtocolConfig())
-    torch.testing.assert_close(probabilities(network, IMAGE, sliding(100, 50, window_average=average)), whole)
+    torch.testing.assert_close(
+        probabilities(network, IMAGE, sliding(100, 50, window_average=average)), whole
+    )
 
 
 @pytest.mark.parametrize("average", ["probs", "logits"])
 def test_windows_change_nothing_for_a_pointwise_network(average):
     whole = probabilities(pointwise, IMAGE, ProtocolConfig())
-    torch.testing.assert_close(probabilities(pointwise, IMAGE, sliding(20, 13, window_average=average)), whole)
-    assert not torch.allclose(probabilities(blurring, IMAGE, sliding(20, 13)), probabilities(blurring, IMAGE, ProtocolConfig()))
+    torch.testing.assert_close(
+        probabilities(pointwise, IMAGE, sliding(20, 13, window_average=average)), whole
+    )
+    assert not torch.allclose(
+        probabilities(blurring, IMAGE, sliding(20, 13)),
+        probabilities(blurring, IMAGE, ProtocolConfig()),
+    )
 
 
 def test_averages_of_windows_differ_where_they_overlap():
-    a, b = (probabilities(blurring, IMAGE, sliding(20, 7, window_average=average)) for average in ("probs", "logits"))
+    a, b = (
+        probabilities(blurring, IMAGE, sliding(20, 7, window_average=average))
+        for average in ("probs", "logits")
+    )
     assert not torch.allclose(a, b)
 
 
@@ -99,10 +116,14 @@ def test_flipping_twice_is_the_identity():
 
     for changes in ({}, {"scales": [0.5, 1.25]}, {"window": 50, "stride": 20}):
         protocol = ProtocolConfig(flip=True, **changes)
-        found, mirrored = probabilities(skewed, IMAGE, protocol), probabilities(skewed, IMAGE.flip(-1), protocol)
+        found, mirrored = (
+            probabilities(skewed, IMAGE, protocol),
+            probabilities(skewed, IMAGE.flip(-1), protocol),
+        )
         torch.testing.assert_close(mirrored.flip(-1), found)
     assert not torch.allclose(
-        probabilities(skewed, IMAGE.flip(-1), ProtocolConfig()).flip(-1), probabilities(skewed, IMAGE, ProtocolConfig())
+        probabilities(skewed, IMAGE.flip(-1), ProtocolConfig()).flip(-1),
+        probabilities(skewed, IMAGE, ProtocolConfig()),
     )
 
 
@@ -116,9 +137,13 @@ def test_windows_are_mirrored_one_by_one():
     total, count = torch.zeros(1, 3, 50, 70), torch.zeros(50, 70)
     for _, columns in windows(50, 70, 50, 20):
         view = IMAGE[..., rows, columns]
-        total[..., rows, columns] += (edge(view).softmax(1) + edge(view.flip(-1)).softmax(1).flip(-1)) / 2
+        total[..., rows, columns] += (
+            edge(view).softmax(1) + edge(view.flip(-1)).softmax(1).flip(-1)
+        ) / 2
         count[rows, columns] += 1
-    torch.testing.assert_close(probabilities(edge, IMAGE, sliding(50, 20, flip=True)), total / count)
+    torch.testing.assert_close(
+        probabilities(edge, IMAGE, sliding(50, 20, flip=True)), total / count
+    )
 
 
 @pytest.mark.parametrize(("pixels", "most"), [(0, 1), (3 * 32 * 32, 3)])
@@ -149,10 +174,14 @@ def test_strips_are_the_full_size_maps_and_their_labels(window, stride, average,
         return 3 * torch.nn.functional.avg_pool2d(skewed(x), 4, ceil_mode=True)
 
     def resized(x, size):
-        return torch.nn.functional.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+        return torch.nn.functional.interpolate(
+            x, size, mode="bilinear", align_corners=align_corners
+        )
 
     image = torch.rand(2, 3, 75, 90, generator=torch.Generator().manual_seed(1)) * 255
-    protocol = ProtocolConfig(scales=[0.5, 1, 1.25], flip=True, window=window, stride=stride, window_average=average)
+    protocol = ProtocolConfig(
+        scales=[0.5, 1, 1.25], flip=True, window=window, stride=stride, window_average=average
+    )
     total = torch.zeros(2, 3, 75, 90)
     for scale in protocol.scales:
         size = (round(75 * scale), round(90 * scale))
@@ -171,14 +200,19 @@ def test_strips_are_the_full_size_maps_and_their_labels(window, stride, average,
     top = total.topk(2, 1).values
     clear = (top[:, 0] - top[:, 1]) > 1e-5
     assert clear.float().mean() > 0.99
-    assert torch.equal(predict(quarter, image, protocol, align_corners)[clear], total.argmax(1).byte()[clear])
+    assert torch.equal(
+        predict(quarter, image, protocol, align_corners)[clear], total.argmax(1).byte()[clear]
+    )
 
 
 def test_the_description_tells_what_was_done():
     assert ProtocolConfig().describe() == "whole (whole image; scale 1; no flip)"
     changed = ProtocolConfig(name="whole", window=64, stride=32, scales=[0.5, 1], flip=True)
     assert changed.describe() == "whole (windows 64/32, probs; scale 0.5/1; flip)"
-    assert ProtocolConfig(flip=True, window_average="logits").describe() == "whole (whole image, logits; scale 1; flip)"
+    assert (
+        ProtocolConfig(flip=True, window_average="logits").describe()
+        == "whole (whole image, logits; scale 1; flip)"
+    )
 
 
 @pytest.mark.parametrize("stored", ["whole", "sliding", "paper_ms", "semseg_ss", "mmseg_ms_flip"])
@@ -187,13 +221,12 @@ def test_a_preset_replaces_the_protocol_that_a_checkpoint_knows(stored, chosen):
     from hydra.core.config_store import ConfigStore
 
     from cyclenet.commands.cli import compose_config
-    from cyclenet.config import PredictConfig, TrainConfig
 
     words = ["ckpt_path=a", "input=b", "output=c", f"protocol={chosen}"]
-    known = compose_config("config", TrainConfig, [f"protocol={stored}"]).protocol
+    known = compose_config("train", [f"protocol={stored}"]).protocol
     ConfigStore.instance().store(name="checkpoint", node={"protocol": vars(known)})
     assert (
-        compose_config("predict", PredictConfig, words).protocol
-        == compose_config("config", TrainConfig, [f"protocol={chosen}"]).protocol
+        compose_config("predict", words).protocol
+        == compose_config("train", [f"protocol={chosen}"]).protocol
     )
-    assert compose_config("predict", PredictConfig, words[:3]).protocol == known
+    assert compose_config("predict", words[:3]).protocol == known

@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from conftest import ROOT, TINY, run, tiny_model
-from cyclenet.models import build_model
+from cyclenet.models.cyclenet import build_model
 
 pytestmark = pytest.mark.slow
 
 
 def test_the_compiled_model_is_the_model():
     results = []
-    image = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image = torch.randint(
+        0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     for compiled in (False, True):
         torch.manual_seed(0)
         net = build_model(tiny_model(dropout=0.0), 5).train()
@@ -31,7 +33,13 @@ def test_the_compiled_model_is_the_model():
 
 
 def test_a_run_trains_and_is_evaluated(tmp_path):
-    words = [*TINY, "model.compile=true", "dataset.scenes_train=8", "dataset.scenes_val=3", "dataset.scenes_size=[64,128]"]
+    words = [
+        *TINY,
+        "model.compile=true",
+        "dataset.scenes_train=8",
+        "dataset.scenes_val=3",
+        "dataset.scenes_size=[64,128]",
+    ]
     # A process of its own: the compiler's do not start in a fork of one that has threads.
     command = [sys.executable, ROOT / "src" / "train.py", *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cyclenet.config import LossConfig
+from cyclenet.config.schema import LossConfig
 from cyclenet.training.losses import SegmentationLoss
 
 
@@ -24,7 +24,9 @@ def test_class_weights_are_torchs():
     logits, mask = example()
     weights = [1.0, 0.5, 3.0, 2.0]
     loss = SegmentationLoss(LossConfig(class_weights=weights), 4, False).double()(logits, mask)
-    expected = F.cross_entropy(logits, mask.long(), torch.tensor(weights, dtype=torch.float64), ignore_index=255)
+    expected = F.cross_entropy(
+        logits, mask.long(), torch.tensor(weights, dtype=torch.float64), ignore_index=255
+    )
     torch.testing.assert_close(loss, expected)
     with pytest.raises(ValueError, match="3 values for 4 classes"):
         SegmentationLoss(LossConfig(class_weights=[1, 1, 1]), 4, False)
@@ -40,7 +42,12 @@ def test_logits_are_upsampled_to_the_mask():
 
 
 @pytest.mark.parametrize(
-    "cfg", [LossConfig(), LossConfig(ohem_threshold=0.7, ohem_min_kept=3), LossConfig(class_weights=[1, 2, 3, 4])]
+    "cfg",
+    [
+        LossConfig(),
+        LossConfig(ohem_threshold=0.7, ohem_min_kept=3),
+        LossConfig(class_weights=[1, 2, 3, 4]),
+    ],
 )
 def test_a_batch_without_a_valid_pixel_has_loss_zero(cfg):
     logits, mask = example(ignored=2.0)
@@ -52,7 +59,9 @@ def test_a_batch_without_a_valid_pixel_has_loss_zero(cfg):
 @pytest.mark.parametrize("min_kept", [1, 10, 10_000])
 def test_ohem_keeps_the_hard_and_at_least_so_many(min_kept):
     logits, mask = example()
-    loss = SegmentationLoss(LossConfig(ohem_threshold=0.2, ohem_min_kept=min_kept), 4, False)(logits, mask)
+    loss = SegmentationLoss(LossConfig(ohem_threshold=0.2, ohem_min_kept=min_kept), 4, False)(
+        logits, mask
+    )
     valid = mask != 255
     each = F.cross_entropy(logits, mask.long(), ignore_index=255, reduction="none")[valid]
     hard = (-each).exp() <= 0.2
@@ -63,7 +72,10 @@ def test_ohem_keeps_the_hard_and_at_least_so_many(min_kept):
 def test_half_precision_logits_are_summed_in_float32():
     logits, mask = example()
     low = SegmentationLoss(LossConfig(), 4, False)(logits.bfloat16(), mask)
-    assert low.dtype == torch.float32 and abs(low - F.cross_entropy(logits, mask.long(), ignore_index=255)) < 0.01
+    assert (
+        low.dtype == torch.float32
+        and abs(low - F.cross_entropy(logits, mask.long(), ignore_index=255)) < 0.01
+    )
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -76,7 +88,9 @@ def test_strips_are_the_whole_in_value_and_gradient(size, weights, align_corners
     mask = torch.randint(0, 4, (2, *size), generator=generator)
     mask[torch.rand(mask.shape, generator=generator) < 0.3] = 255
     mask[0, 0, 0] = 1
-    loss = 3 * SegmentationLoss(LossConfig(class_weights=weights), 4, align_corners).double()(logits, mask.byte())
+    loss = 3 * SegmentationLoss(LossConfig(class_weights=weights), 4, align_corners).double()(
+        logits, mask.byte()
+    )
     upsampled = F.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
     each = None if weights is None else torch.tensor(weights, dtype=torch.float64)
     expected = 3 * F.cross_entropy(upsampled, mask, each, ignore_index=255)
@@ -90,7 +104,9 @@ def test_under_autocast_the_loss_is_float32s():
     logits, mask = example()
     exact = SegmentationLoss(LossConfig(), 4, False)(logits.detach().float(), mask)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(SegmentationLoss(LossConfig(), 4, False)(logits.detach().float(), mask), exact)
+        assert torch.equal(
+            SegmentationLoss(LossConfig(), 4, False)(logits.detach().float(), mask), exact
+        )
 
 
 def test_only_a_strip_of_upsampled_logits_is_held():
@@ -111,4 +127,6 @@ def test_only_a_strip_of_upsampled_logits_is_held():
     mask = torch.zeros(1, 1024, 1024, dtype=torch.uint8)
     with Largest() as largest:
         SegmentationLoss(LossConfig(), 8, False)(logits, mask).backward()
-    assert largest.elements <= 1024 * 1024  # Of the mask; whole logits would be eight times as many.
+    assert (
+        largest.elements <= 1024 * 1024
+    )  # Of the mask; whole logits would be eight times as many.

@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from conftest import tiny_model
-from cyclenet.config import DatasetConfig, EvaluateConfig, LossConfig, TrainConfig
-from cyclenet.data.base import build_source
-from cyclenet.models import build_model
+from cyclenet.config.commands import EvaluateConfig
+from cyclenet.config.schema import DatasetConfig, LossConfig, TrainConfig
+from cyclenet.data.open import open_split
+from cyclenet.models.cyclenet import build_model
 from cyclenet.models.layers import ChannelDropout
 from cyclenet.runs.evaluate import count
 from cyclenet.training.losses import SegmentationLoss
@@ -48,7 +49,9 @@ def joined_loss(cfg, rows=slice(None)):
 
 def norms(kind):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 5, 3), nn.BatchNorm2d(5)).double()
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 5, 3), nn.BatchNorm2d(5)
+    ).double()
     if kind == "ours":
         return SyncBatchNorm(cuda=False).apply(net)
     if kind == "torch's":
@@ -60,7 +63,9 @@ def norms(kind):
 def train_norms(kind, low=0, high=6, steps=5):
     """Some steps on a share of six images; outputs of the last step, input gradients, and all that was learnt."""
     net, generator = norms(kind), torch.Generator().manual_seed(1)
-    parallel = DistributedDataParallel(net, broadcast_buffers=False) if dist.is_initialized() else net
+    parallel = (
+        DistributedDataParallel(net, broadcast_buffers=False) if dist.is_initialized() else net
+    )
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
     world_size = dist.get_world_size() if dist.is_initialized() else 1
     for _ in range(steps):
@@ -78,13 +83,15 @@ def train_norms(kind, low=0, high=6, steps=5):
 
 def tiny_task():
     torch.manual_seed(0)
-    source = build_source(VAL, "val")
-    return SegmentationTask(TrainConfig(model=tiny_model(), dataset=VAL), source.classes, source.palette.tolist())
+    source = open_split(VAL, "val")
+    return SegmentationTask(
+        TrainConfig(model=tiny_model(), dataset=VAL), source.classes, source.palette.tolist()
+    )
 
 
 def evaluate(rank=0, world_size=1):
     cfg = EvaluateConfig("", VAL)
-    return count(tiny_task(), build_source(VAL, "val"), cfg, torch.device("cpu"), rank, world_size)
+    return count(tiny_task(), open_split(VAL, "val"), cfg, torch.device("cpu"), rank, world_size)
 
 
 def train_tiny(rows=slice(None), dtype=torch.float64, lr=0.01):
@@ -164,8 +171,12 @@ def register_kernels():
 
 def work(rank, folder):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
-    found = {"loss": {name: joined_loss(cfg, slice(rank, rank + 1)) for name, cfg in LOSSES.items()}}
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2
+    )
+    found = {
+        "loss": {name: joined_loss(cfg, slice(rank, rank + 1)) for name, cfg in LOSSES.items()}
+    }
     torch.manual_seed(5)
     found["dropout"] = ChannelDropout(0.5)(torch.ones(2, 7, 3, 3))
     found["evaluation"] = evaluate(rank, 2)
@@ -193,7 +204,9 @@ def test_the_loss_is_the_joined_batchs(ranks, name):
     for rank, found in enumerate(ranks):
         value, share = found["loss"][name]
         assert abs(value - loss) < 1e-12  # On each process.
-        torch.testing.assert_close(share[0] / 2, grad[rank], rtol=1e-12, atol=1e-12)  # DDP halves it.
+        torch.testing.assert_close(
+            share[0] / 2, grad[rank], rtol=1e-12, atol=1e-12
+        )  # DDP halves it.
 
 
 def test_dropout_does_not_depend_on_the_number_of_processes(ranks):
@@ -250,7 +263,9 @@ def test_conversion_keeps_timms_activations():
     net = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=[1]).eval()
     image = torch.randn(1, 3, 64, 64)
     expected = net(image)[0]
-    assert torch.equal(SyncBatchNorm(cuda=False).apply(copy.deepcopy(net)).eval()(image)[0], expected)
+    assert torch.equal(
+        SyncBatchNorm(cuda=False).apply(copy.deepcopy(net)).eval()(image)[0], expected
+    )
     for_gpus = SyncBatchNorm(cuda=True).apply(copy.deepcopy(net)).eval()
     assert any(isinstance(layer, nn.SyncBatchNorm) for layer in for_gpus.modules())
     torch.testing.assert_close(for_gpus(image)[0], expected)

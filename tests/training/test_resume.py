@@ -1,5 +1,6 @@
 """Runs that are cut off, damaged or diverge, and what they leave behind."""
 
+import os
 import subprocess
 import sys
 import warnings
@@ -7,53 +8,91 @@ import warnings
 import lightning as L
 import pytest
 import torch
-from test_task import config, fit
 
 from conftest import ROOT, run
-from cyclenet.config import TrainerConfig
-from cyclenet.training.callbacks import KeepBest
-from cyclenet.training.checkpoint import AtomicCheckpointIO, load_checkpoint, load_newest, stored_config
-from cyclenet.training.loggers import MetricsCSV, build_loggers, logged
-from cyclenet.training.trainer import build_trainer, check_saved, choose_precision, lock, prepare_folder
+from cyclenet.config.schema import TrainerConfig
+from cyclenet.runs.folder import RunFolder
+from cyclenet.runs.results import read_result
+from cyclenet.training.checkpoint import (
+    AtomicCheckpointIO,
+    load_checkpoint,
+    load_newest,
+    stored_config,
+)
+from cyclenet.training.keep import KeepBest
+from cyclenet.training.loggers import MetricsCSV, build_loggers, read_logged
+from cyclenet.training.trainer import build_trainer, choose_precision
+from made import fit, short_config
 
 
 def test_killed_trainings_come_to_the_same_end():
     """Four kills, one of them in a save and one in validation, and a damaged checkpoint (`make chaos` has all of them)."""
-    done = subprocess.run([sys.executable, ROOT / "tests/chaos.py", "--short", "--seed", "0"], capture_output=True, text=True)
-    assert done.returncode == 0 and "4 kills, all runs equal to undisturbed ones: yes" in done.stdout, done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests/chaos.py", "--short", "--seed", "0"],
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.returncode == 0 and "4 kills, all runs equal to undisturbed ones: yes" in done.stdout
+    ), done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run of four steps, of which each left a checkpoint but the last of an epoch, which leaves one after validation."""
     folder = tmp_path_factory.mktemp("run")
-    fit(config(), folder)
+    fit(short_config(), folder)
     return folder
 
 
+def resume_point(cfg, folder):
+    with RunFolder(folder, cfg, []) as run:
+        return run.checkpoint, run.step, run.precision
+
+
 def test_another_configuration_is_refused_by_name(trained, tmp_path):
-    cfg = config()
+    cfg = short_config()
     cfg.trainer.num_workers, cfg.logger.every_n_steps = 3, 7  # They change nothing.
-    assert prepare_folder(cfg, trained, False)[1] == 4
+    assert resume_point(cfg, trained)[1] == 4
     cfg.seed, cfg.optim.lr = 3, 0.5
-    with pytest.raises(
-        ValueError, match=r"another optim.lr \(0.01 there, 0.5 here\), seed \(0 there, 3 here\): give force=true"
-    ):
-        prepare_folder(cfg, trained, False)
+    message = (
+        r"another optim.lr \(0.01 there, 0.5 here\), seed \(0 there, 3 here\): give force=true"
+    )
+    with pytest.raises(ValueError, match=message):
+        resume_point(cfg, trained)
+    # The result says so too.
+    assert "force=true" in read_result(trained).error
     cfg.force = True
-    assert prepare_folder(cfg, trained, False)[1] == 4
-    # Named on the command line, from another run: the name may differ, the rest may not.
-    cfg = config(name="other", ckpt_path=str(trained / "checkpoints/last.ckpt"))
-    assert prepare_folder(cfg, tmp_path, True) == (cfg.ckpt_path, 4, choose_precision("auto", on_gpu=False))
+    assert resume_point(cfg, trained)[1] == 4
+    # A checkpoint of another run is named on the command line: the name may differ, no more.
+    cfg = short_config(name="other", ckpt_path=str(trained / "checkpoints/last.ckpt"))
+    precision = choose_precision("auto", on_gpu=False)
+    assert resume_point(cfg, tmp_path) == (cfg.ckpt_path, 4, precision)
 
 
 def test_a_fresh_start_leaves_nothing_of_the_run_before(tmp_path):
-    left = [tmp_path / name for name in ("checkpoints", "evaluate", "visualize", "wandb", "tensorboard")]
-    for folder in left:
-        folder.mkdir()
+    for name in ("checkpoints", "evaluate", "visualize", "wandb", "tensorboard"):
+        (tmp_path / name).mkdir()
     (tmp_path / "result.json").write_text("{}")
-    prepare_folder(config(resume="never"), tmp_path, True)
-    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    with RunFolder(tmp_path, short_config(resume="never"), []):
+        left = {path.name for path in tmp_path.iterdir()}
+        assert left - {"run.lock"} == {"config.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (ValueError("It is broken."), "failed", "It is broken."),
+        (RuntimeError(), "failed", "RuntimeError"),
+        (KeyboardInterrupt(), "interrupted", None),
+        (SystemExit(143), "interrupted", None),
+    ],
+)
+def test_the_result_says_how_a_run_ended(tmp_path, error, status, sentence):
+    with pytest.raises(type(error)), RunFolder(tmp_path, short_config(), ["seed=1"]):
+        raise error
+    result = read_result(tmp_path)
+    assert (result.status, result.error, result.overrides) == (status, sentence, ["seed=1"])
 
 
 def test_a_checkpoint_outlives_the_presets_it_names(trained):
@@ -63,12 +102,17 @@ def test_a_checkpoint_outlives_the_presets_it_names(trained):
 
 
 def test_devices_that_are_not_there_are_a_sentence(tmp_path):
-    cfg = config()
+    cfg = short_config()
     cfg.trainer.accelerator = "gpu"
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match=r"No supported gpu backend found! See trainer.accelerator and trainer.devices"):
+        with pytest.raises(
+            ValueError,
+            match=r"No supported gpu backend found! See trainer.accelerator and trainer.devices",
+        ):
             build_trainer(cfg, tmp_path, 0)
-    with pytest.raises(ValueError, match=r"trainer.devices must be a positive number or auto; got '0'"):
+    with pytest.raises(
+        ValueError, match=r"trainer.devices must be a positive number or auto; got '0'"
+    ):
         TrainerConfig(devices="0")
 
 
@@ -81,7 +125,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(trained, tmp_path):
         path, checkpoint = load_newest(tmp_path)
     assert path.name == "previous.ckpt" and checkpoint["global_step"] == 3
     flip(tmp_path / "previous.ckpt")
-    with warnings.catch_warnings(), pytest.raises(ValueError, match="start afresh with resume=never"):
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(ValueError, match="start afresh with resume=never"),
+    ):
         warnings.simplefilter("ignore")
         load_newest(tmp_path)
 
@@ -101,28 +148,33 @@ def test_the_best_score_is_known_where_the_folder_was_moved(trained, tmp_path):
     assert best.best_model_score is None and not best.best_k_models
     (tmp_path / "best.ckpt").touch()
     best.load_state_dict(state)
-    assert best.best_model_score == state["best_model_score"] and list(best.best_k_models) == [str(tmp_path / "best.ckpt")]
+    assert best.best_model_score == state["best_model_score"] and list(best.best_k_models) == [
+        str(tmp_path / "best.ckpt")
+    ]
 
 
 def test_a_run_without_its_end_on_disk_is_not_finished(tmp_path):
-    _, trainer = fit(config(), tmp_path)
+    _, trainer = fit(short_config(), tmp_path)
+    run = RunFolder(tmp_path, short_config(), [])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_saved(tmp_path, trainer)
-    trainer.checkpoint_callback.best_model_score += 0.5  # Of an epoch whose best.ckpt could not be written.
+        run.check_saved(trainer)
+    # This stands for an epoch whose best.ckpt could not be written.
+    trainer.checkpoint_callback.best_model_score += 0.5
     with pytest.warns(UserWarning, match="best.ckpt is not of the best epoch"):
-        check_saved(tmp_path, trainer)
+        run.check_saved(trainer)
     (tmp_path / "checkpoints/previous.ckpt").replace(tmp_path / "checkpoints/last.ckpt")
-    with pytest.raises(ValueError, match=r"last.ckpt is not of the last step \(4\): free disk space"):
-        check_saved(tmp_path, trainer)
+    message = r"last.ckpt is not of the last step \(4\): free disk space"
+    with pytest.raises(ValueError, match=message):
+        run.check_saved(trainer)
 
 
 def test_a_full_disk_at_the_start_loses_no_metrics(trained, tmp_path):
     text = (trained / "metrics.csv").read_text()
     (tmp_path / "metrics.csv").write_text(text)
-    (tmp_path / "metrics.csv.tmp").symlink_to("/dev/full")
+    (tmp_path / f".tmp{os.getpid()}-metrics.csv").symlink_to("/dev/full")
     with pytest.warns(UserWarning, match="No space left on device"):
-        build_loggers(config(), tmp_path, 2, True)
+        build_loggers(short_config(), tmp_path, 2, True)
     assert (tmp_path / "metrics.csv").read_text() == text
 
 
@@ -139,14 +191,21 @@ class Poison(L.Callback):
 def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(tmp_path):
     poison = Poison()
     with pytest.raises(
-        ValueError, match=r"The loss is nan at step 2; its samples .* give outputs that are not finite"
+        ValueError,
+        match=r"The loss is nan at step 2; its samples .* give outputs that are not finite",
     ) as error:
-        fit(config(), tmp_path, callback=poison)
+        fit(short_config(), tmp_path, callback=poison)
     assert all(name in str(error.value) for name in poison.names)
     checkpoint = load_checkpoint(tmp_path / "checkpoints/last.ckpt")
-    assert checkpoint["global_step"] == 2 and all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+    assert checkpoint["global_step"] == 2 and all(
+        value.isfinite().all() for value in checkpoint["state_dict"].values()
+    )
     dump = torch.load(tmp_path / "debug/step-2-rank0.pt", weights_only=True)
-    assert dump["names"] == poison.names and dump["image"].shape == (2, 3, 64, 64) and "net.mean" in dump["weights"]
+    assert (
+        dump["names"] == poison.names
+        and dump["image"].shape == (2, 3, 64, 64)
+        and "net.mean" in dump["weights"]
+    )
 
 
 def test_a_full_disk_keeps_the_old_checkpoint_and_warns(tmp_path):
@@ -155,8 +214,11 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_warns(tmp_path):
     # The file that is written first is the device on which every write fails.
     import os
 
-    (tmp_path / f"last.ckpt.tmp{os.getpid()}").symlink_to("/dev/full")
-    with pytest.warns(UserWarning, match=r"last.ckpt could not be written .*Training goes on; the one before stays"):
+    (tmp_path / f".tmp{os.getpid()}-last.ckpt").symlink_to("/dev/full")
+    with pytest.warns(
+        UserWarning,
+        match=r"last.ckpt could not be written .*Training continues; the one before stays",
+    ):
         io.save_checkpoint({"state_dict": {"w": torch.zeros(1_000_000)}}, path)
     assert torch.load(path, weights_only=True)["state_dict"]["w"].sum() == 3
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
@@ -167,7 +229,7 @@ def test_metrics_wait_for_a_full_disk(tmp_path):
     log = MetricsCSV(path, 0)
     log.log_metrics({"train/loss": 1.5}, 0)
     log.flush()
-    part = tmp_path / "metrics.csv.tmp"
+    part = tmp_path / f".tmp{os.getpid()}-metrics.csv"
     part.symlink_to("/dev/full")
     log.log_metrics({"train/loss": 2.5, "lr": 1.0}, 1)
     with pytest.warns(UserWarning, match="No space left on device"):
@@ -175,37 +237,66 @@ def test_metrics_wait_for_a_full_disk(tmp_path):
     assert path.read_text().split() == ["step,train/loss", "0,1.5"]
     log.flush()
     assert path.read_text().split() == ["lr,step,train/loss", ",0,1.5", "1.0,1,2.5"]
-    assert MetricsCSV(path, 1).rows == [{"step": "0", "train/loss": "1.5"}]  # What a checkpoint of step 1 has seen.
+    assert MetricsCSV(path, 1).rows == [
+        {"step": "0", "train/loss": "1.5"}
+    ]  # What a checkpoint of step 1 has seen.
 
 
-def test_a_run_folder_belongs_to_one_process(tmp_path):
-    held = lock(tmp_path)
-    with pytest.raises(ValueError, match="is being trained by another process"):
-        lock(tmp_path, seconds=0.3)
-    held.close()
-    lock(tmp_path, seconds=0.3).close()
+def test_a_run_folder_belongs_to_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("cyclenet.runs.folder.LOCK_SECONDS", 0.3)
+    with RunFolder(tmp_path, short_config(), []):
+        second = RunFolder(tmp_path, short_config(), [])
+        with pytest.raises(ValueError, match="is being trained by another process"):
+            second.__enter__()
+        # It has not touched the result of the first, which is not there yet.
+        assert not (tmp_path / "result.json").exists()
+    with RunFolder(tmp_path, short_config(), []):
+        pass
 
 
 def test_wandb_goes_on_with_each_row_once(tmp_path):
-    words = ["dataset.scenes_train=8", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]", "model.backbone=resnet10t"]
-    words += ["model.backbone_weights=none", "dataset.crop_size=[64,64]", "dataset.batch_size=2", "trainer=cpu"]
-    words += ["model.context=none", "model.decoder=none", "trainer.num_workers=0", "trainer.max_epochs=2"]
+    words = [
+        "dataset.scenes_train=8",
+        "dataset.scenes_val=1",
+        "dataset.scenes_size=[64,96]",
+        "model.backbone=resnet10t",
+    ]
+    words += [
+        "model.backbone_weights=none",
+        "dataset.crop_size=[64,64]",
+        "dataset.batch_size=2",
+        "trainer=cpu",
+    ]
+    words += [
+        "model.context=none",
+        "model.decoder=none",
+        "trainer.num_workers=0",
+        "trainer.max_epochs=2",
+    ]
     words += ["logger.wandb=offline", "logger.every_n_steps=1", "trainer.checkpoint_every_steps=3"]
     run("train", *words, cwd=tmp_path, WANDB_SILENT="true")
     (folder,) = tmp_path.glob("runs/*/*")
     (first,) = folder.glob("wandb/offline-run-*/*.wandb")
-    whole = logged(first)
+    whole = read_logged(first)
     assert {(step, "train/loss") for step in range(8)} <= whole and (7, "val/mIoU") in whole
     # As a kill leaves it: the end of wandb's file is lost, and there is no result.
     first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
-    kept = logged(first)
+    kept = read_logged(first)
     assert 0 < len(kept) < len(whole)
     (folder / "result.json").unlink()
     run("train", *words, cwd=tmp_path, WANDB_SILENT="true")
     (second,) = set(folder.glob("wandb/offline-run-*/*.wandb")) - {first}
     assert first.name == second.name  # The run id.
-    rows = {(step, key) for step, key in logged(second) if key.startswith(("train/", "val/")) and step >= 0}
-    scalars = {
-        (step, key) for step, key in whole if (key.startswith(("train/", "val/")) and "val/p" not in key) or "pixel" in key
+    rows = {
+        (step, key)
+        for step, key in read_logged(second)
+        if key.startswith(("train/", "val/")) and step >= 0
     }
-    assert {(s, k) for s, k in rows | kept if (s, k) in scalars} == scalars and not {r for r in rows & kept if r in scalars}
+    scalars = {
+        (step, key)
+        for step, key in whole
+        if (key.startswith(("train/", "val/")) and "val/p" not in key) or "pixel" in key
+    }
+    assert {(s, k) for s, k in rows | kept if (s, k) in scalars} == scalars and not {
+        r for r in rows & kept if r in scalars
+    }

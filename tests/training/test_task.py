@@ -6,41 +6,20 @@ import torch
 import torch.nn.functional as F
 
 from conftest import tiny_model
-from cyclenet.config import DatasetConfig, LoggerConfig, LossConfig, OptimConfig, ProtocolConfig, TrainConfig, TrainerConfig
-from cyclenet.data.datamodule import SegmentationData
-from cyclenet.models import build_model
+from cyclenet.config.schema import (
+    LossConfig,
+    OptimConfig,
+    ProtocolConfig,
+)
+from cyclenet.models.cyclenet import build_model
 from cyclenet.scoring.inference import predict
 from cyclenet.scoring.metrics import ConfusionMatrix, scores
 from cyclenet.training.checkpoint import AtomicCheckpointIO, load_checkpoint, load_task
 from cyclenet.training.losses import SegmentationLoss
-from cyclenet.training.task import SegmentationTask, parameter_groups, poly
-from cyclenet.training.trainer import build_trainer, choose_precision
-
-
-def short(**changes) -> TrainerConfig:
-    return TrainerConfig(accelerator="cpu", devices="1", num_workers=0, progress_bar=False, **changes)
-
-
-def config(**changes) -> TrainConfig:
-    values = {
-        "model": tiny_model(),
-        "dataset": DatasetConfig(scenes_train=4, scenes_val=2, scenes_size=[64, 128], crop_size=[64, 64], batch_size=2),
-        "trainer": short(max_epochs=2, checkpoint_every_steps=1),
-        "logger": LoggerConfig(wandb="disabled", every_n_steps=1),
-    }
-    return TrainConfig(**(values | changes))
-
-
-def fit(cfg, folder, checkpoint=None, callback=None):
-    L.seed_everything(cfg.seed, verbose=False)
-    trainer = build_trainer(cfg, folder, load_checkpoint(checkpoint)["global_step"] if checkpoint else 0)
-    if callback:
-        trainer.callbacks.insert(0, callback)  # Before ours: an error may come at any moment.
-    data = SegmentationData(cfg.dataset, cfg.seed)
-    data.setup("fit")
-    task = SegmentationTask(cfg, data.train_source.classes, data.train_source.palette.tolist())
-    trainer.fit(task, data, ckpt_path=checkpoint)
-    return task, trainer
+from cyclenet.training.optim import parameter_groups, poly
+from cyclenet.training.task import SegmentationTask
+from cyclenet.training.trainer import choose_precision
+from made import fit, short_config, short_trainer
 
 
 class StopAt(L.Callback):
@@ -56,7 +35,7 @@ class StopAt(L.Callback):
 
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(tmp_path, step):
-    cfg = config()
+    cfg = short_config()
     whole, _ = fit(cfg, tmp_path / "whole")
     with pytest.raises(RuntimeError, match="power cut"):
         fit(cfg, tmp_path / "cut", callback=StopAt(step))
@@ -64,13 +43,18 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(tmp_path, step):
     assert trainer.global_step == 4
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
-    assert (tmp_path / "whole/metrics.csv").read_text() == (tmp_path / "cut/metrics.csv").read_text()
+    assert (tmp_path / "whole/metrics.csv").read_text() == (
+        tmp_path / "cut/metrics.csv"
+    ).read_text()
 
 
 def test_force_trains_by_the_new_configuration(tmp_path):
     """Not by the rates, momentum and weight decay that come with the checkpoint."""
-    fit(config(), tmp_path)
-    cfg = config(trainer=short(max_epochs=3), optim=OptimConfig(lr=0.5, momentum=0.5, weight_decay=0.0))
+    fit(short_config(), tmp_path)
+    cfg = short_config(
+        trainer=short_trainer(max_epochs=3),
+        optim=OptimConfig(lr=0.5, momentum=0.5, weight_decay=0.0),
+    )
     _, trainer = fit(cfg, tmp_path, str(tmp_path / "checkpoints/last.ckpt"))
     (group,) = trainer.optimizers[0].param_groups
     assert (group["initial_lr"], group["momentum"], group["weight_decay"]) == (0.5, 0.5, 0.0)
@@ -81,17 +65,20 @@ def test_force_trains_by_the_new_configuration(tmp_path):
 
 
 def test_predictions_are_in_float32_without_tf32():
-    cfg = config()
+    cfg = short_config()
     task = SegmentationTask(cfg, [f"c{i}" for i in range(19)], [[0, 0, 0]] * 19).eval()
     seen = []
-    task.net.forward = lambda x, forward=task.net.forward: (seen.append(torch.backends.cudnn.allow_tf32), forward(x))[1]
+    task.net.forward = lambda x, forward=task.net.forward: (
+        seen.append(torch.backends.cudnn.allow_tf32),
+        forward(x),
+    )[1]
     before = torch.backends.cudnn.allow_tf32
     task.predict(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     assert before and seen == [False] and torch.backends.cudnn.allow_tf32
 
 
 def test_the_end_of_a_training_within_an_epoch_competes_for_the_best(tmp_path):
-    _, trainer = fit(config(), tmp_path)
+    _, trainer = fit(short_config(), tmp_path)
     best, path = trainer.checkpoint_callback, tmp_path / "checkpoints/best.ckpt"
     score, before = best.best_model_score.item(), path.read_bytes()
     best.consider(trainer, score)
@@ -101,7 +88,7 @@ def test_the_end_of_a_training_within_an_epoch_competes_for_the_best(tmp_path):
 
 
 def test_a_checkpoint_is_plain_and_rebuilds_the_model_by_itself(tmp_path):
-    task, _ = fit(config(), tmp_path)
+    task, _ = fit(short_config(), tmp_path)
     path = tmp_path / "checkpoints/last.ckpt"
     raw = torch.load(path, weights_only=True)
     json.dumps(raw["hyper_parameters"])
@@ -130,20 +117,22 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
     with pytest.raises(Exception, match="pickle"):
         io.save_checkpoint({"state_dict": {}, "a": lambda: 1}, path)
     with pytest.raises(ValueError, match=r"w is not finite at step 7: training has diverged"):
-        io.save_checkpoint({"state_dict": {"w": torch.tensor([1, torch.nan])}, "global_step": 7}, path)
+        io.save_checkpoint(
+            {"state_dict": {"w": torch.tensor([1, torch.nan])}, "global_step": 7}, path
+        )
     assert torch.load(path, weights_only=True) == {"state_dict": {}, "a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_validation_is_counted_at_the_masks_size(tmp_path):
-    task, trainer = fit(config(trainer=short(max_epochs=1)), tmp_path)
+    task, trainer = fit(short_config(trainer=short_trainer(max_epochs=1)), tmp_path)
     total = sum((trainer.datamodule.val_source.mask(i) != 255).sum() for i in range(2))
     task.confusion.reset()
     for batch in trainer.datamodule.val_dataloader():
         task.validation_step(batch, 0)
     assert task.confusion.compute().sum() == total
     logged = trainer.callback_metrics
-    assert abs(logged["val/mIoU"].item() - task.val_scores["mIoU"]) < 1e-6
+    assert abs(logged["val/mIoU"].item() - task.val_scores.mIoU) < 1e-6
     assert "val/IoU/road" in logged and "train/offset_max" in logged
     assert (tmp_path / "validation.png").exists()
 
@@ -157,15 +146,23 @@ def test_poly_is_the_papers():
 
 
 def test_parameter_groups():
-    net = SegmentationTask(config(), ["a", "b"], [[0, 0, 0]] * 2).net
+    net = SegmentationTask(short_config(), ["a", "b"], [[0, 0, 0]] * 2).net
     assert len(parameter_groups(net, OptimConfig())) == 1
     groups = parameter_groups(net, OptimConfig(lr=0.1, head_lr_scale=10, decay_norm_and_bias=False))
-    assert sorted((g["lr"], g["weight_decay"]) for g in groups) == [(0.1, 0.0), (0.1, 1e-4), (1.0, 0.0), (1.0, 1e-4)]
+    assert sorted((g["lr"], g["weight_decay"]) for g in groups) == [
+        (0.1, 0.0),
+        (0.1, 1e-4),
+        (1.0, 0.0),
+        (1.0, 1e-4),
+    ]
     assert sum(len(g["params"]) for g in groups) == len(list(net.parameters()))
     assert all((p.ndim > 1) == (g["weight_decay"] > 0) for g in groups for p in g["params"])
 
 
-@pytest.mark.parametrize(("has", "chosen"), [("avx512_bf16", "bf16-mixed"), ("amx_bf16", "bf16-mixed"), ("avx2", "32-true")])
+@pytest.mark.parametrize(
+    ("has", "chosen"),
+    [("avx512_bf16", "bf16-mixed"), ("amx_bf16", "bf16-mixed"), ("avx2", "32-true")],
+)
 def test_precision_on_cpu_is_bfloat16_where_the_cpu_has_it(has, chosen, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {has: True}, raising=False)
     assert choose_precision("auto", on_gpu=False) == chosen
@@ -181,12 +178,19 @@ def test_precision_on_cpu_is_bfloat16_where_the_cpu_has_it(has, chosen, monkeypa
 
 def test_ignored_crops_and_options_train(tmp_path):
     """All-ignored batches, OHEM, clipping, accumulation and bf16 at once: finite weights."""
-    cfg = config()
+    cfg = short_config()
     cfg.loss.ohem_threshold, cfg.loss.ohem_min_kept = 0.7, 100
-    cfg.trainer.gradient_clip_norm, cfg.trainer.accumulate_grad_batches, cfg.trainer.precision = 1.0, 2, "bf16-mixed"
+    cfg.trainer.gradient_clip_norm, cfg.trainer.accumulate_grad_batches, cfg.trainer.precision = (
+        1.0,
+        2,
+        "bf16-mixed",
+    )
     task, _ = fit(cfg, tmp_path)
     assert all(p.isfinite().all() for p in task.parameters())
-    batch = {"image": torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "mask": torch.full((2, 64, 64), 255, dtype=torch.uint8)}
+    batch = {
+        "image": torch.zeros(2, 3, 64, 64, dtype=torch.uint8),
+        "mask": torch.full((2, 64, 64), 255, dtype=torch.uint8),
+    }
     task.train()
     task.log = lambda *args, **kwargs: None
     assert task.training_step(batch, 0) == 0
@@ -195,13 +199,25 @@ def test_ignored_crops_and_options_train(tmp_path):
 def test_four_images_are_learnt_by_heart():
     """200 steps on 4 images of noisy blobs reach more than 95 % mIoU on them."""
     generator = torch.Generator().manual_seed(0)
-    mask = F.interpolate(torch.randn(4, 5, 3, 3, generator=generator), (64, 64), mode="bicubic").argmax(1).byte()
+    mask = (
+        F.interpolate(torch.randn(4, 5, 3, 3, generator=generator), (64, 64), mode="bicubic")
+        .argmax(1)
+        .byte()
+    )
     colors = torch.randint(40, 216, (5, 3), generator=generator)
     noise = 50 * torch.randn(4, 3, 64, 64, generator=generator)
     image = (colors[mask.long()].permute(0, 3, 1, 2) + noise).clamp(0, 255).byte()
     torch.manual_seed(0)
-    widths = {"head_channels": 32, "growth_channels": 16, "bottleneck_channels": 32, "reduce_channels": 32}
-    net, loss = build_model(tiny_model(dropout=0.0, **widths), 5).train(), SegmentationLoss(LossConfig(), 5, False)
+    widths = {
+        "head_channels": 32,
+        "growth_channels": 16,
+        "bottleneck_channels": 32,
+        "reduce_channels": 32,
+    }
+    net, loss = (
+        build_model(tiny_model(dropout=0.0, **widths), 5).train(),
+        SegmentationLoss(LossConfig(), 5, False),
+    )
     cfg = OptimConfig(lr=0.05, warmup_steps=10)
     optimizer = torch.optim.SGD(parameter_groups(net, cfg), momentum=cfg.momentum)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: poly(step, 200, cfg))
@@ -213,4 +229,4 @@ def test_four_images_are_learnt_by_heart():
         schedule.step()
     confusion = ConfusionMatrix(5)
     confusion.update(predict(lambda view: net.eval()(view)[0], image, ProtocolConfig()), mask)
-    assert scores(confusion.compute(), list("abcde"))["mIoU"] > 0.95
+    assert scores(confusion.compute(), list("abcde")).mIoU > 0.95

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
+from filelock import BaseFileLock, Timeout
 from PIL import Image
 
 from cyclenet.data.base import FolderSource, check_sizes
@@ -31,23 +31,34 @@ def build_cache(source: FolderSource, folder: Path, insist: bool) -> str:
         folder: folder of the cache.
         insist: write it even where it does not leave as much room again.
     """
-    path = folder.with_name(folder.name + ".lock")
     try:
-        try:
-            held = lock(path, seconds=0)
-        except Timeout:
-            print(f"Another process writes {folder}; waiting for it.", file=sys.stderr)
-            held = lock(path, seconds=-1)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        held = _take_turn(folder)
         try:
             # Another process may have made it meanwhile.
             return "" if open_cache(source, folder) else _make(source, folder, insist)
         finally:
             held.release()
-    except NotImplementedError:
-        # Two processes that write at once would delete each other's work.
-        return f"the file system of {folder.parent} has no locks"
     except OSError as error:
         return str(error)
+
+
+def _take_turn(folder: Path) -> BaseFileLock:
+    """Lock a cache for writing; wait for another process that writes it.
+
+    Raises:
+        OSError: the file system has no locks. Two processes that write at once would delete each
+            other's work.
+    """
+    path = folder.with_name(folder.name + ".lock")
+    try:
+        try:
+            return lock(path, seconds=0)
+        except Timeout:
+            print(f"Another process writes {folder}; waiting for it.", file=sys.stderr)
+            return lock(path, seconds=-1)
+    except (NotImplementedError, OSError) as error:
+        raise OSError(f"the file system of {folder.parent} has no locks ({error})") from error
 
 
 def _make(source: FolderSource, folder: Path, insist: bool) -> str:

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from cyclenet.config.choices import DATASETS
 from cyclenet.config.commands import SubmitConfig
-from cyclenet.data.base import Pair, Source
+from cyclenet.data.base import Pair
 from cyclenet.data.images import DataError
 from cyclenet.data.open import check_classes, open_split
 from cyclenet.devices import choose_device
@@ -47,8 +47,8 @@ def submit(cfg: SubmitConfig) -> tuple[Path, int]:
         ValueError: the data set has no server or other classes than the model, or the predictions
             are not whole.
     """
+    ids = server_ids(cfg.dataset.name)
     source = open_split(cfg.dataset, cfg.split)
-    ids = server_ids(source, cfg.dataset.name)
     checkpoint = Path(cfg.ckpt_path).resolve()
     device = choose_device(cfg.accelerator)
     task = load_task(load_checkpoint(checkpoint)).to(device)
@@ -80,18 +80,19 @@ def _start(folder: Path, pairs: Sequence[Pair], checkpoint: Path, protocol: str)
         part.unlink()
 
 
-def server_ids(source: Source, dataset: str) -> np.ndarray:
-    """Return the id that the server wants for each train id, (num_classes,) uint8.
+def server_ids(dataset: str) -> np.ndarray:
+    """Return the id that a data set's server wants for each train id, (num_classes,) uint8.
 
     Raises:
         ValueError: the data set has no server.
     """
-    if source.server_ids is None:
+    ids: np.ndarray | None = DATASETS[dataset].load().server_ids
+    if ids is None:
         served = [name for name, row in DATASETS.items() if row.load().server_ids is not None]
         raise ValueError(
             f"dataset={dataset} has no test server; submissions are for {' and '.join(served)}."
         )
-    return source.server_ids
+    return ids
 
 
 def file_name(pair: Pair) -> str:

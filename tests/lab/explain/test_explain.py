@@ -5,27 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import tiny_model
-from cyclenet.config import TrainConfig
 from cyclenet.lab.explain import figures
-from cyclenet.lab.explain.features import Explained, at_cells, components, spread
-from cyclenet.models.layers import resize
-from cyclenet.training.task import SegmentationTask
-
-CLASSES = ["road", "car", "sky", "tree"]
-PALETTE = [[128, 64, 128], [0, 0, 142], [70, 130, 180], [107, 142, 35]]
-
-
-def task_of(seed=0, **changes) -> SegmentationTask:
-    torch.manual_seed(seed)
-    task = SegmentationTask(TrainConfig(model=tiny_model(**changes)), CLASSES, PALETTE)
-    for module in task.net.modules():  # As after training: nothing at zero.
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    if task.net.decoder is not None and hasattr(task.net.decoder, "offset_conv"):
-        torch.nn.init.normal_(task.net.decoder.offset_conv[-1].weight, std=0.05)
-    torch.nn.init.normal_(task.net.classifier[-1].weight, std=0.5)
-    return task.eval()
+from cyclenet.lab.explain.features import Explained
+from cyclenet.lab.explain.geometry import at_cells, components, spread
+from cyclenet.models.resize import resize
+from made import task_of
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +25,9 @@ def test_the_last_part_is_the_networks_own_prediction(image):
     assert np.array_equal(seen.labels[-1], task.predict(seen.tensor)[0].numpy())
     assert not np.array_equal(seen.labels[0], seen.labels[-1])
     logits = resize(task.net(seen.tensor)[0], seen.size, False)
-    np.testing.assert_allclose(seen.probabilities(50, 20)[-1], logits[0, :, 20, 50].softmax(0).detach(), atol=1e-6)
+    np.testing.assert_allclose(
+        seen.probabilities(50, 20)[-1], logits[0, :, 20, 50].softmax(0).detach(), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("context", ["none", "aspp", "denseaspp"])
@@ -84,7 +70,9 @@ def test_grad_cam_is_its_definition(image):
     after = torch.autograd.grad(score, joined, **options)[0]
     for k, (activation, gradient) in enumerate([(torch.cat(first, 1), before), (joined, after)]):
         by_hand = (gradient.mean((2, 3), keepdim=True) * activation).sum(1).relu()[0].detach()
-        np.testing.assert_allclose(maps[k], by_hand, rtol=1e-3, atol=1e-3 * float(by_hand.max()) + 1e-12)
+        np.testing.assert_allclose(
+            maps[k], by_hand, rtol=1e-3, atol=1e-3 * float(by_hand.max()) + 1e-12
+        )
     assert maps[1].max() > 0
     own = int(seen.probabilities(x, y)[-1].argmax())
     assert np.array_equal(seen.grad_cam(x, y), seen.grad_cam(x, y, own))
@@ -98,15 +86,23 @@ def test_offsets_are_in_pixels_of_the_image(image):
         last.bias[:18] = torch.tensor([2.0, -3.0]).repeat(9)
         last.bias[18:] = 0.0
     found = Explained(task, image).offsets
-    np.testing.assert_allclose(found.shift, np.broadcast_to([-12.0, 8.0], found.shift.shape), atol=1e-5)
+    np.testing.assert_allclose(
+        found.shift, np.broadcast_to([-12.0, 8.0], found.shift.shape), atol=1e-5
+    )
     np.testing.assert_allclose(found.modulation, 0.5, atol=1e-6)
     # Row 5, column 7: the middle tap of a plain convolution lies at pixels 4 * 7 + 1.5, 4 * 5 + 1.5.
     np.testing.assert_allclose(found.positions[5, 7, 0, 4], [29.5 - 12, 21.5 + 8], atol=1e-4)
-    np.testing.assert_allclose(found.positions[5, 7, 0, 0], [29.5 - 12 - 4, 21.5 + 8 - 4], atol=1e-4)
-    assert found.upsampled.shape == found.aligned.shape and not np.allclose(found.upsampled, found.aligned)
+    np.testing.assert_allclose(
+        found.positions[5, 7, 0, 0], [29.5 - 12 - 4, 21.5 + 8 - 4], atol=1e-4
+    )
+    assert found.upsampled.shape == found.aligned.shape and not np.allclose(
+        found.upsampled, found.aligned
+    )
 
 
-@pytest.mark.parametrize(("align_corners", "left", "right"), [(False, 1.5, 93.5), (True, 0.0, 95.0)])
+@pytest.mark.parametrize(
+    ("align_corners", "left", "right"), [(False, 1.5, 93.5), (True, 0.0, 95.0)]
+)
 def test_features_lie_where_the_network_puts_them(image, align_corners, left, right):
     """1/4 features of 96 pixels: 24 cells; the corners' middles are the image's corners where they are aligned."""
     task = task_of(align_corners=align_corners, offset_groups=2, mask_scale=0)
@@ -143,7 +139,9 @@ def test_a_receptive_field_is_the_norm_of_the_jacobian(image):
         outputs = task.net.context.part1(task.net.context.reduce(task.net.features(picture)[-1]))
         return torch.cat(outputs, 1)[0, :, row, column]
 
-    jacobian = torch.autograd.functional.jacobian(feature, seen.tensor.float())  # (channels, 1, 3, H, W)
+    jacobian = torch.autograd.functional.jacobian(
+        feature, seen.tensor.float()
+    )  # (channels, 1, 3, H, W)
     exact = (jacobian**2).sum((0, 1, 2)).sqrt()
     exact = (exact / exact.sum()).numpy()
     assert np.abs(fields[0] - exact).sum() < 0.15

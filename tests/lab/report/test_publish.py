@@ -6,75 +6,114 @@ import re
 import numpy as np
 import pytest
 import yaml
-from test_comparison import config, make_run
 
 from conftest import ROOT, run
 from cyclenet.commands.cli import compose_config
-from cyclenet.config import TrainConfig
-from cyclenet.lab.cost.count import complexity, total
-from cyclenet.lab.paper import describe
-from cyclenet.lab.report.comparison import Difference, find_runs, group_arms
-from cyclenet.lab.report.write import Claim, read_plan, write_report
+from cyclenet.config.naming import arm_label
+from cyclenet.lab.cost.count import count_cost, total
+from cyclenet.lab.report.arms import group_arms
+from cyclenet.lab.report.claims import Claim, read_plan
+from cyclenet.lab.report.runs import find_runs
+from cyclenet.lab.report.write import write_report
+from cyclenet.scoring.intervals import Difference
+from made import make_run, run_config
 
 PLAN = ROOT / "results/camvid/plan.yaml"
 
 
 def arm(name: str):
     words = ["experiment=camvid_ablation", f"arm={name}"]
-    return compose_config("config", TrainConfig, words).model
+    return compose_config("train", words).model
 
 
 def test_denseaspps_twins_cost_what_cycleaspp_does():
-    cost = {name: total(complexity(arm(name), 360, 480, 11)) for name in ("cycleaspp", "denseaspp_flops", "denseaspp_params")}
+    cost = {
+        name: total(count_cost(arm(name), 360, 480, 11))
+        for name in ("cycleaspp", "denseaspp_flops", "denseaspp_params")
+    }
     assert cost["denseaspp_flops"].executed == pytest.approx(cost["cycleaspp"].executed, rel=0.002)
-    assert cost["denseaspp_params"].parameters == pytest.approx(cost["cycleaspp"].parameters, rel=0.002)
+    assert cost["denseaspp_params"].parameters == pytest.approx(
+        cost["cycleaspp"].parameters, rel=0.002
+    )
     assert cost["denseaspp_flops"].parameters > 1.01 * cost["cycleaspp"].parameters
 
 
 def test_every_claim_names_two_arms_of_the_sweep():
-    names = ["baseline", "aspp", "denseaspp", "cycleaspp", "cycleaspp_k2", "cycleaspp_skip", "cycleaspp_adc_ms"]
-    known = {f"{describe(arm(name))}, whole" for name in names} | {f"{describe(arm('cycleaspp_adc_ms'))}, paper_ms"}
-    known |= {f"bottleneck_channels={arm(name).bottleneck_channels}" for name in ("denseaspp_flops", "denseaspp_params")}
+    names = [
+        "baseline",
+        "aspp",
+        "denseaspp",
+        "cycleaspp",
+        "cycleaspp_k2",
+        "cycleaspp_skip",
+        "cycleaspp_adc_ms",
+    ]
+    known = {f"{arm_label(arm(name))}, whole" for name in names} | {
+        f"{arm_label(arm('cycleaspp_adc_ms'))}, paper_ms"
+    }
+    known |= {
+        f"bottleneck_channels={arm(name).bottleneck_channels}"
+        for name in ("denseaspp_flops", "denseaspp_params")
+    }
     plan = read_plan(PLAN)
     assert {claim.arm for claim in plan} | {claim.than for claim in plan} == known
 
 
 def test_published_runs_are_small_and_make_the_same_report(tmp_path):
-    for number, (model, accuracy) in enumerate([({"context": "none", "decoder": "none"}, 0.6), ({"decoder": "none"}, 0.8)]):
+    for number, (model, accuracy) in enumerate(
+        [({"context": "none", "decoder": "none"}, 0.6), ({"decoder": "none"}, 0.8)]
+    ):
         for seed in range(2):
-            folder = make_run(tmp_path / "runs", config(seed, **model), accuracy, number=2 * number + seed)
+            folder = make_run(
+                tmp_path / "runs", run_config(seed, **model), accuracy, number=2 * number + seed
+            )
             (folder / "checkpoints").mkdir()
             (folder / "checkpoints/last.ckpt").write_bytes(b"large")
             (folder / "validation.png").write_bytes(b"a picture of the data")
             for path in folder.glob("evaluate/*/scores.json"):
-                path.write_text(json.dumps({**json.loads(path.read_text()), "checkpoint": "/elsewhere/last.ckpt"}))
-    make_run(tmp_path / "runs", config(2), number=9, status="failed")
+                path.write_text(
+                    json.dumps(
+                        {**json.loads(path.read_text()), "checkpoint": "/elsewhere/last.ckpt"}
+                    )
+                )
+    make_run(tmp_path / "runs", run_config(2), number=9, status="failed")
     output = run("publish", "runs", "--output", "out", cwd=tmp_path)
     assert "run9: failed" in output and output.count(": finished") == 4
     names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert names == {"config.yaml", "result.json", "metrics.csv", "scores.json", "images.npz"}
-    assert "/elsewhere" not in "".join(path.read_text() for path in (tmp_path / "out").rglob("scores.json"))
+    assert "/elsewhere" not in "".join(
+        path.read_text() for path in (tmp_path / "out").rglob("scores.json")
+    )
     texts = []
     for source in ("runs", "out"):
-        write_report(find_runs([tmp_path / source]), tmp_path / f"report-{source}", "title", images=0)
+        write_report(
+            find_runs([tmp_path / source]), tmp_path / f"report-{source}", "title", images=0
+        )
         texts.append((tmp_path / f"report-{source}/report.md").read_text())
     assert texts[0] == texts[1] and "bad.png" in texts[1]
 
-    assert "is the published run itself" in run("publish", "out/run0", "--output", "out", cwd=tmp_path, ok=False)
+    assert "is the published run itself" in run(
+        "publish", "out/run0", "--output", "out", cwd=tmp_path, ok=False
+    )
     assert (tmp_path / "out/run0/config.yaml").exists()
 
 
 def test_a_run_is_held_against_what_was_published(tmp_path):
     """Another curve, another score, or another image's counts: each is told, and so is what cannot be compared."""
-    here = make_run(tmp_path / "runs", config(0), 0.7, ("whole", "paper_ms"))
+    here = make_run(tmp_path / "runs", run_config(0), 0.7, ("whole", "paper_ms"))
     run("publish", "runs/run0", "--output", "out", cwd=tmp_path)
     command = ("publish", "runs/run0", "--output", "out", "--check")
     assert run(*command, cwd=tmp_path).count("the same to the last digit") == 3
-    scores, images = next(here.glob("evaluate/*whole*/scores.json")), next(here.glob("evaluate/*whole*/images.npz"))
+    scores, images = (
+        next(here.glob("evaluate/*whole*/scores.json")),
+        next(here.glob("evaluate/*whole*/images.npz")),
+    )
     for path in (here / "metrics.csv", scores, images):
         before = path.read_bytes()
         if path == scores:
-            path.write_text(json.dumps(json.loads(before) | {"mIoU": json.loads(before)["mIoU"] + 1e-9}))
+            path.write_text(
+                json.dumps(json.loads(before) | {"mIoU": json.loads(before)["mIoU"] + 1e-9})
+            )
         elif path == images:
             with np.load(images) as arrays:
                 shuffled = {**arrays, "pixels": arrays["pixels"][::-1]}
@@ -82,14 +121,20 @@ def test_a_run_is_held_against_what_was_published(tmp_path):
         else:
             path.write_text(before.decode().replace("1", "2"))
         output = run(*command, cwd=tmp_path, ok=False)
-        assert output.count("NOT the same\n") == 1 and output.count("the same to the last digit") == 2
+        assert (
+            output.count("NOT the same\n") == 1 and output.count("the same to the last digit") == 2
+        )
         path.write_bytes(before)
     next(here.glob("evaluate/*paper_ms*/scores.json")).unlink()
     result = here / "result.json"
-    result.write_text(json.dumps({**json.loads(result.read_text()), "threads": 2, "precision": "32-true"}))
+    result.write_text(
+        json.dumps({**json.loads(result.read_text()), "threads": 2, "precision": "32-true"})
+    )
     (here / "metrics.csv").write_text("other")
     output = run(*command, cwd=tmp_path, ok=False)
-    assert "NOT the same (threads: 1 there, 2 here; precision: not told there, 32-true here)" in output
+    assert (
+        "NOT the same (threads: 1 there, 2 here; precision: not told there, 32-true here)" in output
+    )
     assert "not compared, for it was not made here" in output
     scores.unlink()
     assert "has no evaluation that" in run(*command, cwd=tmp_path, ok=False)
@@ -98,60 +143,112 @@ def test_a_run_is_held_against_what_was_published(tmp_path):
 def test_a_claim_that_blocks_would_not_decide_says_so(tmp_path, monkeypatch):
     for seed in range(2):
         for number, (model, accuracy) in enumerate([({"decoder": "none"}, 0.6), ({}, 0.7)]):
-            make_run(tmp_path / "runs", config(seed, **model), accuracy, number=2 * seed + number)
+            make_run(
+                tmp_path / "runs", run_config(seed, **model), accuracy, number=2 * seed + number
+            )
     runs = find_runs([tmp_path / "runs"])
     names = [each.label for each in group_arms(runs)]
     said = []
     for wider in (Difference(0.02, -0.01, 0.05), Difference(0.02, 0.004, 0.04)):
         found = {1: Difference(0.02, 0.01, 0.03), 20: wider}
-        monkeypatch.setattr("cyclenet.lab.report.write._compare", lambda *_, block=1, found=found: found[block])
-        write_report(runs, tmp_path / "out", "title", images=0, plan=[Claim("a", names[1], names[0], "mIoU")], block=20)
-        said.append("by blocks of 20 images it would not be decided" in (tmp_path / "out/report.md").read_text())
+        monkeypatch.setattr(
+            "cyclenet.lab.report.write._compare", lambda *_, block=1, found=found: found[block]
+        )
+        write_report(
+            runs,
+            tmp_path / "out",
+            "title",
+            images=0,
+            plan=[Claim("a", names[1], names[0], "mIoU")],
+            block=20,
+        )
+        said.append(
+            "by blocks of 20 images it would not be decided"
+            in (tmp_path / "out/report.md").read_text()
+        )
     assert said == [True, False]
 
 
 def test_claims_are_judged_by_their_intervals(tmp_path):
-    arms = [({"context": "none", "decoder": "none"}, 0.6), ({"decoder": "none"}, 0.8), ({"decoder": "skip"}, 0.8)]
+    arms = [
+        ({"context": "none", "decoder": "none"}, 0.6),
+        ({"decoder": "none"}, 0.8),
+        ({"decoder": "skip"}, 0.8),
+    ]
     for number, (model, accuracy) in enumerate(arms):
         for seed in range(2):
-            make_run(tmp_path / "runs", config(seed, **model), accuracy, number=2 * number + seed)
-    make_run(tmp_path / "runs", config(0), 0.9, number=9)
+            make_run(
+                tmp_path / "runs", run_config(seed, **model), accuracy, number=2 * number + seed
+            )
+    make_run(tmp_path / "runs", run_config(0), 0.9, number=9)
     runs = find_runs([tmp_path / "runs"])
     first, second, third, single = (each.label for each in group_arms(runs))
-    rows = [("better", f"{second}, whole", first), ("worse", first, f"{second}, whole"), ("alike", third, f"{second}, whole")]
+    rows = [
+        ("better", f"{second}, whole", first),
+        ("worse", first, f"{second}, whole"),
+        ("alike", third, f"{second}, whole"),
+    ]
     rows += [("alone", second, "nothing"), ("once", single, first)]
     plan = tmp_path / "plan.yaml"
-    plan.write_text(yaml.safe_dump([{"claim": c, "arm": a, "than": t, "score": "mIoU"} for c, a, t in rows]))
+    plan.write_text(
+        yaml.safe_dump([{"claim": c, "arm": a, "than": t, "score": "mIoU"} for c, a, t in rows])
+    )
     write_report(runs, tmp_path / "out", "title", images=0, plan=read_plan(plan))
     text = (tmp_path / "out/report.md").read_text()
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    lines = {row[0]: row[4:] for row in cells if row[0] in ("better", "worse", "alike", "alone", "once")}
-    value, low, high = (number.lstrip("+-") for number in re.findall(r"[+-][\d.]+", lines["better"][0]))
+    cells = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    lines = {
+        row[0]: row[4:] for row in cells if row[0] in ("better", "worse", "alike", "alone", "once")
+    }
+    value, low, high = (
+        number.lstrip("+-") for number in re.findall(r"[+-][\d.]+", lines["better"][0])
+    )
     assert lines["better"][1] == f"**held**: higher by {value}, by no less than {low}"
-    assert lines["worse"][1] == f"**the opposite was seen**: lower by {value}, by no less than {low}"
-    value, low, high = (number.lstrip("+-") for number in re.findall(r"[+-][\d.]+", lines["alike"][0]))
-    assert lines["alike"][1] == f"**not decided**: a gain above {high} and a loss above {low} are ruled out"
+    assert (
+        lines["worse"][1] == f"**the opposite was seen**: lower by {value}, by no less than {low}"
+    )
+    value, low, high = (
+        number.lstrip("+-") for number in re.findall(r"[+-][\d.]+", lines["alike"][0])
+    )
+    assert (
+        lines["alike"][1]
+        == f"**not decided**: a gain above {high} and a loss above {low} are ruled out"
+    )
     assert lines["alone"][1] == "**not tested**" and lines["once"][1] == "**not decided**: one seed"
     gap = {row[0]: row[3] for row in cells if row[0] in ("better", "alike")}
     assert gap == {"better": "+2.70", "alike": "–"}  # 78.95 - 76.25; the paper has no skip.
     write_report(runs, tmp_path / "out", "title", images=0, plan=read_plan(plan), block=5)
     text = (tmp_path / "out/report.md").read_text()
-    assert "| in blocks of 5 |" in text and text.count("**held**") == 1 and "| – | – | – | **not tested** |" in text
-    assert f"Beside {first}, whole, by their intervals, higher: {second}, whole, {third}, whole." in text
-    plan.write_text(yaml.safe_dump([{"claim": "x", "arm": second, "than": first, "score": "mIoU", "seeds": 3}]))
+    assert (
+        "| in blocks of 5 |" in text
+        and text.count("**held**") == 1
+        and "| – | – | – | **not tested** |" in text
+    )
+    assert (
+        f"Beside {first}, whole, by their intervals, higher: {second}, whole, {third}, whole."
+        in text
+    )
+    plan.write_text(
+        yaml.safe_dump([{"claim": "x", "arm": second, "than": first, "score": "mIoU", "seeds": 3}])
+    )
     write_report(runs, tmp_path / "out", "title", images=0, plan=read_plan(plan))
     assert "| so far (3 seeds are planned): **held**: " in (tmp_path / "out/report.md").read_text()
     plan.write_text("- claim: a\n")
     with pytest.raises(ValueError, match="keys claim, arm, than and score"):
         read_plan(plan)
     plan.write_text("- {claim: a, arm: b, than: c, score: beauty}\n")
-    with pytest.raises(ValueError, match="score must be one of mIoU, boundary, edges; got 'beauty'"):
+    with pytest.raises(
+        ValueError, match="score must be one of mIoU, boundary, edges; got 'beauty'"
+    ):
         read_plan(plan)
 
 
 def test_what_was_found_inside_the_networks_is_summed_up(tmp_path):
     for seed in range(2):
-        folder = make_run(tmp_path / "runs", config(seed), 0.7, number=seed)
+        folder = make_run(tmp_path / "runs", run_config(seed), 0.7, number=seed)
         kinds = {"within": [0.5, 0.6 + seed / 10], "between": [0.3, 0.2]}
         found = {"parts": ["PartI", "PartII"], "feedback": {"mIoU": [0.4, 0.5]}}
         found["similarity"] = {"raw": kinds, "centred": kinds, "probe": {"mIoU": [0.1, 0.2]}}
@@ -163,17 +260,33 @@ def test_what_was_found_inside_the_networks_is_summed_up(tmp_path):
     write_report(find_runs([tmp_path / "runs"]), tmp_path / "out", "title", images=0)
     text = (tmp_path / "out/report.md").read_text().split("## Inside the networks")[1]
     row = next(line for line in text.splitlines() if ", PartII" in line)
-    assert "| 2 | 0.650 ± 0.071 | 0.200 ± 0.000 |" in row and row.endswith("| 20.00 ± 0.00 | 50.00 ± 0.00 |")
+    assert "| 2 | 0.650 ± 0.071 | 0.200 ± 0.000 |" in row and row.endswith(
+        "| 20.00 ± 0.00 | 50.00 ± 0.00 |"
+    )
     assert "| 2 | 6.500 ± 0.707 | 5.000 ± 0.000 |" in text
     # What is not there is not told, and what is of something else is left out.
-    whole = {path: json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/visualize/analysis.json")}
+    whole = {
+        path: json.loads(path.read_text())
+        for path in (tmp_path / "runs").glob("*/visualize/analysis.json")
+    }
     kinds = {"within": [0.5, 0.6], "between": [None, 0.2]}
-    empty = {"similarity": {"raw": kinds, "centred": kinds, "probe": None}, "offsets": {"length": [6.0, 1, 1, 1, 1, None]}}
-    changes = (empty, {"checkpoint": "a/best.ckpt"}, {"split": "train"}, {"images": 1}, {"feedback": None})
+    empty = {
+        "similarity": {"raw": kinds, "centred": kinds, "probe": None},
+        "offsets": {"length": [6.0, 1, 1, 1, 1, None]},
+    }
+    changes = (
+        empty,
+        {"checkpoint": "a/best.ckpt"},
+        {"split": "train"},
+        {"images": 1},
+        {"feedback": None},
+    )
     for change, kept in zip(changes, ("| 2 |", *4 * ("| 1 |",)), strict=True):
         for number, (path, found) in enumerate(whole.items()):
             new = {**found, **change} if number or change is empty else found
-            path.write_text(json.dumps({key: value for key, value in new.items() if value is not None}))
+            path.write_text(
+                json.dumps({key: value for key, value in new.items() if value is not None})
+            )
         write_report(find_runs([tmp_path / "runs"]), tmp_path / "out", "title", images=0)
         text = (tmp_path / "out/report.md").read_text().split("## Inside the networks")[1]
         row = next(line for line in text.splitlines() if ", PartI |" in line)

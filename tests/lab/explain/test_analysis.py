@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_explain import CLASSES, PALETTE, task_of
 
-from cyclenet.data.images import IGNORE
-from cyclenet.lab.explain.analysis import TOPICS, _interval, _more, analyse, bin_names, describe, edge_and_middle
-from cyclenet.lab.explain.features import Explained, spread
+from cyclenet.lab.explain.analysis import TOPICS, _interval, _more, analyse, bin_names
+from cyclenet.lab.explain.features import Explained
+from cyclenet.lab.explain.geometry import spread
+from cyclenet.lab.explain.measure import edge_and_middle
+from cyclenet.lab.explain.text import describe_analysis
+from cyclenet.labels import IGNORE
 from cyclenet.scoring.boundary import label_distance
 from cyclenet.scoring.metrics import mean_iou
+from made import CLASSES, PALETTE, task_of
 
 
 class Stripes:
@@ -53,10 +56,18 @@ def test_similarity_is_the_mean_of_all_pairs(result):
         cosines = (unit @ unit.T).numpy()
         own = ~np.eye(len(labels), dtype=bool)
         kinds = [c for c in range(4) if (labels == c).any()]
-        sets = {(a, b): cosines[(labels == a)[:, None] & (labels == b)[None] & own].mean() for a in kinds for b in kinds}
-        means.append([np.mean([sets[a, b] for a, b in sets if (a == b) == same]) for same in (True, False)])
+        sets = {
+            (a, b): cosines[(labels == a)[:, None] & (labels == b)[None] & own].mean()
+            for a in kinds
+            for b in kinds
+        }
+        means.append(
+            [np.mean([sets[a, b] for a, b in sets if (a == b) == same]) for same in (True, False)]
+        )
     found = result["similarity"]["raw"]
-    np.testing.assert_allclose([found["within"][1], found["between"][1]], np.mean(means, 0), rtol=1e-9)
+    np.testing.assert_allclose(
+        [found["within"][1], found["between"][1]], np.mean(means, 0), rtol=1e-9
+    )
     assert found["change"]["gap"] is None  # Of two images.
     layers = result["similarity"]["layers"]
     assert len(layers) == 2 and len(layers[0]) == 3 and layers[0][0] != layers[1][0]
@@ -74,7 +85,9 @@ def test_feedback_counts_the_parts_predictions(result):
             counts[predicted[row, column], 2] += 1
             counts[truth[row, column], 0] += truth[row, column] == predicted[row, column]
         distance = label_distance(truth)
-        for number, (low, high) in enumerate([(0, 2), (2, 4), (4, 8), (8, 16), (16, 32), (32, np.inf)]):
+        for number, (low, high) in enumerate(
+            [(0, 2), (2, 4), (4, 8), (8, 16), (16, 32), (32, np.inf)]
+        ):
             chosen = (distance > low) & (distance <= high) & (truth != IGNORE)
             right[number] += (predicted[chosen] == truth[chosen]).sum()
             total[number] += chosen.sum()
@@ -89,12 +102,19 @@ def test_offsets_are_averaged_by_distance(result):
     task, source = task_of(), Stripes()
     lengths = [[] for _ in range(6)]
     for index in range(2):
-        found, distance = Explained(task, source.image(index)).offsets, label_distance(source.mask(index))
+        found, distance = (
+            Explained(task, source.image(index)).offsets,
+            label_distance(source.mask(index)),
+        )
         for row in range(16):
             for column in range(24):
                 y, x = 4 * row + 2, 4 * column + 2
                 if source.mask(index)[y, x] != IGNORE:
-                    b = next(i for i, top in enumerate([2, 4, 8, 16, 32, np.inf]) if distance[y, x] <= top)
+                    b = next(
+                        i
+                        for i, top in enumerate([2, 4, 8, 16, 32, np.inf])
+                        if distance[y, x] <= top
+                    )
                     lengths[b].append(np.hypot(*found.shift[row, column, 0].T).mean())
     for value, expected in zip(result["offsets"]["length"], lengths, strict=True):
         assert value == (pytest.approx(np.mean(expected)) if expected else None)
@@ -116,8 +136,13 @@ def test_an_interval_holds_the_mean_and_is_as_wide_as_the_spread():
     value, low, high = _interval(values)
     assert value == 49.5 and abs((high - low) / 2 - 1.96 * values[:100].std() / 10) < 0.6
     assert _interval(values[:4]) is None and _interval(np.full(9, np.nan)) is None
-    assert _more([0.2, 0.1, 0.3], "alike") == "more alike" and _more([-0.2, -0.3, -0.1], "alike") == "less alike"
-    assert _more([0.0, -0.1, 0.1], "alike") == "as alike as far as one can tell" and "perhaps" in _more(None, "alike")
+    assert (
+        _more([0.2, 0.1, 0.3], "alike") == "more alike"
+        and _more([-0.2, -0.3, -0.1], "alike") == "less alike"
+    )
+    assert _more(
+        [0.0, -0.1, 0.1], "alike"
+    ) == "as alike as far as one can tell" and "perhaps" in _more(None, "alike")
 
 
 def test_too_few_images_give_no_verdict():
@@ -127,7 +152,7 @@ def test_too_few_images_give_no_verdict():
 
     found = analyse(task_of(), One(), list(TOPICS), fields=1)
     assert found["similarity"]["probe"] is None and found["feedback"]["gain"] is None
-    text = describe(found)
+    text = describe_analysis(found)
     assert "perhaps more or less alike" in text and "none is given" in text and "nan" not in text
     json.dumps(found, allow_nan=False)
 
@@ -140,8 +165,14 @@ def test_the_probe_finds_what_is_there():
         def __init__(self, task, image):
             self.task, self.net = task, task.net
             mask = image[:, :, 0]
-            perfect = F.one_hot(torch.from_numpy(mask[4::8, 4::8].astype(int)).clamp(max=4), 5).permute(2, 0, 1)[None].float()
-            noise = torch.randn(1, 5, *perfect.shape[2:], generator=torch.Generator().manual_seed(0))
+            perfect = (
+                F.one_hot(torch.from_numpy(mask[4::8, 4::8].astype(int)).clamp(max=4), 5)
+                .permute(2, 0, 1)[None]
+                .float()
+            )
+            noise = torch.randn(
+                1, 5, *perfect.shape[2:], generator=torch.Generator().manual_seed(0)
+            )
             self.last, self.passes = perfect, [[noise], [perfect]]
 
     class Source(Stripes):
@@ -166,16 +197,27 @@ def test_points_for_receptive_fields():
     inner = label_distance(mask, outside=True)
     assert inner[y, x] == inner[mask != IGNORE].max() and 0 < x < 89 and 0 < y < 63
     assert edge_and_middle(mask, label_distance(mask), "a") == points
-    assert edge_and_middle(np.full((8, 8), IGNORE, np.uint8), np.full((8, 8), np.inf, np.float32), "a") == {}
+    assert (
+        edge_and_middle(np.full((8, 8), IGNORE, np.uint8), np.full((8, 8), np.inf, np.float32), "a")
+        == {}
+    )
 
 
 def test_a_description_has_every_topic_and_json_keeps_the_rest(result):
-    text = describe(result)
-    for heading in ("Prediction from each part", "Cosine similarity", "ADC by distance", "Effective receptive field"):
+    text = describe_analysis(result)
+    for heading in (
+        "Prediction from each part",
+        "Cosine similarity",
+        "ADC by distance",
+        "Effective receptive field",
+    ):
         assert heading in text
     assert "PartII minus PartI" in text and json.loads(json.dumps(result)) == result
-    lone, what = task_of(context="none", decoder="none"), ["feedback", "similarity", "receptive_field"]
-    assert "| context |" in describe(analyse(lone, Stripes(), what, fields=1))
+    lone, what = (
+        task_of(context="none", decoder="none"),
+        ["feedback", "similarity", "receptive_field"],
+    )
+    assert "| context |" in describe_analysis(analyse(lone, Stripes(), what, fields=1))
     with pytest.raises(ValueError, match="adc"):
         analyse(lone, Stripes(), list(TOPICS))
 

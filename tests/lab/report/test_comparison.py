@@ -1,84 +1,15 @@
 """Comparing arms: statistics against direct computation, and reading whatever runs left."""
 
-import json
 import shutil
-from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
-from cyclenet.config import TrainConfig, load_protocol
-from cyclenet.lab.report.comparison import difference, find_runs, group_arms, read_run
-from cyclenet.runs.evaluate import summarise, write
+from cyclenet.lab.report.arms import group_arms
+from cyclenet.lab.report.runs import find_runs, read_run
+from cyclenet.scoring.intervals import difference
 from cyclenet.scoring.metrics import mean_iou
-
-CLASSES = ["sky", "road", "pole"]
-
-
-def counts_of(rng, accuracy, images=40):
-    """Counts of noisy predictions: right with a probability, else of any class."""
-    confusion, pixels = np.zeros((3, 3), int), []
-    for index in range(images):
-        image_rng = np.random.default_rng(index)
-        truth = image_rng.integers(0, 3, 200)
-        prediction = np.where(rng.random(200) < accuracy - 0.2 * image_rng.random(), truth, rng.integers(0, 3, 200))
-        own = np.zeros((3, 3), int)
-        np.add.at(own, (truth, prediction), 1)
-        confusion += own
-        pixels.append(np.stack([own.diagonal(), own.sum(1), own.sum(0)], 1))
-    pixels = np.array(pixels, np.int32)
-    trimap = np.repeat(pixels[:, None], 9, 1)
-    names = np.array([f"image {i}" for i in range(images)])
-    return {"confusion": confusion, "pixels": pixels, "boundary": pixels.copy(), "trimap": trimap, "names": names}
-
-
-def make_run(
-    root: Path, cfg: TrainConfig, accuracy: float = 0.7, protocols=("whole",), number: int = 0, status="finished"
-) -> Path:
-    """A run folder as training leaves it, with no training."""
-    folder = root / f"run{number}"
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(cfg))))
-    evaluations = {}
-    for name in protocols if status == "finished" else ():
-        protocol = load_protocol(name)
-        counts = counts_of(np.random.default_rng([number, cfg.seed]), accuracy)
-        result = {
-            "protocol": protocol.describe(),
-            "protocol_name": name,
-            "dataset": cfg.dataset.name,
-            "split": "val",
-            "images": len(counts["names"]),
-            "checkpoint": "checkpoints/last.ckpt",
-            **summarise(counts, CLASSES, 0.02),
-        }
-        where = folder / "evaluate" / f"last-{cfg.dataset.name}-val-{name}-0"
-        write(where, counts, result)
-        evaluations[result["protocol"]] = where.relative_to(folder).as_posix()
-    result = {
-        "status": status,
-        "evaluations": evaluations,
-        "seconds": 90.0,
-        "train_seconds": 60.0,
-        "finished_at": 1000.0 + number,
-    }
-    if status == "finished":
-        result |= {"protocol": cfg.protocol.describe(), "cpu_seconds": 300.0, "threads": 1}
-    else:
-        result["error"] = "bad.png is not a readable image"
-    (folder / "result.json").write_text(json.dumps(result))
-    rows = "".join(
-        f"{epoch},{10 * epoch + 9},{0.2 * epoch + 0.1},\n{epoch},{10 * epoch + 5},,{2 - epoch}\n" for epoch in range(2)
-    )
-    (folder / "metrics.csv").write_text("epoch,step,val/mIoU,train/loss\n" + rows)
-    return folder
-
-
-def config(seed=0, lr=0.01, **model) -> TrainConfig:
-    cfg = TrainConfig(seed=seed)
-    return replace(cfg, model=replace(cfg.model, **model), optim=replace(cfg.optim, lr=lr))
+from made import counts_of, make_run, run_config
 
 
 def test_difference_equals_a_direct_bootstrap():
@@ -89,17 +20,23 @@ def test_difference_equals_a_direct_bootstrap():
     for weights in np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=300):
         images = np.repeat(np.arange(40), weights)
         draws.append(mean_iou(a[images].sum(0)) - mean_iou(b[images].sum(0)))
-    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])), abs=1e-12)
+    assert (found.low, found.high) == pytest.approx(
+        tuple(np.percentile(draws, [2.5, 97.5])), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize(
-    ("seeds", "others", "paired"), [(1, 1, True), (3, 3, True), (3, 3, False), (3, 1, False), (5, 3, False)]
+    ("seeds", "others", "paired"),
+    [(1, 1, True), (3, 3, True), (3, 3, False), (3, 1, False), (5, 3, False)],
 )
 def test_the_interval_holds_the_truth_about_as_often_as_it_says(seeds, others, paired):
     """Two arms of equal quality, each training of its own quality where there are several: 0 is in 95 % of the intervals."""
     rng, inside, spread = np.random.default_rng(seeds), 0, 0.03 if seeds > 1 else 0
     for _ in range(200):
-        a, b = ([fast_counts(rng, 0.7 + spread * rng.normal()) for _ in range(n)] for n in (seeds, others))
+        a, b = (
+            [fast_counts(rng, 0.7 + spread * rng.normal()) for _ in range(n)]
+            for n in (seeds, others)
+        )
         found = difference(a, b, paired, draws=200)
         inside += found.low <= 0 <= found.high
     assert 0.89 <= inside / 200 <= 0.995
@@ -115,7 +52,9 @@ def fast_counts(rng, accuracy, images=40, pixels=300):
 
 def test_blocks_widen_the_interval_where_neighbours_are_alike():
     """A video of 20 stretches of 10 equal frames has the interval of 20 images (times a known factor), not of 200."""
-    a, b = (fast_counts(np.random.default_rng(k), accuracy, 20) for k, accuracy in ((0, 0.8), (1, 0.75)))
+    a, b = (
+        fast_counts(np.random.default_rng(k), accuracy, 20) for k, accuracy in ((0, 0.8), (1, 0.75))
+    )
     found = [difference([a], [b])]
     video = [np.repeat(counts, 10, 0) for counts in (a, b)]
     found += [difference(video[:1], video[1:], block=block) for block in (1, 10)]
@@ -125,7 +64,10 @@ def test_blocks_widen_the_interval_where_neighbours_are_alike():
     assert widths[2] == pytest.approx(widths[0] * (2 / 3) ** 0.5, rel=0.1)
     a, b = (fast_counts(np.random.default_rng(k), 0.8, 400) for k in (2, 3))
     single, blocks = (difference([a], [b], block=block) for block in (1, 10))
-    assert blocks.high - blocks.low == pytest.approx(single.high - single.low, rel=0.2) and blocks.value == single.value
+    assert (
+        blocks.high - blocks.low == pytest.approx(single.high - single.low, rel=0.2)
+        and blocks.value == single.value
+    )
 
 
 def test_seeds_are_paired_by_what_they_share():
@@ -134,7 +76,9 @@ def test_seeds_are_paired_by_what_they_share():
     quality = [0.6, 0.7, 0.8]
     a, b = ([fast_counts(rng, q + step, 400) for q in quality] for step in (0.02, 0))
     paired, unpaired = difference(a, b), difference(a, b, paired=False)
-    assert paired.value == unpaired.value and unpaired.high - unpaired.low > 4 * (paired.high - paired.low)
+    assert paired.value == unpaired.value and unpaired.high - unpaired.low > 4 * (
+        paired.high - paired.low
+    )
 
 
 def test_pairing_makes_the_interval_narrow():
@@ -152,7 +96,14 @@ def test_pairing_makes_the_interval_narrow():
 
 def test_runs_are_grouped_by_all_but_the_seed_and_named_by_what_differs(tmp_path):
     plain = {"context": "none", "decoder": "none"}
-    made = [config(0, **plain), config(1, **plain), config(1), config(0), config(0, lr=0.02), config(0, feedback=2)]
+    made = [
+        run_config(0, **plain),
+        run_config(1, **plain),
+        run_config(1),
+        run_config(0),
+        run_config(0, lr=0.02),
+        run_config(0, feedback=2),
+    ]
     for number, cfg in enumerate(made):
         make_run(tmp_path, cfg, number=number)
     arms = group_arms(find_runs([tmp_path]))
@@ -167,8 +118,8 @@ def test_runs_are_grouped_by_all_but_the_seed_and_named_by_what_differs(tmp_path
 
 
 def test_the_name_of_an_arm_does_not_depend_on_which_ended_first(tmp_path):
-    wide = config(0, bottleneck_channels=160)
-    for number, cfg in enumerate((wide, config(0), config(0, context="none"))):
+    wide = run_config(0, bottleneck_channels=160)
+    for number, cfg in enumerate((wide, run_config(0), run_config(0, context="none"))):
         make_run(tmp_path, cfg, number=number)
     labels = [arm.label for arm in group_arms(find_runs([tmp_path]))]
     whole = "CycleASPP(3,6,12,18,24,30) + ADC"
@@ -176,17 +127,21 @@ def test_the_name_of_an_arm_does_not_depend_on_which_ended_first(tmp_path):
 
 
 def test_what_does_not_change_the_result_does_not_tell_arms_apart(tmp_path):
-    first, second = config(0), config(1)
-    second.trainer.num_workers, second.trainer.devices, second.extra_protocols = 3, "4", ["paper_ms"]
+    first, second = run_config(0), run_config(1)
+    second.trainer.num_workers, second.trainer.devices, second.extra_protocols = (
+        3,
+        "4",
+        ["paper_ms"],
+    )
     for number, cfg in enumerate((first, second)):
         make_run(tmp_path, cfg, number=number)
     assert len(group_arms(find_runs([tmp_path]))) == 1
 
 
 def test_runs_in_any_state_are_read(tmp_path):
-    make_run(tmp_path, config(), number=0)
-    make_run(tmp_path, config(), number=1, status="failed")
-    cut = make_run(tmp_path, config(), number=2)
+    make_run(tmp_path, run_config(), number=0)
+    make_run(tmp_path, run_config(), number=1, status="failed")
+    cut = make_run(tmp_path, run_config(), number=2)
     (cut / "result.json").unlink()
     (tmp_path / "run3/.hydra").mkdir(parents=True)
     (tmp_path / "run3/.hydra/config.yaml").write_text("seed: -1\n")  # Refused before it began.
@@ -214,23 +169,28 @@ def test_runs_in_any_state_are_read(tmp_path):
 
 def test_only_the_evaluations_that_the_run_names_count(tmp_path):
     """One by hand, of other rules under the same name, does not replace the run's own."""
-    folder = make_run(tmp_path, config(), protocols=("paper_ms", "whole"))
+    folder = make_run(tmp_path, run_config(), protocols=("paper_ms", "whole"))
     other = folder / "evaluate" / "last-scenes-val-whole-1"
     shutil.copytree(folder / "evaluate/last-scenes-val-whole-0", other)
     text = (other / "scores.json").read_text()
     (other / "scores.json").write_text(text.replace('"images": 40', '"images": 5'))
     run = read_run(folder)
-    assert list(run.evaluations) == ["whole", "paper_ms"] and run.evaluations["whole"].scores["images"] == 40
+    assert (
+        list(run.evaluations) == ["whole", "paper_ms"]
+        and run.evaluations["whole"].scores["images"] == 40
+    )
 
 
 def test_a_run_of_another_version_says_so_and_spares_the_others(tmp_path):
-    make_run(tmp_path, config(), number=0)
-    unknown = make_run(tmp_path, config(), number=1) / "config.yaml"
+    make_run(tmp_path, run_config(), number=0)
+    unknown = make_run(tmp_path, run_config(), number=1) / "config.yaml"
     unknown.write_text(unknown.read_text() + "new_key: 1\n")
-    (make_run(tmp_path, config(), number=2) / "evaluate/last-scenes-val-whole-0/images.npz").unlink()
-    older = make_run(tmp_path, config(), number=3) / "result.json"
+    (
+        make_run(tmp_path, run_config(), number=2) / "evaluate/last-scenes-val-whole-0/images.npz"
+    ).unlink()
+    older = make_run(tmp_path, run_config(), number=3) / "result.json"
     older.write_text('{"status": "finished"}')
-    (make_run(tmp_path, config(), number=4) / "result.json").write_text("null")
+    (make_run(tmp_path, run_config(), number=4) / "result.json").write_text("null")
     runs = {run.folder.name: run for run in find_runs([tmp_path])}
     assert [run.finished for run in runs.values()].count(True) == 1 and runs["run0"].finished
     assert "new_key" in runs["run1"].problem and "run src/evaluate.py again" in runs["run2"].problem
@@ -240,8 +200,8 @@ def test_a_run_of_another_version_says_so_and_spares_the_others(tmp_path):
 
 
 def test_runs_of_different_data_are_not_compared(tmp_path):
-    make_run(tmp_path, config(), number=0)
-    cfg = config()
+    make_run(tmp_path, run_config(), number=0)
+    cfg = run_config()
     cfg.dataset.name = "camvid"
     make_run(tmp_path, cfg, number=1)
     with pytest.raises(ValueError, match=r"different data \(camvid val, scenes val\)"):

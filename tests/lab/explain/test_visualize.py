@@ -5,16 +5,9 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from test_explain import task_of
 
 from conftest import run, write
-from cyclenet.training.checkpoint import AtomicCheckpointIO
-
-
-def save_checkpoint(task, path):
-    hyper = {key: task.hparams[key] for key in ("cfg", "classes", "palette")}
-    AtomicCheckpointIO().save_checkpoint({"state_dict": task.state_dict(), "hyper_parameters": hyper, "global_step": 0}, path)
-    return path
+from made import save_checkpoint, scenes_task, task_of
 
 
 @pytest.fixture(scope="module")
@@ -28,26 +21,31 @@ def folder(tmp_path_factory):
     return folder
 
 
-def scenes_task(**changes):
-    """With scenes' classes, and the configuration of a data set that needs no files."""
-    from cyclenet.config import DatasetConfig, TrainConfig
-    from cyclenet.data.base import build_source
-    from cyclenet.training.task import SegmentationTask
-
-    dataset = DatasetConfig(scenes_val=3, scenes_size=[64, 128])
-    source = build_source(dataset, "val")
-    model = task_of(**changes).cfg.model
-    return SegmentationTask(TrainConfig(model=model, dataset=dataset), source.classes, source.palette.tolist())
-
-
 CKPT = "ckpt_path=run/checkpoints/last.ckpt"
 
 
 def test_all_figures_of_a_point(folder):
     what = "what=figure3,figure4,similarity,gradcam,offsets,receptive_field,probabilities,feedback"
-    output = run("visualize", CKPT, "image=in/a.png", "point=40,30/95,71", what, "compare=other.ckpt", "output=all", cwd=folder)
-    names = ["figure3-1", "figure4-1", *(f"a/{name}" for name in ("offsets", "receptive_field", "feedback"))]
-    names += [f"a/{name}-{at}" for name in ("similarity", "gradcam", "probabilities") for at in ("40-30", "95-71")]
+    output = run(
+        "visualize",
+        CKPT,
+        "image=in/a.png",
+        "point=40,30/95,71",
+        what,
+        "compare=other.ckpt",
+        "output=all",
+        cwd=folder,
+    )
+    names = [
+        "figure3-1",
+        "figure4-1",
+        *(f"a/{name}" for name in ("offsets", "receptive_field", "feedback")),
+    ]
+    names += [
+        f"a/{name}-{at}"
+        for name in ("similarity", "gradcam", "probabilities")
+        for at in ("40-30", "95-71")
+    ]
     for name in names:
         assert f"all/{name}.png" in output
         assert min(Image.open(folder / f"all/{name}.png").size) > 300, name
@@ -62,18 +60,30 @@ def test_the_same_command_writes_the_same_bytes(folder):
     files = sorted(path.relative_to(folder / "first") for path in (folder / "first").rglob("*.*"))
     assert len(files) == 3 * 3 and {path.suffix for path in files} == {".png", ".pdf", ".svg"}
     for path in files:
-        assert (folder / "first" / path).read_bytes() == (folder / "second" / path).read_bytes(), path
+        assert (folder / "first" / path).read_bytes() == (folder / "second" / path).read_bytes(), (
+            path
+        )
 
 
 def test_a_folder_and_a_list_of_points(folder):
     (folder / "points.csv").write_text("image,x,y\na.png,3,4\nb,50,60\nb,70,8\n")
     (folder / "in/broken.jpg").write_bytes(b"no picture")
     output = run(
-        "visualize", CKPT, "image=in", "points=points.csv", "what=gradcam", "formats=png", "output=batch", cwd=folder, ok=False
+        "visualize",
+        CKPT,
+        "image=in",
+        "points=points.csv",
+        "what=gradcam",
+        "formats=png",
+        "output=batch",
+        cwd=folder,
+        ok=False,
     )
     (folder / "in/broken.jpg").unlink()
     assert "broken.jpg is not a readable image" in output
-    found = sorted(str(path.relative_to(folder / "batch")) for path in (folder / "batch").rglob("*.png"))
+    found = sorted(
+        str(path.relative_to(folder / "batch")) for path in (folder / "batch").rglob("*.png")
+    )
     assert found == ["a/gradcam-3-4.png", "b/gradcam-50-60.png", "b/gradcam-70-8.png"]
 
 
@@ -86,7 +96,11 @@ def test_a_whole_split_in_numbers(folder):
     )
     written = folder / "run/visualize"
     result = json.loads((written / "analysis.json").read_text())
-    assert result["images"] == 2 and result["dataset"] == "scenes" and len(result["feedback"]["IoU"]) == 2
+    assert (
+        result["images"] == 2
+        and result["dataset"] == "scenes"
+        and len(result["feedback"]["IoU"]) == 2
+    )
     assert (written / "analysis.md").read_text() in output and "nan" not in output
     for topic in ("feedback", "similarity", "offsets", "receptive_field"):
         assert "</svg>" in (written / f"analysis-{topic}.svg").read_text()
@@ -99,10 +113,18 @@ def test_names_are_taken_as_they_stand(folder):
         write(odd / name, np.zeros((64, 64, 3), np.uint8))
     save_checkpoint(scenes_task(), odd / "epoch=3.ckpt")
     (odd / "points.csv").write_text("\ufeffimage,x,y\na/street.0001,1,2\nb/street.0001.png,3,4\n")
-    words = [f"ckpt_path={odd}/epoch=3.ckpt", f"image={odd}", f"points={odd}/points.csv", f"output={odd}/out", "formats=png"]
+    words = [
+        f"ckpt_path={odd}/epoch=3.ckpt",
+        f"image={odd}",
+        f"points={odd}/points.csv",
+        f"output={odd}/out",
+        "formats=png",
+    ]
     for _ in range(2):  # What was drawn is not taken for images.
         run("visualize", *words, "what=gradcam", cwd=folder)
-    found = sorted(path.relative_to(odd / "out").as_posix() for path in (odd / "out").rglob("*.png"))
+    found = sorted(
+        path.relative_to(odd / "out").as_posix() for path in (odd / "out").rglob("*.png")
+    )
     assert found == ["a/street.0001/gradcam-1-2.png", "b/street.0001/gradcam-3-4.png"]
 
 
@@ -110,7 +132,14 @@ def test_a_truth_of_other_classes_is_not_used(folder):
     task = task_of()
     task.hparams["cfg"]["dataset"] |= {"scenes_val": 3, "scenes_size": [64, 128]}
     save_checkpoint(task, folder / "four.ckpt")
-    output = run("visualize", "ckpt_path=four.ckpt", "image=val_00001", "what=feedback", "output=four", cwd=folder)
+    output = run(
+        "visualize",
+        "ckpt_path=four.ckpt",
+        "image=val_00001",
+        "what=feedback",
+        "output=four",
+        cwd=folder,
+    )
     assert "has other classes than the checkpoint: its masks are not used" in output
 
 
@@ -121,10 +150,16 @@ def test_a_truth_of_other_classes_is_not_used(folder):
             ["image=nothing.png"],
             "there is no file nothing.png, and no image of that name (scenes val has images as val_00000)",
         ),
-        (["image=in/a.png", "point=96,3"], "The point 96,3 lies outside the image (96 x 72 pixels, counted from 0)."),
+        (
+            ["image=in/a.png", "point=96,3"],
+            "The point 96,3 lies outside the image (96 x 72 pixels, counted from 0).",
+        ),
         (["image=in/a.png", "point=here"], "point must be x,y in whole pixels"),
         (["image=in/a.png", "what=saliency"], "what must be one of figure4, similarity"),
-        (["image=in/a.png", "point=1,2", "points=p.csv"], "Give point=x,y or points=FILE, not both."),
+        (
+            ["image=in/a.png", "point=1,2", "points=p.csv"],
+            "Give point=x,y or points=FILE, not both.",
+        ),
         (["image=in", "points=p.csv"], "points: p.csv cannot be read"),
         (["point=1,2"], "A point is of an image"),
         (["what=gradcam"], "what=gradcam is of an image"),
@@ -138,7 +173,9 @@ def test_mistakes_get_one_sentence(folder, words, sentence):
 
 
 def test_offsets_need_adc(folder):
-    output = run("visualize", "ckpt_path=other.ckpt", "image=in/a.png", "what=offsets", cwd=folder, ok=False)
+    output = run(
+        "visualize", "ckpt_path=other.ckpt", "image=in/a.png", "what=offsets", cwd=folder, ok=False
+    )
     assert "has no ADC (model.decoder=none)" in output
     output = run("visualize", "ckpt_path=other.ckpt", "what=offsets", cwd=folder, ok=False)
     assert "this one has none" in output

@@ -15,22 +15,44 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from conftest import ROOT, TINY, run, write
-from cyclenet.config import CONF, TrainConfig, register, to_config
-from cyclenet.lab.sweeps.after import job_folders
+from cyclenet.config.load import CONF, register, to_config
+from cyclenet.config.schema import TrainConfig
+from cyclenet.lab.sweeps.jobs import job_folders
 from hydra_plugins.process_launcher import Job, run_all, visible_gpus
 
 SCENES = ["dataset.scenes_train=2", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]", *TINY]
 
 
 def results(folder: Path) -> dict[str, dict]:
-    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("runs/*/*/result.json")}
+    return {
+        path.parent.name: json.loads(path.read_text())
+        for path in folder.glob("runs/*/*/result.json")
+    }
 
 
 def test_all_jobs_are_checked_before_the_first_starts(tmp_path):
-    output = run("train", "-m", "seed=0,-1", "dataset.batch_size=2,3", "trainer.devices=2", *SCENES, cwd=tmp_path, ok=False)
+    output = run(
+        "train",
+        "-m",
+        "seed=0,-1",
+        "dataset.batch_size=2,3",
+        "trainer.devices=2",
+        *SCENES,
+        cwd=tmp_path,
+        ok=False,
+    )
     # The later of two values for one key wins, as everywhere; seed -1 is wrong in each job that has it.
     assert "error: seed=-1" in output and "none was started" in output and "Traceback" not in output
-    output = run("train", "-m", "seed=0,1", *SCENES, "dataset.batch_size=3", "trainer.devices=2", cwd=tmp_path, ok=False)
+    output = run(
+        "train",
+        "-m",
+        "seed=0,1",
+        *SCENES,
+        "dataset.batch_size=3",
+        "trainer.devices=2",
+        cwd=tmp_path,
+        ok=False,
+    )
     assert output.count("dataset.batch_size (3) must be divisible by the 2 processes.") == 2
     output = run("train", "-m", "seed=0,1", *SCENES, "trainer.num_nodes=2", cwd=tmp_path, ok=False)
     assert output.count("has one machine; use hydra/launcher=submitit_slurm") == 2
@@ -65,12 +87,19 @@ def test_jobs_share_the_gpus(tmp_path):
     """Two GPUs: jobs that want one run together, the one that wants both runs alone, and each sees its own."""
     command = 'echo "$CUDA_VISIBLE_DEVICES" > {0}/gpus; date +%s%N >> {0}/gpus; sleep 0.6; date +%s%N >> {0}/gpus'
     wanted = {"a": "1", "b": "1", "c": "2", "d": "auto"}
-    jobs = [Sleeper(tmp_path / name, command.format(tmp_path / name), devices) for name, devices in wanted.items()]
+    jobs = [
+        Sleeper(tmp_path / name, command.format(tmp_path / name), devices)
+        for name, devices in wanted.items()
+    ]
     run_all(jobs, 0, ["4", "6"], 1)
     seen = {name: (tmp_path / name / "gpus").read_text().split() for name in wanted}
     assert [seen[name][0] for name in wanted] == ["4", "6", "4,6", "4,6"]
     spans = {name: (int(times[0]), int(times[1])) for name, (_, *times) in seen.items()}
-    assert spans["a"][1] > spans["b"][0] and spans["c"][0] > max(spans["a"][1], spans["b"][1]) and spans["d"][0] > spans["c"][1]
+    assert (
+        spans["a"][1] > spans["b"][0]
+        and spans["c"][0] > max(spans["a"][1], spans["b"][1])
+        and spans["d"][0] > spans["c"][1]
+    )
     assert all(job.state == "failed" for job in jobs)  # They left no result.
 
 
@@ -79,7 +108,11 @@ def test_a_job_that_is_killed_is_told_from_one_that_fails(tmp_path, capsys):
     jobs = [Sleeper(tmp_path / name, command, accelerator="cpu") for name, command in ends.items()]
     run_all(jobs, 2, [], 1)
     states = [(job.state, job.note.split(" (")[0]) for job in jobs]
-    assert states == [("killed", "by SIGKILL"), ("failed", "exit code 3"), ("interrupted", "before it began to train")]
+    assert states == [
+        ("killed", "by SIGKILL"),
+        ("failed", "exit code 3"),
+        ("interrupted", "before it began to train"),
+    ]
     assert "[1/3] a: killed" in capsys.readouterr().out
 
 
@@ -98,7 +131,9 @@ def test_an_old_result_does_not_hide_a_new_error(tmp_path):
     assert again.note.startswith("exit code 0")
 
 
-@pytest.mark.parametrize(("named", "gpus"), [("4,6", ["4", "6"]), ("", []), ("-1", []), ("0,-1,1", ["0"])])
+@pytest.mark.parametrize(
+    ("named", "gpus"), [("4,6", ["4", "6"]), ("", []), ("-1", []), ("0,-1,1", ["0"])]
+)
 def test_gpus_are_those_that_cuda_shows(named, gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     assert visible_gpus() == gpus
@@ -136,11 +171,16 @@ def test_a_sweep_survives_what_befalls_its_jobs(camvid, tmp_path):
     write(tmp_path / "illegal/trainannot/frame_1.png", np.full((72, 96), 99, np.uint8))
     for i in range(4, 40):  # Long enough to be stopped.
         for part in ("train", "trainannot"):
-            shutil.copy(tmp_path / f"good/{part}/frame_0.png", tmp_path / f"good/{part}/frame_{i}.png")
+            shutil.copy(
+                tmp_path / f"good/{part}/frame_0.png", tmp_path / f"good/{part}/frame_{i}.png"
+            )
     words = [*TINY, "dataset=camvid", "dataset.root=good,corrupt,illegal", "trainer.max_epochs=2"]
 
     process = sweep(tmp_path, *words)
-    while not any(json.loads(path.read_text())["step"] >= 3 for path in tmp_path.glob("runs/*/*/progress.json")):
+    while not any(
+        json.loads(path.read_text())["step"] >= 3
+        for path in tmp_path.glob("runs/*/*/progress.json")
+    ):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
@@ -155,9 +195,19 @@ def test_a_sweep_survives_what_befalls_its_jobs(camvid, tmp_path):
     size = (log.parent / "checkpoints/last.ckpt").stat().st_size // 2
     output, _ = (process := sweep(tmp_path, *words, file_size=size)).communicate(timeout=200)
     assert process.returncode == 1 and "No report: " in output
-    assert "Going on from" in log.read_text() and "last.ckpt could not be written (is the disk full?)" in log.read_text()
-    for told in ("free disk space", "frame_1.png is not a readable image", "frame_1.png has the illegal class id 99"):
-        assert told in output and sum(told in result["error"] for result in results(tmp_path).values()) == 1
+    assert (
+        "Going on from" in log.read_text()
+        and "last.ckpt could not be written (is the disk full?)" in log.read_text()
+    )
+    for told in (
+        "free disk space",
+        "frame_1.png is not a readable image",
+        "frame_1.png has the illegal class id 99",
+    ):
+        assert (
+            told in output
+            and sum(told in result["error"] for result in results(tmp_path).values()) == 1
+        )
     assert (log.parent / "checkpoints/last.ckpt").stat().st_size > size
 
     for name in ("corrupt", "illegal"):

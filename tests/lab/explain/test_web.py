@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from test_visualize import save_checkpoint, scenes_task
 
 from conftest import ROOT, write
+from made import save_checkpoint, scenes_task
 
 pytestmark = pytest.mark.web
 
@@ -21,7 +21,10 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("web")
     save_checkpoint(scenes_task(), folder / "cyclenet.ckpt")
     save_checkpoint(scenes_task(context="denseaspp", decoder="none"), folder / "denseaspp.ckpt")
-    write(folder / "street.png", np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
+    write(
+        folder / "street.png",
+        np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8),
+    )
     write(folder / "large.png", np.zeros((1000, 1001, 3), np.uint8))
     (folder / "bad.png").write_bytes(b"no picture")
     return folder
@@ -31,7 +34,9 @@ def folder(tmp_path_factory):
 def address(folder):
     words = ["ckpt_path=cyclenet.ckpt", "compare=denseaspp.ckpt", "port=0", "max_pixels=1000000"]
     command = [sys.executable, str(ROOT / "src/explore.py"), *words]
-    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    server = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     line = server.stdout.readline()
     assert "http://127.0.0.1:" in line, line + server.stdout.read()
     yield re.search(r"http://\S+", line)[0]
@@ -44,7 +49,14 @@ def address(folder):
 def browser():
     from playwright.sync_api import sync_playwright
 
-    program = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    program = next(
+        (
+            path
+            for name in ("chromium", "chromium-browser", "google-chrome")
+            if (path := shutil.which(name))
+        ),
+        None,
+    )
     assert program, "No Chromium is installed; make test-web does it where apt-get can be used."
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
@@ -57,13 +69,18 @@ def page(browser, address):
     page = browser.new_page(viewport={"width": 1300, "height": 1000})
     problems = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console",
+        lambda message: problems.append(message.text) if message.type == "error" else None,
+    )
     page.problems = problems
     page.goto(address)
     status(page, "val_00000, 128 x 64 pixels.")
     yield page
     page.close()
-    assert [text for text in problems if "status of 4" not in text] == []  # A refusal is told on the page.
+    assert [
+        text for text in problems if "status of 4" not in text
+    ] == []  # A refusal is told on the page.
 
 
 def status(page, text):
@@ -88,7 +105,9 @@ def canvas(page):
 
 def click(page, x, y):
     box, (height, width) = page.locator("#stage").bounding_box(), canvas(page).shape[:2]
-    page.mouse.click(box["x"] + (x + 0.5) * box["width"] / width, box["y"] + (y + 0.5) * box["height"] / height)
+    page.mouse.click(
+        box["x"] + (x + 0.5) * box["width"] / width, box["y"] + (y + 0.5) * box["height"] / height
+    )
 
 
 def test_the_page_shows_image_and_segmentation(page):
@@ -98,7 +117,9 @@ def test_the_page_shows_image_and_segmentation(page):
     plain = canvas(page)
     assert (shown != plain).any()
     page.get_by_label("Opacity of all").fill("100")
-    colors = {tuple(color) for color in canvas(page)[:, :60].reshape(-1, 3)}  # Left of the line between both models.
+    colors = {
+        tuple(color) for color in canvas(page)[:, :60].reshape(-1, 3)
+    }  # Left of the line between both models.
     names = page.locator("#legend .name").all_inner_texts()
     assert len(colors) <= len(names) <= 19 and len(set(names)) == len(names)
 
@@ -114,7 +135,11 @@ def test_a_click_explains_the_pixel_in_both_models(page):
     widths = result.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
     assert all(width > 1 for width in widths)
     assert all(image.get_attribute("alt") for image in result.locator("img").all())
-    assert "PartI" in result.inner_text() and "PartII" in result.inner_text() and "%" in result.inner_text()
+    assert (
+        "PartI" in result.inner_text()
+        and "PartII" in result.inner_text()
+        and "%" in result.inner_text()
+    )
     before = result.locator("img").first.get_attribute("src")
     page.get_by_label("Layer of the similarity").select_option("rate 1")
     page.wait_for_timeout(100)
@@ -143,7 +168,9 @@ def test_the_slider_moves_between_two_checkpoints(page):
     assert (left != right).any()
     slider.fill("50")
     both = canvas(page)
-    assert np.array_equal(both[:, :62], left[:, :62]) and np.array_equal(both[:, 66:], right[:, 66:])
+    assert np.array_equal(both[:, :62], left[:, :62]) and np.array_equal(
+        both[:, 66:], right[:, 66:]
+    )
     slider.focus()
     page.keyboard.press("ArrowRight")
     assert slider.input_value() == "51"
@@ -179,7 +206,8 @@ def test_drop_a_file(page, folder):
     data = (folder / "street.png").read_bytes()
     script = "bytes => new File([new Uint8Array(bytes)], 'dropped.png')"
     transfer = page.evaluate_handle(
-        f"bytes => {{ const made = new DataTransfer(); made.items.add(({script})(bytes)); return made; }}", list(data)
+        f"bytes => {{ const made = new DataTransfer(); made.items.add(({script})(bytes)); return made; }}",
+        list(data),
     )
     page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
     status(page, "dropped.png, 120 x 90 pixels.")

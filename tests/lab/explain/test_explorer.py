@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
-from test_explain import task_of
-from test_visualize import save_checkpoint, scenes_task
 
 from conftest import run
 from cyclenet.data.images import DataError
-from cyclenet.lab.explain.explorer import HELD, Example, Explorer, application
+from cyclenet.lab.explain.canvas import HEAT
+from cyclenet.lab.explain.explorer import HELD, Example, Explorer
+from cyclenet.lab.explain.explorer_app import application
 from cyclenet.lab.explain.features import Explained
-from cyclenet.lab.explain.figures import HEAT
+from made import save_checkpoint, scenes_task, task_of
 
 BYTES = {"Content-Type": "application/octet-stream"}
 
@@ -37,14 +37,24 @@ def png(image):
 
 @pytest.fixture(scope="module")
 def explorer():
-    models = [("CycleASPP + ADC", task_of()), ("DenseASPP", task_of(context="denseaspp", decoder="none"))]
+    models = [
+        ("CycleASPP + ADC", task_of()),
+        ("DenseASPP", task_of(context="denseaspp", decoder="none")),
+    ]
     truth = np.zeros((64, 96), np.uint8)
-    return Explorer(models, [Example("first", lambda: picture(1), lambda: truth)], max_megabytes=0.1, max_pixels=10_000)
+    return Explorer(
+        models,
+        [Example("first", lambda: picture(1), lambda: truth)],
+        max_megabytes=0.1,
+        max_pixels=10_000,
+    )
 
 
 @pytest.fixture(scope="module")
 def port(explorer):
-    server = uvicorn.Server(uvicorn.Config(application(explorer, ["127.0.0.1"]), port=0, log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(application(explorer, ["127.0.0.1"]), port=0, log_level="warning")
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until = time.monotonic() + 30
@@ -80,16 +90,26 @@ def pixels(address):
 def test_an_uploaded_image_comes_back_with_its_segmentations(port, explorer):
     image = picture()
     status, answer = upload(port, png(image), "my%20street.png")
-    assert status == 200 and answer["name"] == "my street.png" and (answer["width"], answer["height"]) == (96, 64)
+    assert (
+        status == 200
+        and answer["name"] == "my street.png"
+        and (answer["width"], answer["height"]) == (96, 64)
+    )
     assert np.array_equal(pixels(answer["image"]), image)
     for layer, (name, task) in zip(answer["layers"], explorer.models, strict=True):
-        assert layer["name"] == name and np.array_equal(pixels(layer["labels"]), Explained(task, image).labels[-1])
+        assert layer["name"] == name and np.array_equal(
+            pixels(layer["labels"]), Explained(task, image).labels[-1]
+        )
 
 
 def test_an_example_has_its_truth(port):
     status, answer, _ = example(port)
     answer = json.loads(answer)
-    assert status == 200 and [layer["name"] for layer in answer["layers"]] == ["CycleASPP + ADC", "DenseASPP", "truth"]
+    assert status == 200 and [layer["name"] for layer in answer["layers"]] == [
+        "CycleASPP + ADC",
+        "DenseASPP",
+        "truth",
+    ]
     assert not pixels(answer["layers"][2]["labels"]).any()
 
 
@@ -109,16 +129,22 @@ def test_a_point_is_what_explain_says(port, explorer):
     heat = (colormaps[HEAT](activation / activation.max())[..., :3] * 255).round()
     assert np.abs(pixels(answer["gradcam"][1]) - heat).max() <= 1
     row, column = seen.cell(50, 20, (16, 24))
-    np.testing.assert_allclose(answer["offsets"]["samples"], seen.offsets.positions[row, column, 0], atol=0.01)
+    np.testing.assert_allclose(
+        answer["offsets"]["samples"], seen.offsets.positions[row, column, 0], atol=0.01
+    )
     _, other, _ = ask(port, f"/api/{key}/point?model=1&x=50&y=20")
     other = json.loads(other)
-    assert other["parts"] == ["PartI"] and "offsets" not in other and other["layer"] == "concatenation"
+    assert (
+        other["parts"] == ["PartI"] and "offsets" not in other and other["layer"] == "concatenation"
+    )
 
 
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
 def test_a_figure_is_downloaded(port, ending):
     key = upload(port, png(picture()), "..%2F..%2Fetc%2Fstreet%22.png")[1]["id"]
-    status, data, headers = ask(port, f"/api/{key}/figure?model=0&x=5&y=6&kind=gradcam&format={ending}")
+    status, data, headers = ask(
+        port, f"/api/{key}/figure?model=0&x=5&y=6&kind=gradcam&format={ending}"
+    )
     assert status == 200 and data[:5] in (b"\x89PNG\r", b"%PDF-", b"<?xml")
     assert headers["content-disposition"] == f'attachment; filename="street_-gradcam-5-6.{ending}"'
 
@@ -127,10 +153,17 @@ def bomb():
     """A PNG of a few bytes that says it has 20000 x 20000 pixels."""
 
     def chunk(kind, data):
-        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        return (
+            len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        )
 
     head = (20000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,7 +208,10 @@ def test_bad_requests_get_one_sentence(port, path, status, sentence):
     key = upload(port, png(picture()))[1]["id"]
     found, answer, headers = ask(port, path.format(key=key))
     assert found == status and sentence in json.loads(answer)["error"]
-    assert "default-src 'none'" in headers["content-security-policy"] and headers["x-content-type-options"] == "nosniff"
+    assert (
+        "default-src 'none'" in headers["content-security-policy"]
+        and headers["x-content-type-options"] == "nosniff"
+    )
 
 
 @pytest.mark.parametrize("number", ["1", "-1", "../../etc/passwd", "", "1e0", "٠"])
@@ -186,10 +222,14 @@ def test_an_example_is_chosen_by_its_number_alone(port, number):
 
 def test_other_sites_are_refused(port):
     """A page of another site can neither send an image unasked, nor call the server by its own name."""
-    assert ask(port, "/api/upload", "POST", png(picture()), {"Content-Type": "text/plain"})[0] == 415
+    assert (
+        ask(port, "/api/upload", "POST", png(picture()), {"Content-Type": "text/plain"})[0] == 415
+    )
     assert example(port, headers={})[0] == 415 and ask(port, "/api/example?number=0")[0] == 405
     assert ask(port, "/api", headers={"Host": "elsewhere.example"})[0] == 400
-    status, _, headers = ask(port, "/api/upload", "OPTIONS", headers={"Origin": "http://elsewhere.example"})
+    status, _, headers = ask(
+        port, "/api/upload", "OPTIONS", headers={"Origin": "http://elsewhere.example"}
+    )
     assert status == 405 and not any(name.startswith("access-control") for name in headers)
 
 
@@ -226,7 +266,10 @@ def test_large_images_are_held_one_at_a_time(explorer, monkeypatch):
 def test_the_downloaded_figure_explains_the_chosen_class(explorer):
     key = explorer.open("a", picture(), None)["id"]
     own = explorer.point(key, 0, 50, 20, "", None)["label"]
-    chosen = [explorer.figure(key, 0, "gradcam", 50, 20, target, "svg")[0] for target in (None, own, (own + 1) % 4)]
+    chosen = [
+        explorer.figure(key, 0, "gradcam", 50, 20, target, "svg")[0]
+        for target in (None, own, (own + 1) % 4)
+    ]
     assert chosen[0] == chosen[1] != chosen[2]
 
 
@@ -237,7 +280,9 @@ def test_photographs_stand_upright():
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(buffer, "PNG", exif=exif)
-    assert np.array_equal(explorer.decode("a", buffer.getvalue()), np.rot90(picture(size=(40, 60)), -1))
+    assert np.array_equal(
+        explorer.decode("a", buffer.getvalue()), np.rot90(picture(size=(40, 60)), -1)
+    )
 
 
 def test_a_failure_of_ours_is_a_sentence_too(port, explorer, monkeypatch, capfd):
@@ -247,7 +292,11 @@ def test_a_failure_of_ours_is_a_sentence_too(port, explorer, monkeypatch, capfd)
     key = upload(port, png(picture()))[1]["id"]
     monkeypatch.setattr(explorer, "point", broken)
     status, answer, _ = ask(port, f"/api/{key}/point?model=0&x=1&y=1")
-    assert status == 500 and "RuntimeError" in json.loads(answer)["error"] and "secret" not in answer.decode()
+    assert (
+        status == 500
+        and "RuntimeError" in json.loads(answer)["error"]
+        and "secret" not in answer.decode()
+    )
 
 
 def test_mistakes_on_the_command_line(tmp_path):

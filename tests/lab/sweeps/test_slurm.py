@@ -61,7 +61,9 @@ def slurm(tmp_path_factory):
     """Environment in which SLURM's commands find the cluster."""
     missing = [name for name in NEEDED if not shutil.which(name)]
     if missing or os.getuid() != 0:
-        pytest.fail(f"This needs root and SLURM's programs; missing: {', '.join(missing) or 'root'} (slurm-wlm, munge).")
+        pytest.fail(
+            f"This needs root and SLURM's programs; missing: {', '.join(missing) or 'root'} (slurm-wlm, munge)."
+        )
     folder = tmp_path_factory.mktemp("slurm")
     for name in ("state", "spool"):
         (folder / name).mkdir()
@@ -84,8 +86,15 @@ def slurm(tmp_path_factory):
             daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
             time.sleep(1)
         until = time.monotonic() + 60
-        while "idle" not in subprocess.run(["sinfo", "-h"], env=environment, capture_output=True, text=True).stdout:
-            assert time.monotonic() < until, "".join(path.read_text() for path in folder.glob("*.log"))
+        while (
+            "idle"
+            not in subprocess.run(
+                ["sinfo", "-h"], env=environment, capture_output=True, text=True
+            ).stdout
+        ):
+            assert time.monotonic() < until, "".join(
+                path.read_text() for path in folder.glob("*.log")
+            )
             time.sleep(0.5)
         yield environment
     finally:
@@ -98,7 +107,14 @@ def slurm(tmp_path_factory):
 
 def train(*words, cwd, environment):
     command = [sys.executable, str(ROOT / "src/train.py"), *words]
-    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def output_of(process):
@@ -108,7 +124,9 @@ def output_of(process):
 
 
 def logs(cwd):
-    return "\n".join(path.read_text() for pattern in ("*_log.out", "job.log") for path in cwd.rglob(pattern))
+    return "\n".join(
+        path.read_text() for pattern in ("*_log.out", "job.log") for path in cwd.rglob(pattern)
+    )
 
 
 def results(cwd):
@@ -127,7 +145,9 @@ def wait_for_step(cwd, step):
 
 def test_a_sweep_of_two_jobs(slurm, tmp_path):
     text = output_of(train("-m", "seed=0,1", *WORDS, *LAUNCHER, cwd=tmp_path, environment=slurm))
-    assert [result["status"] for result in results(tmp_path)] == ["finished"] * 2, text + logs(tmp_path)
+    assert [result["status"] for result in results(tmp_path)] == ["finished"] * 2, text + logs(
+        tmp_path
+    )
     assert "Report: " in text
 
 
@@ -139,7 +159,9 @@ def test_a_job_of_two_tasks(slurm, tmp_path):
 
 
 def test_a_requeued_job_of_a_sweep_goes_on(slurm, tmp_path):
-    process = train("-m", *WORDS, "trainer.max_epochs=60", *LAUNCHER, cwd=tmp_path, environment=slurm)
+    process = train(
+        "-m", *WORDS, "trainer.max_epochs=60", *LAUNCHER, cwd=tmp_path, environment=slurm
+    )
     wait_for_step(tmp_path, 20)
     # What SLURM sends before the time limit.
     subprocess.run(["scancel", "--signal=USR2", "--user=root"], env=slurm, check=True)
@@ -149,10 +171,23 @@ def test_a_requeued_job_of_a_sweep_goes_on(slurm, tmp_path):
 
 
 def test_a_requeued_batch_script_goes_on(slurm, tmp_path):
-    words = [*WORDS, "trainer.max_epochs=60", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    words = [
+        *WORDS,
+        "trainer.max_epochs=60",
+        "trainer=ddp",
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+    ]
     script = f"#!/bin/bash\nsrun --kill-on-bad-exit=1 {sys.executable} {ROOT / 'src/train.py'} {' '.join(words)}\n"
     (tmp_path / "job.sh").write_text(script)
-    options = ["--ntasks-per-node=2", "--requeue", "--open-mode=append", "--output=job.log", "--signal=USR1@60", "--time=20"]
+    options = [
+        "--ntasks-per-node=2",
+        "--requeue",
+        "--open-mode=append",
+        "--output=job.log",
+        "--signal=USR1@60",
+        "--time=20",
+    ]
     subprocess.run(["sbatch", *options, "job.sh"], cwd=tmp_path, env=slurm, check=True)
     wait_for_step(tmp_path, 20)
     subprocess.run(["scancel", "--signal=USR1", "--user=root"], env=slurm, check=True)

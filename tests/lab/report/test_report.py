@@ -8,12 +8,12 @@ import shutil
 
 import numpy as np
 import pytest
-from test_comparison import config, make_run
 
 from conftest import TINY, run, write
-from cyclenet.lab.report.comparison import find_runs
 from cyclenet.lab.report.live import watch
+from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
+from made import make_run, run_config
 
 
 @pytest.fixture
@@ -24,15 +24,19 @@ def runs(tmp_path):
     for model, accuracy in arms:
         for seed in range(2):
             protocols = ("whole", "paper_ms") if not model else ("whole",)
-            make_run(tmp_path / "runs", config(seed, **model), accuracy, protocols, number)
+            make_run(tmp_path / "runs", run_config(seed, **model), accuracy, protocols, number)
             number += 1
-    make_run(tmp_path / "runs", config(2), number=number, status="failed")
+    make_run(tmp_path / "runs", run_config(2), number=number, status="failed")
     return tmp_path / "runs"
 
 
 def table(text: str, heading: str) -> list[list[str]]:
     section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")][2:]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line.startswith("|")
+    ][2:]
 
 
 def test_report_holds_the_numbers_beside_the_papers(runs, tmp_path):
@@ -47,58 +51,106 @@ def test_report_holds_the_numbers_beside_the_papers(runs, tmp_path):
         f"{whole} + ADC, whole",
         f"{whole} + ADC, paper_ms",
     ]
-    assert [row[3] for row in rows] == ["76.25", "78.95", "80.55", "81.26"] and {row[1] for row in rows} == {"2"}
+    assert [row[3] for row in rows] == ["76.25", "78.95", "80.55", "81.26"] and {
+        row[1] for row in rows
+    } == {"2"}
     scores = [100 * r.evaluations["whole"].scores["mIoU"] for r in found[:2]]
     mean, spread = sum(scores) / 2, abs(scores[0] - scores[1]) / 2**0.5
     assert rows[0][2] == f"{mean:.2f} ± {spread:.2f}"
     assert rows[0][4] == rows[0][5] == rows[1][5] == "–"
     # Three arms of two seeds; the second evaluation of ADC's runs does not count again.
-    pairs = [[100 * r.evaluations["whole"].scores["mIoU"] for r in found[at : at + 2]] for at in (0, 2, 4)]
+    pairs = [
+        [100 * r.evaluations["whole"].scores["mIoU"] for r in found[at : at + 2]]
+        for at in (0, 2, 4)
+    ]
     pooled = (sum((a - b) ** 2 / 2 for a, b in pairs) / 3) ** 0.5
-    assert f"moves mIoU by {pooled:.2f} points (standard deviation, pooled over 3 arms, 3 degrees of freedom)" in text
+    assert (
+        f"moves mIoU by {pooled:.2f} points (standard deviation, pooled over 3 arms, 3 degrees of freedom)"
+        in text
+    )
     value, low, high = map(float, re.findall(r"[+-][\d.]+", rows[1][4]))
-    assert low < value < high and value == pytest.approx(float(rows[1][2].split()[0]) - mean, abs=0.011)
+    assert low < value < high and value == pytest.approx(
+        float(rows[1][2].split()[0]) - mean, abs=0.011
+    )
     cost = table(text, "Cost")
     head = text.split("## Cost\n")[1].strip().splitlines()[0]
-    assert head.count("|") == len(cost[1]) + 1 and "| mIoU to Baseline [95 %] |" in head and cost[1][-1] == rows[1][4]
+    assert (
+        head.count("|") == len(cost[1]) + 1
+        and "| mIoU to Baseline [95 %] |" in head
+        and cost[1][-1] == rows[1][4]
+    )
     assert [row[4] for row in cost] == ["–", "574.0", "–"] and float(cost[1][2]) < float(cost[1][3])
-    assert "All runs together took 0.5 CPU hours (6 runs)." in text and "an image, ms" in text and "latency.py" not in text
+    assert (
+        "All runs together took 0.5 CPU hours (6 runs)." in text
+        and "an image, ms" in text
+        and "latency.py" not in text
+    )
     assert "One seed" not in text and "**1 not finished**" in text
     state = table(text, "Runs")
-    assert len(state) == 7 and state[-1][2] == "**failed**" and "bad.png is not a readable image" in state[-1][4]
+    assert (
+        len(state) == 7
+        and state[-1][2] == "**failed**"
+        and "bad.png is not a readable image" in state[-1][4]
+    )
 
     html = page.read_text()
     assert "<title>Table 2 &lt;again&gt;</title>" in html
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', html)
     assert len(sources) == 6 and all(source.startswith("data:image/") for source in sources)
-    assert not re.search(r"https?://", re.sub(r'src="data:[^"]*"', "", html)) and "<script" not in html
+    assert (
+        not re.search(r"https?://", re.sub(r'src="data:[^"]*"', "", html)) and "<script" not in html
+    )
     assert all(row[2] in html for row in rows)
 
     with (tmp_path / "out/report.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 9 and lines[-1]["status"] == "failed" and lines[-1]["mIoU"] == ""
-    assert float(lines[0]["mIoU"]) == found[0].evaluations["whole"].scores["mIoU"] and float(lines[0]["IoU/pole"]) > 0
+    assert (
+        float(lines[0]["mIoU"]) == found[0].evaluations["whole"].scores["mIoU"]
+        and float(lines[0]["IoU/pole"]) > 0
+    )
 
 
 def test_the_same_runs_give_the_same_report(runs, tmp_path):
-    pages = [write_report(find_runs([runs]), tmp_path / name, "report", images=0).read_bytes() for name in ("a", "b")]
+    pages = [
+        write_report(find_runs([runs]), tmp_path / name, "report", images=0).read_bytes()
+        for name in ("a", "b")
+    ]
     assert pages[0] == pages[1]
 
 
 def test_baseline_can_be_chosen(runs, tmp_path):
     write_report(find_runs([runs]), tmp_path / "out", "x", baseline="+ ADC", images=0)
     rows = table((tmp_path / "out/report.md").read_text(), "Results")
-    assert rows[0][0].endswith("+ ADC, whole") and rows[2][0] == "Baseline, whole" and rows[2][4].startswith("-")
+    assert (
+        rows[0][0].endswith("+ ADC, whole")
+        and rows[2][0] == "Baseline, whole"
+        and rows[2][4].startswith("-")
+    )
     with pytest.raises(ValueError, match="No arm's name holds 'DenseASPP'; there are: Baseline; "):
         write_report(find_runs([runs]), tmp_path / "out", "x", baseline="DenseASPP")
 
 
 def test_protocols_can_be_chosen(runs, tmp_path):
-    run("report", "runs", "--output", "out", "--images", "0", "--protocols", "paper_ms", cwd=tmp_path)
+    run(
+        "report",
+        "runs",
+        "--output",
+        "out",
+        "--images",
+        "0",
+        "--protocols",
+        "paper_ms",
+        cwd=tmp_path,
+    )
     text = (tmp_path / "out/report.md").read_text()
-    assert [row[0] for row in table(text, "Results")] == ["CycleASPP(3,6,12,18,24,30) + ADC, paper_ms"]
+    assert [row[0] for row in table(text, "Results")] == [
+        "CycleASPP(3,6,12,18,24,30) + ADC, paper_ms"
+    ]
     states = table(text, "Runs")
-    assert [row[2] for row in states].count("finished") == 2 and [row[2] for row in states].count("**not compared**") == 4
+    assert [row[2] for row in states].count("finished") == 2 and [row[2] for row in states].count(
+        "**not compared**"
+    ) == 4
     assert states[0][4] == "was not evaluated by paper_ms"
     output = run("report", "runs", "--protocols", "paper", cwd=tmp_path, ok=False)
     assert output == "error: No run was evaluated by 'paper'; there are: whole, paper_ms.\n"
@@ -114,16 +166,31 @@ def test_one_seed_other_images_and_missing_checkpoints_are_said(runs, tmp_path):
 
 
 def test_nothing_finished_is_a_sentence(tmp_path):
-    make_run(tmp_path / "runs", config(), number=0, status="failed")
+    make_run(tmp_path / "runs", run_config(), number=0, status="failed")
     output = run("report", "runs", cwd=tmp_path, ok=False)
     reason = "(run0: failed, bad.png is not a readable image)"
-    assert output == f"error: None of the 1 runs has finished with an evaluation that can be read {reason}.\n"
+    assert (
+        output
+        == f"error: None of the 1 runs has finished with an evaluation that can be read {reason}.\n"
+    )
 
 
 def test_a_sweep_ends_in_its_report_and_is_at_once_when_repeated(tmp_path):
     """A wrong job and the arms of Table 2; the panel is drawn from the checkpoints."""
-    data = ["dataset=scenes", "dataset.scenes_train=2", "dataset.scenes_val=2", "dataset.scenes_size=[64,96]"]
-    words = ["experiment=ablation_cycle", "model=cyclenet_lite", *data, *TINY[:2], *TINY[3:], "arm=baseline,cycleaspp_adc_ms"]
+    data = [
+        "dataset=scenes",
+        "dataset.scenes_train=2",
+        "dataset.scenes_val=2",
+        "dataset.scenes_size=[64,96]",
+    ]
+    words = [
+        "experiment=ablation_cycle",
+        "model=cyclenet_lite",
+        *data,
+        *TINY[:2],
+        *TINY[3:],
+        "arm=baseline,cycleaspp_adc_ms",
+    ]
     words += ["hydra/launcher=basic", "trainer.accumulate_grad_batches=1,0"]
     output = run("train", *words, cwd=tmp_path, ok=False)
     message = "trainer.accumulate_grad_batches must be positive; got 0."
@@ -139,7 +206,10 @@ def test_a_sweep_ends_in_its_report_and_is_at_once_when_repeated(tmp_path):
     stamp = (folder / "report.html").stat().st_mtime_ns
     words = [*words[:-1], "-m", "trainer.accumulate_grad_batches=1"]
     output = run("train", *words, cwd=tmp_path)
-    assert output.count("Finished before") == 2 and (folder / "report.html").stat().st_mtime_ns != stamp
+    assert (
+        output.count("Finished before") == 2
+        and (folder / "report.html").stat().st_mtime_ns != stamp
+    )
     stamp = (folder / "report.html").stat().st_mtime_ns
     run("train", *words, cwd=tmp_path)
     assert (folder / "report.html").stat().st_mtime_ns == stamp
@@ -153,12 +223,20 @@ def test_a_sweep_ends_in_its_report_and_is_at_once_when_repeated(tmp_path):
 def test_watching_follows_a_training_to_its_end(runs, tmp_path):
     """A page that loads itself again while a run is in progress, with nothing finished at first, and at last the report."""
     lone = tmp_path / "lone"
-    make_run(lone, config(5), 0.7, number=9)
+    make_run(lone, run_config(5), 0.7, number=9)
     (folder,) = lone.iterdir()
     results = {path: path.read_bytes() for path in lone.rglob("result.json")}
     for path in results:
         path.unlink()
-    progress = {"stage": "training", "epoch": 2, "epochs": 8, "step": 30, "steps": 160, "mIoU": 0.25, "seconds_left": 600}
+    progress = {
+        "stage": "training",
+        "epoch": 2,
+        "epochs": 8,
+        "step": 30,
+        "steps": 160,
+        "mIoU": 0.25,
+        "seconds_left": 600,
+    }
     (folder / "progress.json").write_text(json.dumps(progress))
     (folder / "metrics.csv").write_text("step,train/loss,val/mIoU\n9,2.5,\n19,1.25,0.25\n")
     write(folder / "validation.png", np.zeros((4, 4, 3), np.uint8))
@@ -177,12 +255,18 @@ def test_watching_follows_a_training_to_its_end(runs, tmp_path):
 
     watch(find, write_page, 0.01)
     first, last = pages[0], pages[-1]
-    assert len(pages) == 3 and 'http-equiv="refresh" content="0.01"' in first and "refresh" not in last.split("</head>")[0]
+    assert (
+        len(pages) == 3
+        and 'http-equiv="refresh" content="0.01"' in first
+        and "refresh" not in last.split("</head>")[0]
+    )
     row = table((tmp_path / "live/report.md").read_text(), "Runs")[0]
     assert row[2] == "finished" and "In progress" not in last
     cells = re.findall(r"<td[^>]*>(.*?)</td>", first)[:7]
     assert cells[1:] == ["training", "2 of 8", "30 of 160", "1.250", "25.00", "10"]
-    assert first.count("<img ") == 3 and 'src="progress' not in first  # Two curves and the picture, inside the page.
+    assert (
+        first.count("<img ") == 3 and 'src="progress' not in first
+    )  # Two curves and the picture, inside the page.
     # A sweep's next job has a log and no more, and what the first one lacks the next may have.
     (lone / "next").mkdir()
     (lone / "next/train.log").touch()
