@@ -1,14 +1,14 @@
 # The same verbs for people and CI. Every target installs what it needs into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-# More overrides for the demo's two runs, for instance: make demo DEMO_ARGS="seed=1"
+# More overrides for the demo's two runs, for instance: make demo DEMO_ARGS="seed=1".
 DEMO_ARGS ?=
 # The published run that reproduce-camvid makes again.
 ARM ?= cycleaspp
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table1 bench test test-web notebooks reproduce-camvid report-camvid chaos test-slow test-slurm lint format clean
+.PHONY: help setup demo table1 bench test test-web notebooks reproduce-camvid report-camvid size test-docs chaos test-slow test-slurm lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,10 +22,10 @@ setup: .venv/.done ## Create .venv with the package and everything the tests nee
 	touch $@
 
 demo: setup ## Train on drawn street scenes beside a backbone-only baseline (minutes, CPU, no download)
-	$(BIN)/python src/demo.py $(DEMO_ARGS)
+	$(BIN)/python src/train.py experiment=demo $(DEMO_ARGS)
 
 table1: setup ## Count the GFLOPs of the paper's Table 1 (seconds)
-	$(BIN)/python src/complexity.py table1
+	$(BIN)/python src/complexity.py table=table1
 
 bench: .venv/.bench ## Measure what the README claims beside others' code (half an hour); a part: make bench ROWS=adc,data
 	$(BIN)/python bench/run.py --rows "$(ROWS)"
@@ -50,16 +50,25 @@ notebooks: setup ## Execute all notebooks (minutes, no data needed)
 	$(BIN)/pytest -m notebook
 
 reproduce-camvid: setup ## Train one published run afresh and compare: make reproduce-camvid ARM=cycleaspp SEED=0 (needs $CAMVID_ROOT)
-	OMP_NUM_THREADS=1 $(BIN)/python src/train.py experiment=camvid_ablation hydra.mode=RUN logger=csv arm=$(ARM) seed=$(SEED) \
-	  resume=never hydra.run.dir=runs/reproduce_camvid/$(ARM)-seed$(SEED)
-	$(BIN)/python src/publish.py runs/reproduce_camvid/$(ARM)-seed$(SEED) --output results/camvid --check
+	OMP_NUM_THREADS=1 $(BIN)/python src/train.py experiment=camvid_ablation hydra.mode=RUN \
+	  logger=csv arm=$(ARM) seed=$(SEED) resume=never \
+	  hydra.run.dir=runs/reproduce_camvid/$(ARM)-seed$(SEED)
+	$(BIN)/python src/publish.py runs=runs/reproduce_camvid/$(ARM)-seed$(SEED) \
+	  output=results/camvid check=true
 
 report-camvid: setup ## Write both reports of the published CamVid ablation again, from results/camvid alone
-	$(BIN)/python src/report.py results/camvid --output results/camvid/report --title "CamVid ablation" --images 0 \
-	  --protocols whole paper_ms --plan results/camvid/plan.yaml --baseline Baseline --block 20
-	$(BIN)/python src/report.py results/camvid --output results/camvid/report-windows --images 0 \
-	  --title "CamVid ablation, by windows of 240 x 240 (not planned)" \
-	  --protocols windows240 --plan results/camvid/posthoc.yaml --baseline Baseline --block 20
+	$(BIN)/python src/report.py runs=results/camvid output=results/camvid/report images=0 \
+	  title="CamVid ablation" protocols=whole,paper_ms plan=results/camvid/plan.yaml \
+	  baseline=Baseline block=20
+	$(BIN)/python src/report.py runs=results/camvid output=results/camvid/report-windows images=0 \
+	  title="CamVid ablation, by windows of 240 x 240 (not planned)" protocols=windows240 \
+	  plan=results/camvid/posthoc.yaml baseline=Baseline block=20
+
+size: setup ## Count the lines of core and lab, the longest file and function, lines over 100 columns
+	@$(BIN)/python tests/size.py
+
+test-docs: setup ## Run every command of README and docs, shrunk
+	$(BIN)/pytest -m docs
 
 chaos: setup ## Kill trainings and sweeps at random moments and compare with undisturbed ones (minutes)
 	$(BIN)/python tests/chaos.py

@@ -10,17 +10,18 @@ from peaks import MODELS
 
 
 def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
-    """Seconds of a training step with all that makes a run exact and safe to stop, and without what that costs.
+    """Seconds of a training step with all that makes a run exact and safe to stop, and without what
+    that costs.
 
-    One real training is timed, and in it each part: the seeds of a step, the check of the loss, the rows and progress that are
-    written, the keyed sampler (against PyTorch's own) and the atomic save with fsync (against Lightning's own). To these comes
-    the processor time of the launcher's loop while a job runs.
+    One real training is timed, and in it each part: the seeds of a step, the check of the loss, the
+    rows and progress that are written, the keyed sampler (against PyTorch's own) and the atomic
+    save with fsync (against Lightning's own). To these comes the processor time of the launcher's
+    loop while a job runs.
     """
     import lightning as L
     from lightning.pytorch.plugins.io import TorchCheckpointIO
     from torch.utils.data import BatchSampler, RandomSampler
 
-    from cyclenet import callbacks
     from cyclenet.config.schema import (
         DatasetConfig,
         LoggerConfig,
@@ -30,10 +31,11 @@ def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
     )
     from cyclenet.data.datamodule import SegmentationData
     from cyclenet.data.loader import KeyedBatchSampler
+    from cyclenet.lab.sweeps.run_jobs import Job, run_all
+    from cyclenet.training import callbacks
     from cyclenet.training.checkpoint import AtomicCheckpointIO
     from cyclenet.training.task import SegmentationTask
     from cyclenet.training.trainer import build_trainer, silence_lightning
-    from hydra_plugins.process_launcher import Job, run_all
 
     silence_lightning()
     spent: dict[str, list[float]] = {}
@@ -129,9 +131,8 @@ def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
             f"  {key}: {1e6 * value:.0f} us a step of {step:.3f} s, {100 * value / step:.3f} %",
             flush=True,
         )
-    print(
-        f"  a save: {statistics.median(spent['atomic save']):.3f} s, Lightning's own {statistics.median(stock):.3f} s"
-    )
+    ours, theirs = statistics.median(spent["atomic save"]), statistics.median(stock)
+    print(f"  a save: {ours:.3f} s, Lightning's own {theirs:.3f} s")
     ratio = 1 - sum(costs.values()) / step
     return {
         "ours": round(step, 4),

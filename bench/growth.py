@@ -1,4 +1,6 @@
-"""How cost grows: time and peak memory against crop size, rates, feedback passes, windows and images; ``growth.png``."""
+"""How cost grows: time and peak memory against crop size, rates, feedback passes, windows and
+images; ``growth.png``.
+"""
 
 import ctypes
 import statistics
@@ -14,7 +16,9 @@ IN_PIXELS = ("pixels of a crop", "windows of an image", "images")
 
 
 def measured(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """Do a work once; return its result, the seconds it took, and the MiB that it added to this process at its peak."""
+    """Do a work once; return its result, the seconds it took, and the MiB that it added to this
+    process at its peak.
+    """
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # The peak begins anew.
     before, start = _status("VmRSS"), time.perf_counter()
@@ -23,7 +27,9 @@ def measured(work: Callable[[], Any]) -> tuple[Any, float, float]:
 
 
 def measure(work: Callable[[], Any], rounds: int = 3) -> tuple[float, float]:
-    """Return the median of the seconds, and the largest of the MiB, of some rounds after one that does not count."""
+    """Return the median of the seconds, and the largest of the MiB, of some rounds after one that
+    does not count.
+    """
     work()
     _, seconds, peaks = zip(*(measured(work) for _ in range(rounds)), strict=True)
     return statistics.median(seconds), max(peaks)
@@ -37,7 +43,9 @@ def _status(key: str) -> float:
 
 
 def growth() -> dict[str, Any]:
-    """Measure all axes with `cyclenet_lite`, draw them, and return the steepest growth in pixels, as a power of them."""
+    """Measure all axes with `cyclenet_lite`, draw them, and return the steepest growth in pixels,
+    as a power of them.
+    """
     axes = {
         "pixels of a crop": [(side * side, _train(side)) for side in (128, 192, 256, 384, 512)],
         "windows of an image": [(count, _windows(count)) for count in (1, 2, 4, 8, 16)],
@@ -55,9 +63,8 @@ def growth() -> dict[str, Any]:
         x, seconds, mib = np.array(found[name]).T
         for values in (seconds, np.maximum(mib, 1)):
             powers.append(float(np.polyfit(np.log(x), np.log(values), 1)[0]))
-    print(
-        f"  powers of time and memory in {', in '.join(IN_PIXELS)}: {', '.join(f'{p:.2f}' for p in powers)}"
-    )
+    shown = ", ".join(f"{power:.2f}" for power in powers)
+    print(f"  powers of time and memory in {', in '.join(IN_PIXELS)}: {shown}")
     return {
         "ours": round(max(powers), 2),
         "peer": 1.0,
@@ -128,7 +135,6 @@ def _images(count: int) -> Callable[[], Any]:
 def _context(rates: int, feedback: int) -> Callable[[], Any]:
     import torch
 
-    from cyclenet.config.schema import ModelConfig
     from cyclenet.models.contexts.cycleaspp import CycleASPP
 
     widths = {
@@ -138,8 +144,8 @@ def _context(rates: int, feedback: int) -> Callable[[], Any]:
         "head_channels": 64,
     }
     torch.manual_seed(0)
-    cfg = ModelConfig(atrous_rates=[3, 6, 12, 18, 24, 30][:rates], **widths)
-    module = CycleASPP(256, cfg, feedback).to(memory_format=torch.channels_last).train()
+    module = CycleASPP(256, [3, 6, 12, 18, 24, 30][:rates], feedback, **widths)
+    module = module.to(memory_format=torch.channels_last).train()
     x = torch.randn(1, 256, 65, 65).contiguous(memory_format=torch.channels_last)
     return lambda: module(x).sum().backward()
 

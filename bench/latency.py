@@ -1,8 +1,10 @@
-"""Time an image of every arm of finished runs, in turns: ``python bench/latency.py results/camvid``.
+"""Time an image of every arm of finished runs, in turns: ``python bench/latency.py
+results/camvid``.
 
-Writes ``latency.json`` into the folder, from where the report takes it (``src/report.py``). Weights are random, for time does
-not depend on them; an image is one of noise, predicted as evaluation does, in float32, on all cores. Each turn goes through all
-arms, does the work of each twice and times the second.
+Writes ``latency.json`` into the folder, from where the report takes it (``src/report.py``). Weights
+are random, for time does not depend on them; an image is one of noise, predicted as evaluation
+does, in float32, on all cores. Each turn goes through all arms, does the work of each twice and
+times the second.
 """
 
 import argparse
@@ -32,8 +34,8 @@ def main() -> None:
 
         from cyclenet.config.load import load_protocol
         from cyclenet.lab.report.arms import group_arms
+        from cyclenet.lab.report.cost import LATENCY
         from cyclenet.lab.report.runs import find_runs
-        from cyclenet.lab.report.write import LATENCY
         from cyclenet.training.task import SegmentationTask
 
         height, width = map(int, options.size.split("x"))
@@ -42,7 +44,7 @@ def main() -> None:
         works = {}
         for arm in group_arms(find_runs([options.runs])):
             cfg = replace(arm.cfg, model=replace(arm.cfg.model, backbone_weights="none"))
-            classes = list(next(iter(arm.runs[0].evaluations.values())).scores["IoU"])
+            classes = list(next(iter(arm.runs[0].evaluations.values())).scores.IoU)
             task = SegmentationTask(cfg, classes, [[0, 0, 0]] * len(classes)).eval()
             works |= {f"{arm.label}, {name}": (task, load_protocol(name)) for name in arm.protocols}
         seconds: dict[str, list[float]] = {name: [] for name in works}
@@ -64,9 +66,8 @@ def main() -> None:
         }
         (options.runs / LATENCY).write_text(json.dumps(found, indent=1) + "\n")
         for name, values in found["arms"].items():
-            print(
-                f"{1000 * values['s']:7.1f} ms ({1000 * values['fastest']:.1f} to {1000 * values['slowest']:.1f})  {name}"
-            )
+            middle, low, high = (1000 * values[key] for key in ("s", "fastest", "slowest"))
+            print(f"{middle:7.1f} ms ({low:.1f} to {high:.1f})  {name}")
 
 
 if __name__ == "__main__":

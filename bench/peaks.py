@@ -1,4 +1,6 @@
-"""Peak memory of multi-scale evaluation, the network included, against that of its largest scale alone."""
+"""Peak memory of multi-scale evaluation, the network included, against that of its largest scale
+alone.
+"""
 
 import json
 import statistics
@@ -23,7 +25,8 @@ MODELS = {
     },
 }
 
-# Memory of one prediction, in a process of its own: MiB above what it held before, and the seconds it took.
+# Memory of one prediction, in a process of its own: MiB above what it held before, and the seconds
+# it took.
 PREDICT = """
 import json, resource, sys, time
 sys.path.insert(0, sys.argv[1])

@@ -1,8 +1,9 @@
 """The benchmark: ``make bench`` or ``make bench ROWS=adc,data``.
 
-A row is one work done by us and by what a user would take instead. Each side runs in a process of its own, started as its
-users start it; the two take turns (A, B, A, B, ...), each of which does the work twice and times the second; medians are
-compared. Peak memory is what the work adds to its process. Results are written to ``bench/results.json``.
+A row is one work done by us and by what a user would take instead. Each side runs in a process of
+its own, started as its users start it; the two take turns (A, B, A, B, ...), each of which does the
+work twice and times the second; medians are compared. Peak memory is what the work adds to its
+process. Results are written to ``bench/results.json``.
 """
 
 import argparse
@@ -102,7 +103,8 @@ class Side:
     """A process that sets up one side of a row and does its work when it is told to."""
 
     def __init__(self, name: str, ours: bool) -> None:
-        # Ours sets what it wants when it is imported; a peer's users start with what PyTorch does by itself.
+        # Ours sets what it wants when it is imported; a peer's users start with what PyTorch does
+        # by itself.
         environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"}
         if ours:
             environment.pop("THP_MEM_ALLOC_ENABLE")
@@ -144,7 +146,8 @@ def serve(name: str, ours: bool) -> None:
     first = True
     for _ in sys.stdin:
         if not first:
-            # While the other side worked, a virtual machine may have given this one's free memory away. Training never pauses.
+            # While the other side worked, a virtual machine may have given this one's free memory
+            # away. Training never pauses.
             work()
         result, seconds, peak = measured(work)
         figures: dict[str, Any] = {"s": seconds, "peak": peak}
@@ -217,7 +220,8 @@ def _round(value: float) -> float:
 def table(results: list[dict[str, Any]]) -> str:
     """Format results for a terminal."""
     lines = [
-        f"{'name':<26}{'ours':>9}{'peer':>9} {'unit':<9}{'ratio':>7} {'spread':<15}{'target':>7}  {'peak MiB':<22}peer"
+        f"{'name':<26}{'ours':>9}{'peer':>9} {'unit':<9}{'ratio':>7} {'spread':<15}{'target':>7}  "
+        f"{'peak MiB':<22}peer"
     ]
     for r in results:
         memory = r.get("memory_mib") or {}
@@ -226,8 +230,8 @@ def table(results: list[dict[str, Any]]) -> str:
             peak += f" = {memory['peer'] / max(memory['ours'], 1):.1f} ({memory['target']})"
         spread = f"{r['spread'][0]:g}..{r['spread'][1]:g}"
         lines.append(
-            f"{r['name']:<26}{r['ours']:>9g}{r['peer']:>9g} {r['unit']:<9}{r['ratio']:>7.3g} {spread:<15}{r['target']:>7g}  "
-            f"{peak:<22}{r['peer_name']}"
+            f"{r['name']:<26}{r['ours']:>9g}{r['peer']:>9g} {r['unit']:<9}{r['ratio']:>7.3g} "
+            f"{spread:<15}{r['target']:>7g}  {peak:<22}{r['peer_name']}"
         )
         if "agreement" in r:
             lines.append(f"{'':<26}{r['agreement']}")

@@ -1,7 +1,9 @@
-"""What the benchmark's rows do: a function a row, which sets up one side and returns the work that is timed.
+"""What the benchmark's rows do: a function a row, which sets up one side and returns the work that
+is timed.
 
-A work may return a tensor or several, by which the two sides are compared (labels, or a value and gradients), or a dict with
-the row's figure where that is not the time of the work. Imports are inside: a side loads what its users would load.
+A work may return a tensor or several, by which the two sides are compared (labels, or a value and
+gradients), or a dict with the row's figure where that is not the time of the work. Imports are
+inside: a side loads what its users would load.
 """
 
 import os
@@ -116,7 +118,9 @@ def _step_straightforward() -> Work:
 
 
 def step_smp(ours: bool) -> Work:
-    """A training step against that of its DeepLabV3+ with ResNet-101 at output stride 8, which has no auxiliary head."""
+    """A training step against that of its DeepLabV3+ with ResNet-101 at output stride 8, which has
+    no auxiliary head.
+    """
     if ours:
         return step(True)
     import segmentation_models_pytorch as smp
@@ -140,7 +144,9 @@ def step_smp(ours: bool) -> Work:
 
 
 def step_mmseg(ours: bool) -> Work:
-    """A training step against that of its DeepLabV3+ with ResNet-101 at output stride 8 and an auxiliary head."""
+    """A training step against that of its DeepLabV3+ with ResNet-101 at output stride 8 and an
+    auxiliary head.
+    """
     if ours:
         return step(True)
     import mmseg
@@ -203,7 +209,9 @@ def evaluation(ours: bool, dtype: str) -> Work:
 
 
 def eval_ms(ours: bool) -> Work:
-    """All that follows the forward passes of 5 scales with flip; the logits, at 1/4 of each scale, are there before."""
+    """All that follows the forward passes of 5 scales with flip; the logits, at 1/4 of each scale,
+    are there before.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -242,18 +250,18 @@ def eval_ms(ours: bool) -> Work:
 
 
 def context(ours: bool, recompute: bool) -> Work:
-    """CycleASPP at the paper's widths, forward and backward; the figure is what the forward pass keeps for the backward one.
+    """CycleASPP at the paper's widths, forward and backward; the figure is what the forward pass
+    keeps for the backward one.
 
     Parameters and the input do not count: the backbone keeps the latter in any case.
     """
     import torch
     from straightforward import context as concatenated
 
-    from cyclenet.config.schema import ModelConfig
     from cyclenet.models.contexts.cycleaspp import CycleASPP
 
     torch.manual_seed(0)
-    module = CycleASPP(2048, ModelConfig(recompute=recompute), 1).train()
+    module = CycleASPP(2048, recompute=recompute).train()
     x = torch.randn(1, 2048, 97, 97)
     if ours:
         module, x = (each.to(memory_format=torch.channels_last) for each in (module, x))
@@ -336,21 +344,21 @@ def metric(ours: bool) -> Work:
 
 
 def pairs(folder: Path) -> Path:
-    """Return a folder in Cityscapes' layout: the user's own ($CITYSCAPES_ROOT), or pairs as large and as hard to decode."""
+    """Return a folder in Cityscapes' layout: the user's own ($CITYSCAPES_ROOT), or pairs as large
+    and as hard to decode.
+    """
     if root := os.environ.get("CITYSCAPES_ROOT"):
         return Path(root)
     from PIL import Image
 
     from cyclenet.config.schema import DatasetConfig
-    from cyclenet.data.cityscapes import LABEL_IDS
-    from cyclenet.data.scenes.source import Scenes
+    from cyclenet.data.cityscapes import Cityscapes
+    from cyclenet.data.open import open_split
 
-    scenes, rng = (
-        Scenes(DatasetConfig(scenes_size=list(SIZE), scenes_train=5), "train"),
-        np.random.default_rng(0),
-    )
+    scenes = open_split(DatasetConfig(scenes_size=list(SIZE), scenes_train=5), "train")
+    rng = np.random.default_rng(0)
     to_id = np.zeros(256, np.uint8)
-    to_id[: len(LABEL_IDS)] = LABEL_IDS
+    to_id[: len(Cityscapes.server_ids)] = Cityscapes.server_ids
     for i in range(5):
         # A camera's noise, by which the files are as large as real ones: 2.3 MB.
         image = np.clip(scenes.image(i) + rng.normal(0, 1.2, (*SIZE, 1)), 0, 255).astype(np.uint8)
@@ -365,7 +373,7 @@ def pairs(folder: Path) -> Path:
 
 
 def data(ours: bool, cache: str, peer: str = "torchvision") -> Work:
-    """Ten samples of one loader process: crops of 769, normalised; the figure is the time of one."""
+    """Ten samples of one loader process: crops of 769, normalised; the figure is one's time."""
     import torch
 
     torch.set_num_threads(1)
@@ -468,7 +476,8 @@ def _torchvision_samples(root: Path, folder: Path) -> Callable[[int], Any]:
 
 
 def _mmseg_samples(root: Path, folder: Path) -> Callable[[int], Any]:
-    # Its Cityscapes pipeline without photometric distortion, and its data preprocessor; its users convert labels beforehand.
+    # Its Cityscapes pipeline without photometric distortion, and its data preprocessor; its users
+    # convert labels beforehand.
     from mmcv.transforms import Compose
     from mmseg.models import SegDataPreProcessor
     from mmseg.utils import register_all_modules
@@ -510,8 +519,8 @@ def _mmseg_samples(root: Path, folder: Path) -> Callable[[int], Any]:
 
     def sample(number: int) -> Any:
         index = number % len(images)
-        packed = pipeline({"img_path": str(images[index]), "seg_map_path": str(converted[index]), "reduce_zero_label": False,
-                           "seg_fields": []})  # fmt: skip
+        sample = {"img_path": str(images[index]), "seg_map_path": str(converted[index])}
+        packed = pipeline(sample | {"reduce_zero_label": False, "seg_fields": []})
         batch = {"inputs": [packed["inputs"]], "data_samples": [packed["data_samples"]]}
         return preprocessor(batch, training=True)["inputs"]
 
@@ -519,7 +528,7 @@ def _mmseg_samples(root: Path, folder: Path) -> Callable[[int], Any]:
 
 
 def startup(ours: bool) -> Work:
-    """`python src/train.py --help`; the peer imports Lightning before it looks at the command line."""
+    """`python src/train.py --help`; the peer imports Lightning before it reads the words."""
     command = [sys.executable, "src/train.py", "--help"]
     if not ours:
         code = (
@@ -531,7 +540,9 @@ def startup(ours: bool) -> Work:
 
 
 def click(ours: bool) -> Work:
-    """The explorer from a click to all maps of the pixel: `cyclenet_lite`, an image of 360 x 480, in a real browser."""
+    """The explorer from a click to all maps of the pixel: `cyclenet_lite`, an image of 360 x 480,
+    in a real browser.
+    """
     import itertools
     import threading
 
@@ -583,15 +594,15 @@ def click(ours: bool) -> Work:
     box = page.locator("#stage").bounding_box()
     script = """async ([x, y]) => {
       const began = performance.now(), result = document.getElementById("result");
-      const done = new Promise(told => new MutationObserver(told).observe(result, {attributeFilter: ["data-done"]}));
-      document.getElementById("stage").dispatchEvent(new MouseEvent("click", {clientX: x, clientY: y}));
-      await done;
-      await new Promise(requestAnimationFrame);
-      return (performance.now() - began) / 1000;
+      const done = new Promise(told => new MutationObserver(told).observe(result, {attributeFilter:
+      ["data-done"]})); document.getElementById("stage").dispatchEvent(new MouseEvent("click",
+      {clientX: x, clientY: y})); await done; await new Promise(requestAnimationFrame); return
+      (performance.now() - began) / 1000;
     }"""
 
     def work() -> dict[str, float]:
-        # Timed in the page, to the frame that shows the maps; the driver asks it at intervals, which are longer than that.
+        # Timed in the page, to the frame that shows the maps; the driver asks it at intervals,
+        # which are longer than that.
         return {
             "s": page.evaluate(
                 script,

@@ -1,6 +1,7 @@
-"""The paper's model as one would write it down first: what the benchmark compares with, and what its results must equal.
+"""The paper's model as one would write it down first.
 
-The same weights in PyTorch's default layout, concatenations, torchvision's deformable convolution, logits upsampled whole.
+The benchmark compares with it, and our results must equal its. It has the same weights in PyTorch's
+default layout, concatenations, torchvision's deformable convolution, and logits upsampled whole.
 """
 
 import torch
@@ -14,7 +15,9 @@ from cyclenet.models.decoders.adc import ADC
 
 
 class Straightforward(nn.Module):
-    """A `CycleNet` with CycleASPP and ADC; its modules are taken over. Images are (N, 3, H, W) in 0..255."""
+    """A `CycleNet` with CycleASPP and ADC; its modules are taken over. Images are (N, 3, H, W) in
+    0..255.
+    """
 
     def __init__(self, net: CycleNet) -> None:
         super().__init__()
@@ -37,16 +40,17 @@ def context(module: CycleASPP, x: Tensor) -> Tensor:
     y: list[Tensor] = []
 
     def layer(j: int, k: int, sources: list[Tensor]) -> Tensor:
-        hidden = F.conv2d(torch.cat(sources, 1), module.project[min(k, 1)][j].weight)
-        hidden = F.relu(module.project_norm[k][j](hidden))
-        return F.relu(module.atrous_norm[k][j](module.atrous[j](hidden)))
+        own = module.layers[j]
+        hidden = F.conv2d(torch.cat(sources, 1), own.project[min(k, 1)].weight)
+        hidden = F.relu(own.project_norm[k](hidden))
+        return F.relu(own.atrous_norm[k](own.atrous(hidden)))
 
-    for j in range(len(module.atrous)):
+    for j in range(len(module.layers)):
         y.append(layer(j, 0, [*reversed(y), x0]))
     for k in range(1, module.feedback + 1):
         for j in range(len(y)):
             y[j] = layer(j, k, [y[i] for i in reversed(range(len(y))) if i != j])
-    return convolve(module.fuse, torch.cat([x0, *y], 1))
+    return convolve(module.fuse_conv, torch.cat([x0, *y], 1))
 
 
 def decode(module: ADC, high: Tensor, low: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Kill trainings where it hurts, resume each by the same command, and compare with a training that nobody disturbed.
+"""Kill trainings where it hurts, resume each by the same command, and compare with a training that
+nobody disturbed.
 
-``make chaos`` runs all of it (minutes); `tests/test_resume.py` a short form. What must be equal, bit by bit: weights,
-optimizer, learning rate, the best checkpoint, and every row of metrics.csv.
+``make chaos`` runs all of it (minutes); `tests/test_resume.py` a short form. What must be equal,
+bit by bit: weights, optimizer, learning rate, the best checkpoint, and every row of metrics.csv.
 """
 
 import argparse
@@ -76,7 +77,9 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 
 def start(words: list[str], cwd: Path) -> int:
-    """Start ``src/train.py``, by a fork of this process, which has imported everything; return its process number."""
+    """Start ``src/train.py``, by a fork of this process, which has imported everything; return its
+    process number.
+    """
     job = {
         "script": str(ROOT / "src/train.py"),
         "words": words,
@@ -237,7 +240,9 @@ KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 def campaigns(
     short: bool,
 ) -> list[tuple[str, list[str], list[tuple[str, str, int]], list[list[str]]]]:
-    """List runs to disturb: title, command, kills (where, victim, signal), and what may differ at each start."""
+    """List runs to disturb: title, command, kills (where, victim, signal), and what may differ at
+    each start.
+    """
     workers = [["trainer.num_workers=0"], ["trainer.num_workers=2"]]
     if short:
         kills = [
@@ -295,7 +300,9 @@ def alone(kills: list[tuple[str, int]]) -> list[tuple[str, str, int]]:
 
 
 def kill_a_sweep(root: Path, rng: random.Random, kills: int) -> list[dict[str, Any]]:
-    """Kill the parent of a sweep of two jobs; its jobs must end with it, and the repeated command must finish all."""
+    """Kill the parent of a sweep of two jobs; its jobs must end with it, and the repeated command
+    must finish all.
+    """
     words = [*BASE, "trainer.max_epochs=6"]
     whole, cut = root / "sweep-whole", root / "sweep-cut"
     for cwd in (whole, cut):
@@ -378,7 +385,8 @@ def show(rows: list[dict[str, Any]]) -> None:
         redone = "" if step is None or not row["by"] else max(step - saved, 0)
         note = row.get("note", "")
         print(
-            f"{row['run']:18} {row['where']:32} {row['by']:16} {step!s:>5} {saved:>5} {redone!s:>6}  {row['equal']} {note}",
+            f"{row['run']:18} {row['where']:32} {row['by']:16} {step!s:>5} {saved:>5} "
+            f"{redone!s:>6}  {row['equal']} {note}",
             flush=True,
         )
 

@@ -1,4 +1,6 @@
-"""A process that has imported what the commands import, and forks a copy of itself for each: it saves seconds a command."""
+"""A process that has imported what the commands import, and forks a copy of itself for each: it
+saves seconds a command.
+"""
 
 import json
 import os
@@ -9,7 +11,9 @@ from pathlib import Path
 
 
 def serve() -> None:
-    """Run commands from standard input, a JSON line each (script, words, cwd, env, output); answer with their exit codes."""
+    """Run commands from standard input, a JSON line each (script, words, cwd, env, output); answer
+    with their exit codes.
+    """
     for line in sys.stdin:
         job = json.loads(line)
         child = os.fork()

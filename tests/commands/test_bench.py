@@ -1,4 +1,6 @@
-"""The benchmark compares like with like: its straightforward build is the same function as the model."""
+"""The benchmark compares like with like: its straightforward build is the same function as the
+model.
+"""
 
 import json
 import sys

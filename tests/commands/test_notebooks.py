@@ -16,11 +16,14 @@ def test_a_notebook_holds_no_outputs(path):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy of the project, in which no runs of before are found; 03 goes on with what 02 trained, as for a user."""
+    """A copy of the project, in which no runs of before are found; 03 goes on with what 02 trained,
+    as for a user.
+    """
     folder = tmp_path_factory.mktemp("project")
     (folder / "notebooks").mkdir()
     for name in ("src", "conf"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / "notebooks/shared.py").symlink_to(ROOT / "notebooks/shared.py")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Every mistake is one sentence, before anything heavy is imported and before anything is written."""
+"""Every mistake is one sentence, before anything heavy is imported or anything is written."""
 
 import sys
 import time
@@ -93,10 +93,8 @@ def test_mistakes_in_a_file(text, message, tmp_path, monkeypatch):
 
 def test_a_mistake_ends_the_program_and_writes_nothing(tmp_path):
     output = run("train", "model.feedbak=3", cwd=tmp_path, ok=False)
-    assert (
-        output
-        == "error: There is no key model.feedbak (did you mean model.feedback?); --help lists them all.\n"
-    )
+    assert output.startswith("error: There is no key model.feedbak (did you mean model.feedback?)")
+    assert output.count("\n") == 1
     output = run("train", "optim.lr=0.1,0.2", cwd=tmp_path, ok=False)
     assert (
         output
@@ -133,11 +131,13 @@ def test_help_needs_no_heavy_import(tmp_path):
     code = (
         "import sys, runpy; sys.argv = ['train.py', '--help']\n"
         "try: runpy.run_path(sys.path[0] + '/train.py', run_name='__main__')\n"
-        f"except SystemExit: pass\nprint('LOADED', [m for m in '{heavy}'.split() if m in sys.modules])"
+        "except SystemExit: pass\n"
+        f"print('LOADED', [m for m in '{heavy}'.split() if m in sys.modules])"
     )
     started = time.time()
-    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n{code}"],
-                          cwd=tmp_path, capture_output=True, text=True, check=True)  # fmt: skip
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n{code}"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "LOADED []" in done.stdout and "model.feedback=1\n" in done.stdout
     print(f"--help took {time.time() - started:.2f} s")
 
@@ -264,8 +264,8 @@ def test_each_option_of_the_options_ablation_changes_one_key():
         "model.first_block_dilation",
         "loss.ohem_threshold",
     ]
-    readme = (ROOT / "README.md").read_text()
-    assert all(f"`{key}`" in readme for key in changed)
+    page = (ROOT / "docs/design.md").read_text()
+    assert all(f"`{key}`" in page for key in changed)
 
 
 def test_rates_keep_their_reach_at_another_stride():

@@ -26,7 +26,9 @@ def test_all_classes_occur_and_nothing_else():
 
 
 def test_context_tells_classes_apart_that_colour_does_not():
-    """Walls have the buildings' materials: their mean colours differ less than the colours within each."""
+    """Walls have the buildings' materials: their mean colours differ less than the colours within
+    each.
+    """
     colors = {2: [], 3: []}
     for i in range(30):
         image, mask = draw_scene(0, "train", i)
@@ -54,7 +56,10 @@ def test_source_keeps_image_and_mask_together():
 
 
 def test_scenes_are_the_same_in_another_process(tmp_path):
-    script = "import sys; from cyclenet.data.scenes.source import draw_scene; print(draw_scene(0, 'val', 1)[0].astype(int).sum())"
+    script = (
+        "import sys; from cyclenet.data.scenes.source import draw_scene; "
+        "print(draw_scene(0, 'val', 1)[0].astype(int).sum())"
+    )
     import subprocess
     import sys
 

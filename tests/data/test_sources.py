@@ -154,7 +154,9 @@ def test_damaged_and_missing_files_are_named(camvid):
 
 
 def test_plain_and_other_pngs_are_read_alike(tmp_path):
-    """Plain RGB goes another way than RGB with a transparent colour, transparency, a palette, 16 bits."""
+    """Plain RGB goes another way than RGB with a transparent colour, transparency, a palette, 16
+    bits.
+    """
     pixels = noise_image(np.random.default_rng(0), 9, 7)
     image = Image.fromarray(pixels)
     image.save(tmp_path / "plain.png")

@@ -18,7 +18,9 @@ LABELS = np.random.default_rng(1).integers(0, 19, (90, 120), dtype=np.uint8)
 
 
 def window(image: np.ndarray) -> tuple[float, float, float]:
-    """Read off a crop of COORDINATES: pixels of the image per pixel of the crop, and the place of its first row and column."""
+    """Read off a crop of COORDINATES: pixels of the image per pixel of the crop, and the place of
+    its first row and column.
+    """
     inner = image[8:-8, 8:-8].astype(float)
     slopes = [
         np.polyfit(np.arange(len(line)), line, 1) for line in (inner[:, 0, 0], inner[0, :, 1])
@@ -50,7 +52,9 @@ def test_scales_and_places_are_distributed_as_those_of_resize_then_crop():
 
 
 def test_scale_place_and_flip_are_drawn_one_by_one():
-    """albumentations seeds all transforms of a Compose alike: of one number came the scale, the place and the flip."""
+    """albumentations seeds all transforms of a Compose alike: of one number came the scale, the
+    place and the flip.
+    """
     crop = 100
     transform = TrainTransform(DatasetConfig(crop_size=[crop, crop]))
     drawn = []
@@ -66,7 +70,9 @@ def test_scale_place_and_flip_are_drawn_one_by_one():
 
 @pytest.mark.parametrize("factor", [0.5, 0.75, 1.0, 1.6])
 def test_a_window_of_the_whole_image_is_the_resized_image(factor):
-    """With a crop as large as the scaled image nothing is left to chance, and no window has an edge."""
+    """With a crop as large as the scaled image nothing is left to chance, and no window has an
+    edge.
+    """
     size = (round(90 * factor), round(120 * factor))
     transform = TrainTransform(
         DatasetConfig(crop_size=list(size), scale=[factor, factor], flip=0.0)

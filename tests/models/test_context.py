@@ -23,7 +23,7 @@ def warmed(module: nn.Module) -> nn.Module:
 
 
 def layer(module: CycleASPP, j: int, k: int, x: torch.Tensor) -> torch.Tensor:
-    """Layer j in pass k: own projection a part, own batch norm a pass, one atrous filter for all."""
+    """Layer j in pass k: a projection a part, a batch norm a pass, one atrous filter for all."""
     own = module.layers[j]
     rate = own.atrous.dilation
     x = F.conv2d(x, own.project[min(k, 1)].weight)

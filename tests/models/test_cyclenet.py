@@ -18,7 +18,8 @@ def test_every_parameter_of_every_arm_gets_a_gradient(context, decoder):
     (logits.square().mean() + aux.square().mean()).backward()
     without = [name for name, p in net.named_parameters() if p.grad is None]
     assert not without
-    # Nor is one multiplied by zero, but for what starts behind a zero: the offset branch, and timm's residual blocks.
+    # Nor is one multiplied by zero, but for what starts behind a zero: the offset branch, and
+    # timm's residual blocks.
     dead = [name for name, p in net.named_parameters() if not p.grad.any()]
     assert all(name.startswith(("backbone.", "decoder.offset_conv.0")) for name in dead)
 

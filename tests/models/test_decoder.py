@@ -20,7 +20,9 @@ def test_adc_starts_as_a_convolution(groups, mask_scale, factor):
 
 
 def test_adc_realigns_a_shifted_map():
-    """Context features that lie 2 px lower and 3 px to the left of the low-level ones are moved back by training."""
+    """Context features that lie 2 px lower and 3 px to the left of the low-level ones are moved
+    back by training.
+    """
     torch.manual_seed(0)
     adc = tiny_adc(4, head_channels=4, mask_scale=0.0)
     adc.norm = torch.nn.Identity()

@@ -93,7 +93,9 @@ def test_cityscapes_own_script_scores_real_files_as_we_do(tmp_path):
 
 
 def ade_benchmark(truth: list[np.ndarray], prediction: list[np.ndarray]) -> tuple[float, float]:
-    """The benchmark's rule, as its development kit states it: pixels of label 0 do not count, IoU is of sums over images."""
+    """The benchmark's rule, as its development kit states it: pixels of label 0 do not count, IoU
+    is of sums over images.
+    """
     intersection, union, right, labelled = np.zeros(150), np.zeros(150), 0, 0
     for t, p in zip(truth, prediction, strict=True):
         p = p * (t > 0)

@@ -112,7 +112,7 @@ def test_scales_and_flips_average_probabilities():
 
 
 def test_flipping_twice_is_the_identity():
-    """With flips averaged, the mirrored image gives the mirrored prediction, whatever the network."""
+    """With flips, the mirrored image gives the mirrored prediction, whatever the network."""
 
     for changes in ({}, {"scales": [0.5, 1.25]}, {"window": 50, "stride": 20}):
         protocol = ProtocolConfig(flip=True, **changes)
@@ -128,7 +128,9 @@ def test_flipping_twice_is_the_identity():
 
 
 def test_windows_are_mirrored_one_by_one():
-    """As semseg does: a network that looks at its window's left edge sees that of the mirrored window too."""
+    """As semseg does: a network that looks at its window's left edge sees that of the mirrored
+    window too.
+    """
 
     def edge(x):
         return pointwise(x) + x[..., :1] / 30
@@ -148,7 +150,9 @@ def test_windows_are_mirrored_one_by_one():
 
 @pytest.mark.parametrize(("pixels", "most"), [(0, 1), (3 * 32 * 32, 3)])
 def test_the_network_sees_no_more_than_so_many_pixels_at_a_time(pixels, most, monkeypatch):
-    """Memory does not grow with scales, flips or windows; together they are predicted as one by one."""
+    """Memory does not grow with scales, flips or windows; together they are predicted as one by
+    one.
+    """
     sizes = []
 
     def spy(x):
@@ -168,7 +172,9 @@ def test_the_network_sees_no_more_than_so_many_pixels_at_a_time(pixels, most, mo
 @pytest.mark.parametrize("average", ["probs", "logits"])
 @pytest.mark.parametrize(("window", "stride"), [(0, 0), (40, 24)])
 def test_strips_are_the_full_size_maps_and_their_labels(window, stride, average, align_corners):
-    """Logits at 1/4, two steps of resizing, three scales, mirrored: as written down with whole maps."""
+    """Logits at 1/4, two steps of resizing, three scales, mirrored: as written down with whole
+    maps.
+    """
 
     def quarter(x):
         return 3 * torch.nn.functional.avg_pool2d(skewed(x), 4, ceil_mode=True)

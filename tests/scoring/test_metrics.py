@@ -14,7 +14,9 @@ REAL = Path(__file__).parents[3] / "shared/data/cityscapes"
 def official(
     truth: list[np.ndarray], prediction: list[np.ndarray], folder: Path
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Score label-id images with Cityscapes' own evaluation; return IoUs by class and its matrix of train classes."""
+    """Score label-id images with Cityscapes' own evaluation; return IoUs by class and its matrix of
+    train classes.
+    """
     from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as script
     from cityscapesscripts.helpers.labels import trainId2label
 

@@ -1,4 +1,6 @@
-"""Training through torch.compile. It compiles for a minute, so it has a marker of its own (`make test-slow`)."""
+"""Training through torch.compile. It compiles for a minute, so it has a marker of its own (`make
+test-slow`).
+"""
 
 import subprocess
 import sys

@@ -1,4 +1,6 @@
-"""Two processes compute what one computes on the joined batch. They are started once, for all tests."""
+"""Two processes compute what one computes on the joined batch. They are started once, for all
+tests.
+"""
 
 import copy
 
@@ -61,7 +63,9 @@ def norms(kind):
 
 
 def train_norms(kind, low=0, high=6, steps=5):
-    """Some steps on a share of six images; outputs of the last step, input gradients, and all that was learnt."""
+    """Some steps on a share of six images; outputs of the last step, input gradients, and all that
+    was learnt.
+    """
     net, generator = norms(kind), torch.Generator().manual_seed(1)
     parallel = (
         DistributedDataParallel(net, broadcast_buffers=False) if dist.is_initialized() else net
@@ -118,7 +122,9 @@ def train_tiny(rows=slice(None), dtype=torch.float64, lr=0.01):
 
 
 class StockSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """PyTorch's own layer with its five GPU kernels written out for CPU; of another class, for DDP refuses that one."""
+    """PyTorch's own layer with its five GPU kernels written out for CPU; of another class, for DDP
+    refuses that one.
+    """
 
     _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
     _check_input_dim = nn.SyncBatchNorm._check_input_dim
@@ -238,7 +244,8 @@ def test_plain_batch_norm_is_not(ranks, split):
 def test_training_the_whole_model_is_the_same(ranks):
     """Batch norm, dropout, unequal shares of ignored pixels and the auxiliary loss together.
 
-    In float32 a rounding error at a ReLU's bend is a difference in the gradient; hence the small learning rate.
+    In float32 a rounding error at a ReLU's bend is a difference in the gradient; hence the small
+    learning rate.
     """
     for name, one, tolerance in (
         ("float64", train_tiny(), 1e-10),

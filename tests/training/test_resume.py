@@ -26,7 +26,9 @@ from made import fit, short_config
 
 
 def test_killed_trainings_come_to_the_same_end():
-    """Four kills, one of them in a save and one in validation, and a damaged checkpoint (`make chaos` has all of them)."""
+    """Four kills, one of them in a save and one in validation, and a damaged checkpoint (`make
+    chaos` has all of them).
+    """
     done = subprocess.run(
         [sys.executable, ROOT / "tests/chaos.py", "--short", "--seed", "0"],
         capture_output=True,
@@ -39,7 +41,9 @@ def test_killed_trainings_come_to_the_same_end():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of four steps, of which each left a checkpoint but the last of an epoch, which leaves one after validation."""
+    """A run of four steps, of which each left a checkpoint but the last of an epoch, which leaves
+    one after validation.
+    """
     folder = tmp_path_factory.mktemp("run")
     fit(short_config(), folder)
     return folder
@@ -142,7 +146,8 @@ def flip(path):
 def test_the_best_score_is_known_where_the_folder_was_moved(trained, tmp_path):
     states = load_checkpoint(trained / "checkpoints/last.ckpt")["callbacks"]
     (state,) = (value for key, value in states.items() if key.startswith("KeepBest"))
-    # Where another run's checkpoint is gone on from, there is none: the first score will be the best.
+    # Where another run's checkpoint is gone on from, there is none: the first score will be the
+    # best.
     best = KeepBest(tmp_path)
     best.load_state_dict(state)
     assert best.best_model_score is None and not best.best_k_models

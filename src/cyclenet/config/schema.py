@@ -171,8 +171,8 @@ class DatasetConfig:
     scenes_val: int = 100
     # Scenes: height and width of an image, pixels; at most 1024 x 2048.
     scenes_size: list[int] = field(default_factory=lambda: [256, 512])
-    # Height and width of a training crop, pixels. (The paper prints "796796"; Table 1 and the
-    # prior work say 769 x 769.)
+    # Height and width of a training crop, pixels. The paper prints "796796"; Table 1 and the prior
+    # work say 769 x 769.
     crop_size: list[int] = field(default_factory=lambda: [256, 256])
     # Images in one step over all processes, so that results do not depend on their number.
     batch_size: int = 8

@@ -182,5 +182,6 @@ def test_the_cost_model_counts_the_papers_run():
     work = count_work(ModelConfig(), 769, 19)
     auxiliary = 97 * 97 * (9 * 1024 * 256 + 256 * 19)
     assert work.flops == 6 * (total(count_cost(ModelConfig(), 769, 769)).executed + auxiliary)
-    # The stem, the blocks, their shortcuts; reduce, two for each layer and pass, fuse; ADC; the auxiliary head.
+    # The stem, the blocks, their shortcuts; reduce, two for each layer and pass, fuse; ADC; the
+    # auxiliary head.
     assert work.norms == 3 + 99 + 4 + 26 + 4 + 1

@@ -1,17 +1,20 @@
 """The numbers over a split, against pairs that are looked at one by one."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from cyclenet.lab.explain.analysis import TOPICS, _interval, _more, analyse, bin_names
+from cyclenet.files import parse_json
+from cyclenet.lab.explain.analysis import TOPICS, _interval, analyse
 from cyclenet.lab.explain.features import Explained
 from cyclenet.lab.explain.geometry import spread
-from cyclenet.lab.explain.measure import edge_and_middle
-from cyclenet.lab.explain.text import describe_analysis
+from cyclenet.lab.explain.measure import bin_names, edge_and_middle
+from cyclenet.lab.explain.results import SplitAnalysis
+from cyclenet.lab.explain.text import _more_alike, describe_analysis
 from cyclenet.labels import IGNORE
 from cyclenet.scoring.boundary import label_distance
 from cyclenet.scoring.metrics import mean_iou
@@ -64,12 +67,10 @@ def test_similarity_is_the_mean_of_all_pairs(result):
         means.append(
             [np.mean([sets[a, b] for a, b in sets if (a == b) == same]) for same in (True, False)]
         )
-    found = result["similarity"]["raw"]
-    np.testing.assert_allclose(
-        [found["within"][1], found["between"][1]], np.mean(means, 0), rtol=1e-9
-    )
-    assert found["change"]["gap"] is None  # Of two images.
-    layers = result["similarity"]["layers"]
+    found = result.similarity.raw
+    np.testing.assert_allclose([found.within[1], found.between[1]], np.mean(means, 0), rtol=1e-9)
+    assert found.change["gap"] is None  # Of two images.
+    layers = result.similarity.layers
     assert len(layers) == 2 and len(layers[0]) == 3 and layers[0][0] != layers[1][0]
 
 
@@ -91,11 +92,11 @@ def test_feedback_counts_the_parts_predictions(result):
             chosen = (distance > low) & (distance <= high) & (truth != IGNORE)
             right[number] += (predicted[chosen] == truth[chosen]).sum()
             total[number] += chosen.sum()
-    found = result["feedback"]
-    assert abs(found["mIoU"][0] - mean_iou(counts)) < 1e-12
+    found = result.feedback
+    assert abs(found.mIoU[0] - mean_iou(counts)) < 1e-12
     expected = [r / t if t else None for r, t in zip(right, total, strict=True)]
-    assert found["accuracy"][0] == pytest.approx(expected)
-    assert found["pixels"] == total.tolist() and len(bin_names()) == 6
+    assert found.accuracy[0] == pytest.approx(expected)
+    assert found.pixels == total.tolist() and len(bin_names()) == 6
 
 
 def test_offsets_are_averaged_by_distance(result):
@@ -116,19 +117,19 @@ def test_offsets_are_averaged_by_distance(result):
                         if distance[y, x] <= top
                     )
                     lengths[b].append(np.hypot(*found.shift[row, column, 0].T).mean())
-    for value, expected in zip(result["offsets"]["length"], lengths, strict=True):
+    for value, expected in zip(result.offsets.length, lengths, strict=True):
         assert value == (pytest.approx(np.mean(expected)) if expected else None)
 
 
 def test_receptive_fields_are_averaged_by_place_and_part(result):
-    found = result["receptive_field"]
-    assert len(found["points"]) == 2 * 2 * 2  # Images, places, parts.
-    chosen = [p for p in found["points"] if p["where"] == "edge" and p["part"] == "PartII"]
-    assert found["edge"][1]["foreign"] == pytest.approx(np.mean([p["foreign"] for p in chosen]))
+    found = result.receptive_field
+    assert len(found.points) == 2 * 2 * 2  # Images, places, parts.
+    chosen = [p for p in found.points if p.where == "edge" and p.part == "PartII"]
+    assert found.edge[1]["foreign"] == pytest.approx(np.mean([p.foreign for p in chosen]))
     seen = Explained(task_of(), Stripes().image(1))
-    field = seen.receptive_field(chosen[1]["x"], chosen[1]["y"], draws=4)[1]
-    measured = spread(field, chosen[1]["x"], chosen[1]["y"], Stripes().mask(1))
-    assert measured["radius_50"] == chosen[1]["radius_50"]
+    field = seen.receptive_field(chosen[1].x, chosen[1].y, draws=4)[1]
+    measured = spread(field, chosen[1].x, chosen[1].y, Stripes().mask(1))
+    assert measured["radius_50"] == chosen[1].radius_50
 
 
 def test_an_interval_holds_the_mean_and_is_as_wide_as_the_spread():
@@ -136,13 +137,11 @@ def test_an_interval_holds_the_mean_and_is_as_wide_as_the_spread():
     value, low, high = _interval(values)
     assert value == 49.5 and abs((high - low) / 2 - 1.96 * values[:100].std() / 10) < 0.6
     assert _interval(values[:4]) is None and _interval(np.full(9, np.nan)) is None
-    assert (
-        _more([0.2, 0.1, 0.3], "alike") == "more alike"
-        and _more([-0.2, -0.3, -0.1], "alike") == "less alike"
-    )
-    assert _more(
-        [0.0, -0.1, 0.1], "alike"
-    ) == "as alike as far as one can tell" and "perhaps" in _more(None, "alike")
+    words = [
+        _more_alike(change) for change in ([0.2, 0.1, 0.3], [-0.2, -0.3, -0.1], [0, -0.1, 0.1])
+    ]
+    assert words == ["more alike", "less alike", "as alike as one can tell"]
+    assert "perhaps" in _more_alike(None)
 
 
 def test_too_few_images_give_no_verdict():
@@ -151,15 +150,17 @@ def test_too_few_images_give_no_verdict():
             return 1
 
     found = analyse(task_of(), One(), list(TOPICS), fields=1)
-    assert found["similarity"]["probe"] is None and found["feedback"]["gain"] is None
+    assert found.similarity.probe is None and found.feedback.gain is None
     text = describe_analysis(found)
-    assert "perhaps more or less alike" in text and "none is given" in text and "nan" not in text
-    json.dumps(found, allow_nan=False)
+    assert "perhaps more or less alike" in text and "there is none" in text and "nan" not in text
+    json.dumps(asdict(found), allow_nan=False)
 
 
 def test_the_probe_finds_what_is_there():
-    """Features that are the class itself are labelled without an error; features that are noise are not."""
-    from cyclenet import analysis
+    """Features that are the class itself are labelled without an error; features that are noise are
+    not.
+    """
+    from cyclenet.lab.explain import analysis
 
     class Seen:
         def __init__(self, task, image):
@@ -184,9 +185,9 @@ def test_the_probe_finds_what_is_there():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analysis, "Explained", Seen)
-        found = analyse(task_of(), Source(), ["similarity"])["similarity"]
-    assert found["probe"]["mIoU"][1] == 1 > found["probe"]["mIoU"][0] + 0.3
-    assert found["centred"]["within"][1] > 0.99 > found["centred"]["within"][0]
+        found = analyse(task_of(), Source(), ["similarity"]).similarity
+    assert found.probe.mIoU[1] == 1 > found.probe.mIoU[0] + 0.3
+    assert found.centred.within[1] > 0.99 > found.centred.within[0]
 
 
 def test_points_for_receptive_fields():
@@ -212,7 +213,10 @@ def test_a_description_has_every_topic_and_json_keeps_the_rest(result):
         "Effective receptive field",
     ):
         assert heading in text
-    assert "PartII minus PartI" in text and json.loads(json.dumps(result)) == result
+    assert (
+        "PartII minus PartI" in text
+        and parse_json(SplitAnalysis, json.dumps(asdict(result))) == result
+    )
     lone, what = (
         task_of(context="none", decoder="none"),
         ["feedback", "similarity", "receptive_field"],

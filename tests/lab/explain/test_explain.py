@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cyclenet.lab.explain import figures
 from cyclenet.lab.explain.features import Explained
 from cyclenet.lab.explain.geometry import at_cells, components, spread
+from cyclenet.lab.explain.image_figures import changes
 from cyclenet.models.resize import resize
 from made import task_of
 
@@ -28,6 +28,25 @@ def test_the_last_part_is_the_networks_own_prediction(image):
     np.testing.assert_allclose(
         seen.probabilities(50, 20)[-1], logits[0, :, 20, 50].softmax(0).detach(), atol=1e-6
     )
+
+
+def test_grad_cam_is_captums(image):
+    captum = pytest.importorskip("captum.attr")
+    seen = Explained(task_of(context="aspp"), image)
+
+    class Rest(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.context, self.net = seen.net.context, seen.net
+
+        def forward(self, last):
+            logits = self.net.head(self.context(last), seen.low)
+            return resize(logits, seen.size, False)[:, :, 20, 50]
+
+    rest = Rest()
+    cam = captum.LayerGradCam(rest, rest.context)
+    theirs = cam.attribute(seen.last.clone().requires_grad_(), 2, relu_attributions=True)
+    np.testing.assert_allclose(seen.grad_cam(50, 20, 2)[0], theirs[0, 0].detach(), atol=1e-6)
 
 
 @pytest.mark.parametrize("context", ["none", "aspp", "denseaspp"])
@@ -58,11 +77,12 @@ def test_grad_cam_is_its_definition(image):
     context, net = task.net.context, task.net
     x0 = context.reduce(seen.last)
     first = [part.clone().requires_grad_() for part in context.part1(x0)]
-    # The concatenation is one thing to the layer that reads it: what a layer gave to later ones of its pass is not counted.
+    # A part is seen as its concatenation: what a layer gave to later ones of its pass does not
+    # count.
     second = context.part2(first, 1)
     joined = torch.cat(second, 1)
     second = joined.split([part.shape[1] for part in second], 1)
-    logits = resize(net.head(context.fuse([x0, *second]), seen.low), seen.size, False)
+    logits = resize(net.head(context.fuse(x0, list(second)), seen.low), seen.size, False)
     score = logits[0, target, y, x]
     # PartII does not read the first layer of PartI (eq. 3).
     options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
@@ -90,7 +110,8 @@ def test_offsets_are_in_pixels_of_the_image(image):
         found.shift, np.broadcast_to([-12.0, 8.0], found.shift.shape), atol=1e-5
     )
     np.testing.assert_allclose(found.modulation, 0.5, atol=1e-6)
-    # Row 5, column 7: the middle tap of a plain convolution lies at pixels 4 * 7 + 1.5, 4 * 5 + 1.5.
+    # Row 5, column 7: the middle tap of a plain convolution lies at pixels 4 * 7 + 1.5, 4 * 5 +
+    # 1.5.
     np.testing.assert_allclose(found.positions[5, 7, 0, 4], [29.5 - 12, 21.5 + 8], atol=1e-4)
     np.testing.assert_allclose(
         found.positions[5, 7, 0, 0], [29.5 - 12 - 4, 21.5 + 8 - 4], atol=1e-4
@@ -104,7 +125,9 @@ def test_offsets_are_in_pixels_of_the_image(image):
     ("align_corners", "left", "right"), [(False, 1.5, 93.5), (True, 0.0, 95.0)]
 )
 def test_features_lie_where_the_network_puts_them(image, align_corners, left, right):
-    """1/4 features of 96 pixels: 24 cells; the corners' middles are the image's corners where they are aligned."""
+    """1/4 features of 96 pixels: 24 cells; the corners' middles are the image's corners where they
+    are aligned.
+    """
     task = task_of(align_corners=align_corners, offset_groups=2, mask_scale=0)
     torch.nn.init.zeros_(task.net.decoder.offset_conv[-1].weight)
     seen = Explained(task, image)
@@ -124,9 +147,9 @@ def test_features_lie_where_the_network_puts_them(image, align_corners, left, ri
 def test_what_changed_between_two_predictions():
     first, last = np.array([[0, 1, 1, 0, 2]]), np.array([[0, 0, 1, 1, 2]])
     truth = np.array([[0, 0, 0, 0, 255]])
-    kinds, counted = figures.changes(first, last, truth)
+    kinds, counted = changes(first, last, truth)
     assert kinds[counted].tolist() == [0, 1, 3, 2] and counted.tolist() == [[True] * 4 + [False]]
-    assert figures.changes(first, last, None)[0].tolist() == [[0, 1, 0, 1, 0]]
+    assert changes(first, last, None)[0].tolist() == [[0, 1, 0, 1, 0]]
 
 
 def test_a_receptive_field_is_the_norm_of_the_jacobian(image):

@@ -221,7 +221,9 @@ def test_an_example_is_chosen_by_its_number_alone(port, number):
 
 
 def test_other_sites_are_refused(port):
-    """A page of another site can neither send an image unasked, nor call the server by its own name."""
+    """A page of another site can neither send an image unasked, nor call the server by its own
+    name.
+    """
     assert (
         ask(port, "/api/upload", "POST", png(picture()), {"Content-Type": "text/plain"})[0] == 415
     )

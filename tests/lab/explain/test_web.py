@@ -1,4 +1,6 @@
-"""The explorer in a real browser (make test-web): a headless Chromium drives the page as a user does."""
+"""The explorer in a real browser (make test-web): a headless Chromium drives the page as a user
+does.
+"""
 
 import re
 import shutil
@@ -98,7 +100,8 @@ def alert(page, text):
 def canvas(page):
     """The pixels that the stage shows."""
     values = page.locator("#stage").evaluate(
-        "c => ({size: [c.height, c.width], data: [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]})"
+        "c => ({size: [c.height, c.width], data: "
+        "[...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]})"
     )
     return np.array(values["data"]).reshape(*values["size"], 4)[..., :3]
 
@@ -130,7 +133,8 @@ def test_a_click_explains_the_pixel_in_both_models(page):
     result = page.locator("#result")
     assert result.get_attribute("data-done") in ("40,30", "39,30", "40,29", "39,29")
     assert result.locator("h3").count() == 2
-    # Similarity and Grad-CAM of PartI and PartII, ADC; similarity and Grad-CAM of DenseASPP's PartI.
+    # Similarity and Grad-CAM of PartI and PartII, ADC; similarity and Grad-CAM of DenseASPP's
+    # PartI.
     assert result.locator("img").count() == 5 + 2
     widths = result.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
     assert all(width > 1 for width in widths)
@@ -206,7 +210,8 @@ def test_drop_a_file(page, folder):
     data = (folder / "street.png").read_bytes()
     script = "bytes => new File([new Uint8Array(bytes)], 'dropped.png')"
     transfer = page.evaluate_handle(
-        f"bytes => {{ const made = new DataTransfer(); made.items.add(({script})(bytes)); return made; }}",
+        "bytes => { const made = new DataTransfer(); "
+        f"made.items.add(({script})(bytes)); return made; }}",
         list(data),
     )
     page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
@@ -232,9 +237,11 @@ def test_every_control_has_a_name(page):
     click(page, 40, 30)
     status(page, "Took")
     unnamed = page.evaluate(
-        """() => [...document.querySelectorAll('input, select, button, canvas, img')].filter(each => {
+        """() => [...document.querySelectorAll('input, select, button, canvas, img')].filter(each =>
+        {
              const label = each.labels && [...each.labels].some(l => l.textContent.trim());
-             return !(label || each.getAttribute('aria-label') || each.alt || each.textContent.trim());
+             return !(label || each.getAttribute('aria-label') || each.alt ||
+             each.textContent.trim());
            }).map(each => each.outerHTML)"""
     )
     assert unnamed == []

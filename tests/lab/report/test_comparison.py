@@ -30,7 +30,9 @@ def test_difference_equals_a_direct_bootstrap():
     [(1, 1, True), (3, 3, True), (3, 3, False), (3, 1, False), (5, 3, False)],
 )
 def test_the_interval_holds_the_truth_about_as_often_as_it_says(seeds, others, paired):
-    """Two arms of equal quality, each training of its own quality where there are several: 0 is in 95 % of the intervals."""
+    """Two arms of equal quality, each training of its own quality where there are several: 0 is in
+    95 % of the intervals.
+    """
     rng, inside, spread = np.random.default_rng(seeds), 0, 0.03 if seeds > 1 else 0
     for _ in range(200):
         a, b = (
@@ -51,7 +53,9 @@ def fast_counts(rng, accuracy, images=40, pixels=300):
 
 
 def test_blocks_widen_the_interval_where_neighbours_are_alike():
-    """A video of 20 stretches of 10 equal frames has the interval of 20 images (times a known factor), not of 200."""
+    """A video of 20 stretches of 10 equal frames has the interval of 20 images (times a known
+    factor), not of 200.
+    """
     a, b = (
         fast_counts(np.random.default_rng(k), accuracy, 20) for k, accuracy in ((0, 0.8), (1, 0.75))
     )
@@ -60,7 +64,8 @@ def test_blocks_widen_the_interval_where_neighbours_are_alike():
     found += [difference(video[:1], video[1:], block=block) for block in (1, 10)]
     widths = [each.high - each.low for each in found]
     assert widths[1] == pytest.approx(widths[0] / 10**0.5, rel=0.15)
-    # A drawn stretch begins anywhere and is a mean of two images, by w and 1 - w: the mean of w^2 + (1 - w)^2 is 2/3.
+    # A drawn stretch begins anywhere and is a mean of two images, by w and 1 - w: the mean of w^2 +
+    # (1 - w)^2 is 2/3.
     assert widths[2] == pytest.approx(widths[0] * (2 / 3) ** 0.5, rel=0.1)
     a, b = (fast_counts(np.random.default_rng(k), 0.8, 400) for k in (2, 3))
     single, blocks = (difference([a], [b], block=block) for block in (1, 10))
@@ -177,7 +182,7 @@ def test_only_the_evaluations_that_the_run_names_count(tmp_path):
     run = read_run(folder)
     assert (
         list(run.evaluations) == ["whole", "paper_ms"]
-        and run.evaluations["whole"].scores["images"] == 40
+        and run.evaluations["whole"].scores.images == 40
     )
 
 

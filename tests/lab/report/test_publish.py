@@ -10,7 +10,16 @@ import yaml
 from conftest import ROOT, run
 from cyclenet.commands.cli import compose_config
 from cyclenet.config.naming import arm_label
+from cyclenet.files import write_json
 from cyclenet.lab.cost.count import count_cost, total
+from cyclenet.lab.explain.results import (
+    Alikeness,
+    FeedbackFound,
+    OffsetsFound,
+    Probe,
+    SimilarityFound,
+    SplitAnalysis,
+)
 from cyclenet.lab.report.arms import group_arms
 from cyclenet.lab.report.claims import Claim, read_plan
 from cyclenet.lab.report.runs import find_runs
@@ -77,7 +86,7 @@ def test_published_runs_are_small_and_make_the_same_report(tmp_path):
                     )
                 )
     make_run(tmp_path / "runs", run_config(2), number=9, status="failed")
-    output = run("publish", "runs", "--output", "out", cwd=tmp_path)
+    output = run("publish", "runs=runs", "output=out", cwd=tmp_path)
     assert "run9: failed" in output and output.count(": finished") == 4
     names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert names == {"config.yaml", "result.json", "metrics.csv", "scores.json", "images.npz"}
@@ -93,16 +102,18 @@ def test_published_runs_are_small_and_make_the_same_report(tmp_path):
     assert texts[0] == texts[1] and "bad.png" in texts[1]
 
     assert "is the published run itself" in run(
-        "publish", "out/run0", "--output", "out", cwd=tmp_path, ok=False
+        "publish", "runs=out/run0", "output=out", cwd=tmp_path, ok=False
     )
     assert (tmp_path / "out/run0/config.yaml").exists()
 
 
 def test_a_run_is_held_against_what_was_published(tmp_path):
-    """Another curve, another score, or another image's counts: each is told, and so is what cannot be compared."""
+    """Another curve, another score, or another image's counts: each is told, and so is what cannot
+    be compared.
+    """
     here = make_run(tmp_path / "runs", run_config(0), 0.7, ("whole", "paper_ms"))
-    run("publish", "runs/run0", "--output", "out", cwd=tmp_path)
-    command = ("publish", "runs/run0", "--output", "out", "--check")
+    run("publish", "runs=runs/run0", "output=out", cwd=tmp_path)
+    command = ("publish", "runs=runs/run0", "output=out", "check=true")
     assert run(*command, cwd=tmp_path).count("the same to the last digit") == 3
     scores, images = (
         next(here.glob("evaluate/*whole*/scores.json")),
@@ -152,7 +163,7 @@ def test_a_claim_that_blocks_would_not_decide_says_so(tmp_path, monkeypatch):
     for wider in (Difference(0.02, -0.01, 0.05), Difference(0.02, 0.004, 0.04)):
         found = {1: Difference(0.02, 0.01, 0.03), 20: wider}
         monkeypatch.setattr(
-            "cyclenet.lab.report.write._compare", lambda *_, block=1, found=found: found[block]
+            "cyclenet.lab.report.claims.compare", lambda *_, block=1, found=found: found[block]
         )
         write_report(
             runs,
@@ -246,48 +257,54 @@ def test_claims_are_judged_by_their_intervals(tmp_path):
         read_plan(plan)
 
 
-def test_what_was_found_inside_the_networks_is_summed_up(tmp_path):
-    for seed in range(2):
-        folder = make_run(tmp_path / "runs", run_config(seed), 0.7, number=seed)
-        kinds = {"within": [0.5, 0.6 + seed / 10], "between": [0.3, 0.2]}
-        found = {"parts": ["PartI", "PartII"], "feedback": {"mIoU": [0.4, 0.5]}}
-        found["similarity"] = {"raw": kinds, "centred": kinds, "probe": {"mIoU": [0.1, 0.2]}}
-        found["offsets"] = {"length": [6.0 + seed, 1, 1, 1, 1, 5.0]}
-        scores = json.loads(next(folder.glob("evaluate/*/scores.json")).read_text())
-        found |= {"checkpoint": "a/last.ckpt", "split": scores["split"], "images": scores["images"]}
-        (folder / "visualize").mkdir()
-        (folder / "visualize/analysis.json").write_text(json.dumps(found))
+def found_inside(folder, seed, **changes) -> SplitAnalysis:
+    """What an analysis of a made run could have found."""
+    scores = json.loads(next(folder.glob("evaluate/*/scores.json")).read_text())
+    kind = Alikeness([0.5, 0.6 + seed / 10], [0.3, 0.2], [0.2, 0.4], {}, [])
+    values = {
+        "dataset": "scenes",
+        "split": scores["split"],
+        "checkpoint": "a/last.ckpt",
+        "feedback": FeedbackFound([0.4, 0.5], [], None, [], [], []),
+        "similarity": SimilarityFound(kind, kind, [], Probe([0.1, 0.2], None)),
+        "offsets": OffsetsFound([6.0 + seed, 1, 1, 1, 1, 5.0], 2.0, None),
+    }
+    values |= {"images": scores["images"]} | changes
+    return SplitAnalysis(parts=["PartI", "PartII"], layers=[], classes=[], bins=[], **values)
+
+
+def inside(folders, analyses, tmp_path) -> str:
+    """The report's section on what was found inside the networks."""
+    for folder, analysis in zip(folders, analyses, strict=True):
+        write_json(folder / "visualize/analysis.json", analysis)
     write_report(find_runs([tmp_path / "runs"]), tmp_path / "out", "title", images=0)
-    text = (tmp_path / "out/report.md").read_text().split("## Inside the networks")[1]
+    return (tmp_path / "out/report.md").read_text().split("## Inside the networks")[1]
+
+
+def test_what_was_found_inside_the_networks_is_summed_up(tmp_path):
+    folders = [make_run(tmp_path / "runs", run_config(s), 0.7, number=s) for s in range(2)]
+    whole = [found_inside(folder, seed) for seed, folder in enumerate(folders)]
+    text = inside(folders, whole, tmp_path)
     row = next(line for line in text.splitlines() if ", PartII" in line)
-    assert "| 2 | 0.650 ± 0.071 | 0.200 ± 0.000 |" in row and row.endswith(
-        "| 20.00 ± 0.00 | 50.00 ± 0.00 |"
-    )
+    assert "| 2 | 0.650 ± 0.071 | 0.200 ± 0.000 |" in row
+    assert row.endswith("| 20.00 ± 0.00 | 50.00 ± 0.00 |")
     assert "| 2 | 6.500 ± 0.707 | 5.000 ± 0.000 |" in text
-    # What is not there is not told, and what is of something else is left out.
-    whole = {
-        path: json.loads(path.read_text())
-        for path in (tmp_path / "runs").glob("*/visualize/analysis.json")
-    }
-    kinds = {"within": [0.5, 0.6], "between": [None, 0.2]}
+    # What is not there is not told.
+    kind = Alikeness([0.5, 0.6], [None, 0.2], [None, 0.4], {}, [])
     empty = {
-        "similarity": {"raw": kinds, "centred": kinds, "probe": None},
-        "offsets": {"length": [6.0, 1, 1, 1, 1, None]},
+        "similarity": SimilarityFound(kind, kind, [], None),
+        "offsets": OffsetsFound([6.0, 1, 1, 1, 1, None], 2.0, None),
     }
-    changes = (
-        empty,
+    analyses = [found_inside(folder, s, **empty) for s, folder in enumerate(folders)]
+    row = next(r for r in inside(folders, analyses, tmp_path).splitlines() if ", PartI |" in r)
+    assert "| 2 |" in row and "| – |" in row
+    # An analysis of something else is left out.
+    for changes in (
         {"checkpoint": "a/best.ckpt"},
         {"split": "train"},
         {"images": 1},
         {"feedback": None},
-    )
-    for change, kept in zip(changes, ("| 2 |", *4 * ("| 1 |",)), strict=True):
-        for number, (path, found) in enumerate(whole.items()):
-            new = {**found, **change} if number or change is empty else found
-            path.write_text(
-                json.dumps({key: value for key, value in new.items() if value is not None})
-            )
-        write_report(find_runs([tmp_path / "runs"]), tmp_path / "out", "title", images=0)
-        text = (tmp_path / "out/report.md").read_text().split("## Inside the networks")[1]
-        row = next(line for line in text.splitlines() if ", PartI |" in line)
-        assert kept in row and (change is not empty or "| – |" in row), change
+    ):
+        analyses = [whole[0], found_inside(folders[1], 1, **changes)]
+        row = next(r for r in inside(folders, analyses, tmp_path).splitlines() if ", PartI |" in r)
+        assert "| 1 |" in row, changes

@@ -1,4 +1,6 @@
-"""Sweeps, DDP and requeueing on a real SLURM of one node, which the tests start on the loopback interface and end."""
+"""Sweeps, DDP and requeueing on a real SLURM of one node, which the tests start on the loopback
+interface and end.
+"""
 
 import json
 import os
@@ -62,7 +64,8 @@ def slurm(tmp_path_factory):
     missing = [name for name in NEEDED if not shutil.which(name)]
     if missing or os.getuid() != 0:
         pytest.fail(
-            f"This needs root and SLURM's programs; missing: {', '.join(missing) or 'root'} (slurm-wlm, munge)."
+            "This needs root and SLURM's programs (slurm-wlm, munge); missing: "
+            f"{', '.join(missing) or 'root'}."
         )
     folder = tmp_path_factory.mktemp("slurm")
     for name in ("state", "spool"):
@@ -178,7 +181,8 @@ def test_a_requeued_batch_script_goes_on(slurm, tmp_path):
         "trainer.accelerator=cpu",
         "trainer.devices=2",
     ]
-    script = f"#!/bin/bash\nsrun --kill-on-bad-exit=1 {sys.executable} {ROOT / 'src/train.py'} {' '.join(words)}\n"
+    command = f"{sys.executable} {ROOT / 'src/train.py'} {' '.join(words)}"
+    script = f"#!/bin/bash\nsrun --kill-on-bad-exit=1 {command}\n"
     (tmp_path / "job.sh").write_text(script)
     options = [
         "--ntasks-per-node=2",

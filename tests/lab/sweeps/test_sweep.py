@@ -1,4 +1,6 @@
-"""Sweeps with a process a job: what goes wrong in one job stays there, and a repeated command does only what is missing."""
+"""Sweeps with a process a job: what goes wrong in one job stays there, and a repeated command does
+only what is missing.
+"""
 
 import json
 import os
@@ -18,7 +20,8 @@ from conftest import ROOT, TINY, run, write
 from cyclenet.config.load import CONF, register, to_config
 from cyclenet.config.schema import TrainConfig
 from cyclenet.lab.sweeps.jobs import job_folders
-from hydra_plugins.process_launcher import Job, run_all, visible_gpus
+from cyclenet.lab.sweeps.launcher import visible_gpus
+from cyclenet.lab.sweeps.run_jobs import Job, run_all
 
 SCENES = ["dataset.scenes_train=2", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]", *TINY]
 
@@ -41,7 +44,8 @@ def test_all_jobs_are_checked_before_the_first_starts(tmp_path):
         cwd=tmp_path,
         ok=False,
     )
-    # The later of two values for one key wins, as everywhere; seed -1 is wrong in each job that has it.
+    # The later of two values for one key wins, as everywhere; seed -1 is wrong in each job that has
+    # it.
     assert "error: seed=-1" in output and "none was started" in output and "Traceback" not in output
     output = run(
         "train",
@@ -84,8 +88,11 @@ class Sleeper:
 
 
 def test_jobs_share_the_gpus(tmp_path):
-    """Two GPUs: jobs that want one run together, the one that wants both runs alone, and each sees its own."""
-    command = 'echo "$CUDA_VISIBLE_DEVICES" > {0}/gpus; date +%s%N >> {0}/gpus; sleep 0.6; date +%s%N >> {0}/gpus'
+    """Two GPUs: jobs that want one run together, the one that wants both runs alone, and each sees
+    its own.
+    """
+    command = 'echo "$CUDA_VISIBLE_DEVICES" > {0}/gpus; date +%s%N >> {0}/gpus; '
+    command += "sleep 0.6; date +%s%N >> {0}/gpus"
     wanted = {"a": "1", "b": "1", "c": "2", "d": "auto"}
     jobs = [
         Sleeper(tmp_path / name, command.format(tmp_path / name), devices)
@@ -140,7 +147,9 @@ def test_gpus_are_those_that_cuda_shows(named, gpus, monkeypatch):
 
 
 def test_jobs_that_do_not_stop_are_killed(tmp_path):
-    """SIGTERM is passed on once; after the grace time comes SIGKILL; what has not begun does not begin."""
+    """SIGTERM is passed on once; after the grace time comes SIGKILL; what has not begun does not
+    begin.
+    """
     stubborn = Sleeper(tmp_path / "a", "trap '' TERM; sleep 30 & wait; wait", accelerator="cpu")
     jobs = [stubborn, Sleeper(tmp_path / "b", "true", accelerator="cpu")]
     signal.signal(signal.SIGALRM, lambda *args: os.kill(os.getpid(), signal.SIGTERM))
@@ -164,7 +173,9 @@ def sweep(folder: Path, *words: str, file_size: int | None = None) -> subprocess
 
 
 def test_a_sweep_survives_what_befalls_its_jobs(camvid, tmp_path):
-    """A stop, a disk quota, a corrupt image and an illegal mask; then the same command finishes what is missing."""
+    """A stop, a disk quota, a corrupt image and an illegal mask; then the same command finishes
+    what is missing.
+    """
     for name in ("good", "corrupt", "illegal"):
         shutil.copytree(camvid, tmp_path / name)
     (tmp_path / "corrupt/train/frame_1.png").write_bytes(b"\x89PNG")

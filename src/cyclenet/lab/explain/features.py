@@ -150,17 +150,22 @@ class Explained:
         """
         if target is None:
             target = int(self.probabilities(x, y)[-1].argmax())
+        joined: list[Tensor] = []
+
+        def tap(outputs: list[Tensor]) -> list[Tensor]:
+            # A part is seen as its concatenation: what a layer gives to later layers of its own
+            # part does not count.
+            joined.append(torch.cat(outputs, 1))
+            return list(joined[-1].split([output.shape[1] for output in outputs], 1))
+
         last = self.last.clone().requires_grad_()
-        passes = self._passes(last)
+        context = self.net.context
+        passes = list(context.passes(context.reduce(last), tap))
         score = self._at(self._logits_of(last, passes[-1]), x, y)[target]
         maps = []
-        for outputs in passes:
-            # A layer that no later part reads has no gradient: eq. 3 leaves PartI's first unread.
-            gradients = torch.autograd.grad(
-                score, outputs, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
-            weights = torch.cat(gradients, 1).mean((2, 3), keepdim=True)
-            maps.append((weights * torch.cat(outputs, 1)).sum(1).relu())
+        for features, gradient in zip(joined, torch.autograd.grad(score, joined), strict=True):
+            weights = gradient.mean((2, 3), keepdim=True)
+            maps.append((weights * features).sum(1).relu())
         return torch.cat(maps).detach().cpu().numpy()
 
     @cached_property

@@ -1,8 +1,15 @@
 """What a context module offers: features, and the parts that they can be looked at in."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
+
+Tap = Callable[[list[Tensor]], list[Tensor]]
+
+
+def unchanged(outputs: list[Tensor]) -> list[Tensor]:
+    """Return a part's outputs as they are."""
+    return outputs
 
 
 class Context(nn.Module):
@@ -26,9 +33,14 @@ class Context(nn.Module):
         """Return the input of the parts."""
         return x
 
-    def passes(self, x0: Tensor) -> Iterator[list[Tensor]]:
-        """Yield the outputs of each part's layers, from `reduce`'s output."""
-        yield [self(x0)]
+    def passes(self, x0: Tensor, tap: Tap = unchanged) -> Iterator[list[Tensor]]:
+        """Yield the outputs of each part's layers.
+
+        Args:
+            x0: output of `reduce`.
+            tap: is given each part's outputs, and returns those that are read after it.
+        """
+        yield tap([self(x0)])
 
     def fuse(self, x0: Tensor, outputs: list[Tensor]) -> Tensor:
         """Return the context features that follow from one part's outputs."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cyclenet.models.contexts.base import Context
+from cyclenet.models.contexts.base import Context, Tap, unchanged
 from cyclenet.models.layers import ConvNormReLU, SumConv2d
 
 
@@ -157,12 +157,12 @@ class CycleASPP(Context):
         y0: Tensor = self.reduce_conv(x)
         return y0
 
-    def passes(self, x0: Tensor) -> Iterator[list[Tensor]]:
+    def passes(self, x0: Tensor, tap: Tap = unchanged) -> Iterator[list[Tensor]]:
         """Yield [Y_1^k, ..., Y_J^k], each (N, g, H, W): PartI (k = 0), then PartII's passes."""
-        y = self.part1(x0)
+        y = tap(self.part1(x0))
         yield y
         for k in range(1, self.feedback + 1):
-            y = self.part2(y, k)
+            y = tap(self.part2(y, k))
             yield y
 
     def fuse(self, x0: Tensor, outputs: list[Tensor]) -> Tensor:
