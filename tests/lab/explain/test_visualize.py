@@ -148,8 +148,8 @@ def test_a_truth_of_other_classes_is_not_used(folder):
     [
         (
             ["image=nothing.png"],
-            "there is no file nothing.png, and no image of that name (scenes val has images such as "
-            "val_00000)",
+            "there is no file nothing.png, and no image of that name (scenes val has images such "
+            "as val_00000)",
         ),
         (
             ["image=in/a.png", "point=96,3"],
