@@ -44,9 +44,10 @@ NOT_RUN = {
     "make report-camvid": "test_the_published_report_can_be_made_again makes one of its two.",
     "make reproduce-camvid ARM=cycleaspp SEED=0": "It needs CamVid and half an hour.",
     "torchrun": "It starts processes on two machines; tests/training/test_parallel.py has two.",
-    "python src/explore.py": "It serves until Ctrl-C; tests/lab/explain/test_explorer.py calls it.",
-    "python src/train.py experiment=ablation_cycle hydra/launcher=submitit_slurm": "It needs SLURM; "
-    "tests/lab/sweeps/test_slurm.py runs one.",
+    "python src/explore.py": "It serves until Ctrl-C; test_explorer.py calls it.",
+    "python src/train.py experiment=ablation_cycle hydra/launcher=submitit_slurm": (
+        "It needs SLURM; tests/lab/sweeps/test_slurm.py runs one."
+    ),
 }
 """Commands that this test does not run, by their beginnings, and why."""
 

@@ -88,5 +88,5 @@ def test_latency_of_every_arm_and_protocol_is_in_the_report(tmp_path, monkeypatc
     text = (tmp_path / "out/report.md").read_text()
     assert (
         f"| {1000 * found['arms'][names[2]]['s']:.0f} |" in text
-        and "An image: one of 64x96, in float32" in text
+        and "is that of one of 64x96, in float32" in text
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ROOT, TINY, noise_image, run, write
+from conftest import TINY, noise_image, run, write
 
 ROOTS = {"camvid": "camvid", "cityscapes": "cityscapes", "ade20k": "ade"}
 
@@ -346,7 +346,3 @@ def test_wandb_and_tensorboard_receive_the_run(tmp_path):
 def test_every_command_tells_its_usage(tmp_path):
     for command in ("evaluate", "predict", "check_data"):
         assert f"python src/{command}.py" in run(command, "--help", cwd=tmp_path)
-    for command in sorted(path.stem for path in (ROOT / "src").glob("*.py")):
-        assert f"python src/{command}.py" in (ROOT / "README.md").read_text() + (
-            ROOT / "Makefile"
-        ).read_text().replace("$(BIN)/", "")

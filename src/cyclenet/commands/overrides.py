@@ -30,6 +30,9 @@ LITERAL = {
 }
 """Keys of files, points and names."""
 
+WORDS_OF_HYDRA = {"true", "false", "null", "inf", "nan"}
+"""Words that are no text unless they are quoted."""
+
 
 def quote(word: str, lists: set[str], sweep: bool = False) -> str:
     """Write ``key=value`` so that Hydra takes the value of a `LITERAL` key as it stands.
@@ -63,6 +66,8 @@ def _exists(value: str) -> bool:
 def _literal(key: str, value: str) -> str:
     if key in LITERAL and value.startswith("~"):
         value = str(Path(value).expanduser())
+    if re.fullmatch(r"[A-Za-z_/][\w./-]*", value) and value.lower() not in WORDS_OF_HYDRA:
+        return value
     # In Hydra's quotes a backslash is a backslash, unless a quote follows.
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
     return f"'{escaped}'"

@@ -81,11 +81,11 @@ def test_report_holds_the_numbers_beside_the_papers(runs, tmp_path):
     assert [row[4] for row in cost] == ["–", "574.0", "–"]
     assert float(cost[1][2]) < float(cost[1][3])
     assert (
-        "All runs together took 0.5 CPU hours (6 runs)." in text
+        "All 6 runs together took 0.5 CPU hours." in text
         and "an image, ms" in text
         and "latency.py" not in text
     )
-    assert "One seed" not in text and "**1 not finished**" in text
+    assert "**One seed:**" not in text and "**5 of 6 runs have finished**" in text
     state = table(text, "Runs")
     assert (
         len(state) == 7

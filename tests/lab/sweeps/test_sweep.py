@@ -73,7 +73,7 @@ def test_run_folders_of_a_sweep():
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         jobs = [["trainer.devices=1"], ["trainer.devices=2"], ["seed=1"], ["trainer.devices=1"]]
-        configs = [to_config(TrainConfig, compose("config", words)) for words in jobs]
+        configs = [to_config(TrainConfig, compose("train", words)) for words in jobs]
     one, two, other, again = (path.name for path in job_folders(Path("runs"), configs))
     assert two == one + "-devices=2" and again == one and "seed1" in other
 
@@ -196,7 +196,9 @@ def test_a_sweep_survives_what_befalls_its_jobs(camvid, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=100)
-    assert process.returncode == 143 and "3 of 3 jobs are left. The same command goes on." in output
+    assert (
+        process.returncode == 143 and "3 of 3 jobs are left. The same command continues." in output
+    )
     ((good, result),) = results(tmp_path).items()
     assert result["status"] == "interrupted"
     log = next(tmp_path.glob(f"runs/*/{good}/train.log"))

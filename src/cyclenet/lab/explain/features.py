@@ -177,7 +177,9 @@ class Explained:
         """
         net = self.net
         if net.decoder is None:
-            raise ValueError("A model with model.decoder=none has no offsets.")
+            raise ValueError(
+                "model.decoder=none has no offsets: choose a model with model.decoder=adc."
+            )
         with torch.no_grad():
             context = net.context.fuse(net.context.reduce(self.last), self.passes[-1])
             found = net.decoder.alignment(context, self.low)

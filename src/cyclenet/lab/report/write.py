@@ -101,9 +101,12 @@ def _describe_data(runs: list[Run], arms: list[Arm]) -> str:
     cfg, scores = arms[0].cfg, next(iter(arms[0].runs[0].evaluations.values())).scores
     seeds = sorted({run.cfg.seed for arm in arms for run in arm.runs if run.cfg})
     missing = sum(not run.finished for run in runs)
-    finished = f"{len(runs) - missing} runs have finished"
+    finished = f"{len(runs)} runs have finished"
     if missing:
-        finished += f", **{missing} have not** (they are listed at the end)"
+        done = len(runs) - missing
+        finished = (
+            f"**{done} of {len(runs)} runs have finished** (the others are listed at the end)"
+        )
     protocols = sorted(
         {e.scores.protocol for arm in arms for run in arm.runs for e in run.evaluations.values()}
     )
