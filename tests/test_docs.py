@@ -140,6 +140,17 @@ def test_a_documented_command_runs(command, place, request):
     assert "error" not in output.lower().replace("errors in white", ""), output
 
 
+@pytest.mark.docs
+def test_the_published_report_can_be_made_again(tmp_path):
+    recipe = (ROOT / "Makefile").read_text().split("\nreport-camvid:")[1].split("\n\n")[0]
+    command = recipe.replace("\\\n", " ").splitlines()[-1].split("src/report.py")[1]
+    published = "results/camvid/report-windows"
+    words = [word.replace(published, str(tmp_path)) for word in shlex.split(command)]
+    words = [word.replace("=results/", f"={ROOT}/results/") for word in words]
+    run("report", *words, cwd=tmp_path)
+    assert (tmp_path / "report.md").read_text() == (ROOT / published / "report.md").read_text()
+
+
 def test_every_command_runs_or_says_why_not():
     assert len(commands()) > 30
     for start in NOT_RUN:

@@ -85,7 +85,7 @@ def test_report_holds_the_numbers_beside_the_papers(runs, tmp_path):
         and "an image, ms" in text
         and "latency.py" not in text
     )
-    assert "**One seed:**" not in text and "**5 of 6 runs have finished**" in text
+    assert "**One seed:**" not in text and "**6 of 7 runs have finished**" in text
     state = table(text, "Runs")
     assert (
         len(state) == 7

@@ -170,7 +170,7 @@ def test_a_requeued_job_of_a_sweep_goes_on(slurm, tmp_path):
     subprocess.run(["scancel", "--signal=USR2", "--user=root"], env=slurm, check=True)
     output_of(process)
     assert [result["status"] for result in results(tmp_path)] == ["finished"], logs(tmp_path)
-    assert "Stopped by SIGUSR2" in logs(tmp_path) and "Going on from" in logs(tmp_path)
+    assert "Stopped by SIGUSR2" in logs(tmp_path) and "Continuing from" in logs(tmp_path)
 
 
 def test_a_requeued_batch_script_goes_on(slurm, tmp_path):
@@ -199,4 +199,4 @@ def test_a_requeued_batch_script_goes_on(slurm, tmp_path):
     while not any(result["status"] == "finished" for result in results(tmp_path)):
         assert time.monotonic() < until, logs(tmp_path)
         time.sleep(1)
-    assert "Stopped by SIGUSR1" in logs(tmp_path) and "Going on from" in logs(tmp_path)
+    assert "Stopped by SIGUSR1" in logs(tmp_path) and "Continuing from" in logs(tmp_path)
