@@ -27,7 +27,7 @@ def prepare(dataset: DatasetConfig, split: str) -> str:
     done = "verified"
     if not isinstance(there, CachedSource):
         there, done = cached(source, dataset, split, build=True), "written and verified"
-    assert isinstance(there, CachedSource)  # With cache=always it is, or has said why not.
+    assert isinstance(there, CachedSource)  # The build raises where it fails.
     for index in track(range(len(there)), "Verifying", disable=not sys.stderr.isatty()):
         there.image(index)
     size = (there.folder / "pixels.bin").stat().st_size

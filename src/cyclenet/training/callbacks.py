@@ -176,7 +176,7 @@ class ProgressFile(L.Callback):
             self._write(trainer, module, "training")
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit":  # Else there is no training around this validation.
+        if trainer.state.fn == "fit":  # `validate` alone runs in no training.
             self._write(trainer, module, "validating")
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

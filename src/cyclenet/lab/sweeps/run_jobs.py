@@ -203,7 +203,7 @@ def finish(job: Job) -> None:
         if not error and code < 0:
             job.state, error = "killed", f"by {signal.Signals(-code).name}"
         elif not error and code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-            # Else it would have left a result that says so.
+            # A job that had begun to train would have left a result that says so.
             job.state, error = "interrupted", "before it began to train"
         job.note = f"{error or f'exit code {code}'} (see {job.log})"
 
