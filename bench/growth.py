@@ -93,7 +93,8 @@ def _train(side: int) -> Callable[[], Any]:
     from cyclenet.config.schema import LossConfig
     from cyclenet.training.losses import SegmentationLoss
 
-    net, criterion = _net().train(), SegmentationLoss(LossConfig(), 19, False)
+    net = _net().train()
+    criterion = SegmentationLoss(LossConfig(), 19, net.grid)
     image = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
     mask = torch.randint(0, 19, (2, side, side), dtype=torch.uint8)
 
@@ -112,7 +113,8 @@ def _windows(count: int) -> Callable[[], Any]:
     from cyclenet.scoring.inference import predict
 
     net, image = _net().eval(), torch.randint(0, 256, (1, 3, 192, 192 * count), dtype=torch.uint8)
-    return lambda: predict(lambda view: net(view)[0], image, ProtocolConfig(window=192, stride=192))
+    protocol = ProtocolConfig(window=192, stride=192)
+    return lambda: predict(lambda view: net(view)[0], image, protocol, net.grid)
 
 
 def _images(count: int) -> Callable[[], Any]:
@@ -127,7 +129,8 @@ def _images(count: int) -> Callable[[], Any]:
 
     def work() -> None:
         for _ in range(count):
-            matrix.update(predict(lambda view: net(view)[0], image, ProtocolConfig()), mask)
+            labels = predict(lambda view: net(view)[0], image, ProtocolConfig(), net.grid)
+            matrix.update(labels, mask)
 
     return work
 

@@ -40,7 +40,7 @@ net = build_model(ModelConfig(**model), 19).eval()
 image = torch.randint(0, 256, (1, 3, 1024, 2048), dtype=torch.uint8)
 before = int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize() / 2**20
 start = time.time()
-predict(lambda view: net(view)[0], image, ProtocolConfig(scales=scales))
+predict(lambda view: net(view)[0], image, ProtocolConfig(scales=scales), net.grid)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps([peak - before, time.time() - start]))
 """

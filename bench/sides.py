@@ -86,7 +86,7 @@ def step(ours: bool) -> Work:
     net = _net().train()
     image, mask = _batch()
     optimizer = _sgd(parameter_groups(net, OptimConfig()), fused=True)
-    criterion = SegmentationLoss(LossConfig(), 19, False)
+    criterion = SegmentationLoss(LossConfig(), 19, net.grid)
     low = choose_precision("auto", on_gpu=False) == "bf16-mixed"
 
     def work() -> None:
@@ -203,7 +203,7 @@ def evaluation(ours: bool, dtype: str) -> Work:
 
     def work() -> Any:
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
-            return predict(lambda view: net(view)[0], image, ProtocolConfig())
+            return predict(lambda view: net(view)[0], image, ProtocolConfig(), net.grid)
 
     return work
 
@@ -216,6 +216,7 @@ def eval_ms(ours: bool) -> Work:
     import torch.nn.functional as F
 
     from cyclenet.config.schema import ProtocolConfig
+    from cyclenet.models.resize import Grid
     from cyclenet.scoring.inference import merge, predict_views
 
     protocol = ProtocolConfig(scales=[0.75, 1, 1.25, 1.5, 1.75], flip=True)
@@ -225,9 +226,8 @@ def eval_ms(ours: bool) -> Work:
         def network(view: Any) -> Any:
             return 3 * torch.randn(view.shape[0], 19, view.shape[2] // 4, view.shape[3] // 4)
 
-        scales = predict_views(network, torch.zeros(1, 3, *SIZE), protocol, False)
-        # As the network gave them: that of the mirror image is mirrored.
-        raw = [(s.size, s.windows[0].logits[0], s.windows[0].logits[1].flip(-1)) for s in scales]
+        scales = predict_views(network, torch.zeros(1, 3, *SIZE), protocol, Grid(8, False))
+        raw = [(s.size, *s.windows[0].logits) for s in scales]
 
     @torch.inference_mode()
     def work() -> Any:
@@ -293,6 +293,7 @@ def loss(ours: bool) -> Work:
     from straightforward import loss as whole
 
     from cyclenet.config.schema import LossConfig
+    from cyclenet.models.resize import Grid
     from cyclenet.training.losses import SegmentationLoss
 
     torch.manual_seed(0)
@@ -300,7 +301,7 @@ def loss(ours: bool) -> Work:
         torch.randn(2, 150, 128, 128, requires_grad=True),
         torch.randint(0, 150, (2, 512, 512), dtype=torch.uint8),
     )
-    criterion = SegmentationLoss(LossConfig(), 150, False) if ours else whole
+    criterion = SegmentationLoss(LossConfig(), 150, Grid(8, False)) if ours else whole
 
     def work() -> Any:
         value = criterion(logits, mask)
@@ -316,6 +317,7 @@ def metric(ours: bool) -> Work:
     from torchmetrics.classification import MulticlassConfusionMatrix
 
     from cyclenet.config.schema import ProtocolConfig
+    from cyclenet.models.resize import Grid
     from cyclenet.scoring.inference import predict
     from cyclenet.scoring.metrics import ConfusionMatrix
 
@@ -329,7 +331,9 @@ def metric(ours: bool) -> Work:
 
         def work() -> Any:
             matrix.reset()
-            matrix.update(predict(lambda view: logits, image, ProtocolConfig()), mask)
+            matrix.update(
+                predict(lambda view: logits, image, ProtocolConfig(), Grid(8, False)), mask
+            )
             return matrix.compute()
 
         return work

@@ -1,8 +1,13 @@
-"""Files that other processes may read at any moment: written whole, or not at all."""
+"""Files that other processes may read at any moment: written whole, or not at all.
+
+A name from outside becomes the name of a file in `safe_name` alone.
+"""
 
 import dataclasses
 import json
 import os
+import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +17,22 @@ from filelock import BaseFileLock, FileLock
 
 T = TypeVar("T")
 
+MOST_YAML_BYTES = 1 << 20
+RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+"""Names that Windows keeps for devices."""
+
+
+def safe_name(text: str) -> str:
+    """Make the name of a file or folder from a text that came from outside.
+
+    A text that is a plain name stays as it is. Otherwise its other signs become _, and a checksum
+    keeps different texts apart.
+    """
+    name = re.sub(r"[^\w.+=@-]", "_", text).lstrip(".")[:80]
+    if name == text and not RESERVED.match(name):
+        return name
+    return f"{name}-{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}".lstrip("-")
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -19,13 +40,21 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the new one. Where the block raises, the old file stays and the
     part is removed. The folder is created.
+
+    Raises:
+        OSError: it could not be written; the error names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The ending stays, because some writers choose the format by it.
-    part = path.with_name(f".tmp{os.getpid()}-{path.name}")
+    part = path.with_name(f".tmp{os.getpid()}-{path.name[-100:]}")
     try:
         yield part
         part.replace(path)
+    except OSError as error:
+        # Where a write fails, the system's error names no file, or the part.
+        if error.filename is None or Path(str(error.filename)) == part:
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -33,7 +62,45 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Replace a text file as a whole."""
     with atomic_write(path) as part:
-        part.write_text(text)
+        # A file's name may have bytes that are no UTF-8.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file, with or without a byte-order mark.
+
+    Raises:
+        ValueError: it is not UTF-8.
+        OSError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8.") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file that someone else may have written, into plain values.
+
+    Anchors, which can grow without bound, and interpolations are not read.
+
+    Raises:
+        ValueError: it is no YAML, too large or too deep, or has anchors.
+        OSError: it cannot be read.
+    """
+    import yaml
+
+    if path.stat().st_size > MOST_YAML_BYTES:
+        raise ValueError(f"{path} is larger than 1 MB: it is no configuration.")
+    text = read_text(path)
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError(f"{path} has YAML anchors (*name), which are not read: write it out.")
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply to be a configuration.") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -52,7 +119,10 @@ def parse_json(kind: type[T], text: str | bytes) -> T:
     # It costs a tenth of a second, which --help need not pay.
     from pydantic import TypeAdapter
 
-    return TypeAdapter(kind).validate_json(text)
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def read_json(kind: type[T], path: Path) -> T | None:

@@ -14,6 +14,7 @@ from cyclenet.config.schema import LossConfig
 from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
 from cyclenet.models.cyclenet import build_model
+from cyclenet.models.resize import Grid
 from cyclenet.training.losses import SegmentationLoss
 from made import make_run, run_config
 
@@ -27,7 +28,7 @@ import straightforward
 def test_the_straightforward_build_is_the_model_in_value_and_gradient(feedback):
     mask = torch.randint(0, 5, (2, 64, 96), dtype=torch.uint8)
     image = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
-    criterion, results = SegmentationLoss(LossConfig(), 5, False), []
+    criterion, results = SegmentationLoss(LossConfig(), 5, Grid(8, False)), []
     for plain in (False, True):
         torch.manual_seed(0)
         net = build_model(tiny_model(feedback=feedback, dropout=0.0), 5).double().train()

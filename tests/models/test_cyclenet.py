@@ -30,7 +30,7 @@ def test_any_size_and_batch_one(context, decoder, size):
     net = build_model(tiny_model(context=context, decoder=decoder), 5)
     image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
     logits, aux = net.eval()(image)
-    height, width = (-(-side // (8 if decoder == "none" else 4)) for side in size)
+    height, width = (side // (8 if decoder == "none" else 4) for side in net.grid.padded(size))
     assert logits.shape == (1, 5, height, width) and aux is None
     net.train()(image)[0].sum().backward()
 

@@ -20,7 +20,7 @@ class Toy(Context):
     """Two parts: a 1x1 convolution, and the same filter once more, fed back."""
 
     part_names = ("first", "second")
-    layer_names = ("narrow", "wide", "concatenation")
+    layer_names = ("narrow", "wide")
 
     def __init__(self, in_channels, head_channels, feedback):
         super().__init__()
@@ -29,20 +29,15 @@ class Toy(Context):
         self.shared = nn.Conv2d(8, 8, 1)
         self.leave = nn.Conv2d(16, self.out_channels, 1)
 
-    def forward(self, x):
-        x0 = self.reduce(x)
-        *_, last = self.passes(x0)
-        return self.fuse(x0, last)
-
     def reduce(self, x):
         return self.enter(x)
 
-    def passes(self, x0, tap=lambda outputs: outputs):
-        outputs = tap([self.shared(x0), x0])
+    def passes(self, y0, tap=lambda outputs: outputs):
+        outputs = tap([self.shared(y0), y0])
         yield outputs
         yield tap([self.shared(outputs[0]), outputs[1]])
 
-    def fuse(self, x0, outputs):
+    def fuse(self, y0, outputs):
         import torch
 
         return self.leave(torch.cat(outputs, 1))

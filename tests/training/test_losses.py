@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from cyclenet.config.schema import LossConfig
+from cyclenet.models.resize import Grid
 from cyclenet.training.losses import SegmentationLoss
 
 
@@ -16,20 +17,22 @@ def example(ignored=0.3):
 
 def test_plain_is_torchs():
     logits, mask = example()
-    loss = SegmentationLoss(LossConfig(), 4, False)(logits, mask)
+    loss = SegmentationLoss(LossConfig(), 4, Grid(1, False))(logits, mask)
     torch.testing.assert_close(loss, F.cross_entropy(logits, mask.long(), ignore_index=255))
 
 
 def test_class_weights_are_torchs():
     logits, mask = example()
     weights = [1.0, 0.5, 3.0, 2.0]
-    loss = SegmentationLoss(LossConfig(class_weights=weights), 4, False).double()(logits, mask)
+    loss = SegmentationLoss(LossConfig(class_weights=weights), 4, Grid(1, False)).double()(
+        logits, mask
+    )
     expected = F.cross_entropy(
         logits, mask.long(), torch.tensor(weights, dtype=torch.float64), ignore_index=255
     )
     torch.testing.assert_close(loss, expected)
     with pytest.raises(ValueError, match="3 values for 4 classes"):
-        SegmentationLoss(LossConfig(class_weights=[1, 1, 1]), 4, False)
+        SegmentationLoss(LossConfig(class_weights=[1, 1, 1]), 4, Grid(1, False))
 
 
 def test_logits_are_upsampled_to_the_mask():
@@ -37,7 +40,7 @@ def test_logits_are_upsampled_to_the_mask():
     mask = torch.zeros(2, 24, 20, dtype=torch.uint8)
     for align_corners in (False, True):
         upsampled = F.interpolate(logits, (24, 20), mode="bilinear", align_corners=align_corners)
-        loss = SegmentationLoss(LossConfig(), 4, align_corners)(logits, mask)
+        loss = SegmentationLoss(LossConfig(), 4, Grid(1, align_corners))(logits, mask)
         torch.testing.assert_close(loss, F.cross_entropy(upsampled, mask.long()))
 
 
@@ -51,7 +54,7 @@ def test_logits_are_upsampled_to_the_mask():
 )
 def test_a_batch_without_a_valid_pixel_has_loss_zero(cfg):
     logits, mask = example(ignored=2.0)
-    loss = SegmentationLoss(cfg, 4, False).double()(logits, mask)
+    loss = SegmentationLoss(cfg, 4, Grid(1, False)).double()(logits, mask)
     loss.backward()
     assert loss == 0 and not logits.grad.any()
 
@@ -59,9 +62,9 @@ def test_a_batch_without_a_valid_pixel_has_loss_zero(cfg):
 @pytest.mark.parametrize("min_kept", [1, 10, 10_000])
 def test_ohem_keeps_the_hard_and_at_least_so_many(min_kept):
     logits, mask = example()
-    loss = SegmentationLoss(LossConfig(ohem_threshold=0.2, ohem_min_kept=min_kept), 4, False)(
-        logits, mask
-    )
+    loss = SegmentationLoss(
+        LossConfig(ohem_threshold=0.2, ohem_min_kept=min_kept), 4, Grid(1, False)
+    )(logits, mask)
     valid = mask != 255
     each = F.cross_entropy(logits, mask.long(), ignore_index=255, reduction="none")[valid]
     hard = (-each).exp() <= 0.2
@@ -71,7 +74,7 @@ def test_ohem_keeps_the_hard_and_at_least_so_many(min_kept):
 
 def test_half_precision_logits_are_summed_in_float32():
     logits, mask = example()
-    low = SegmentationLoss(LossConfig(), 4, False)(logits.bfloat16(), mask)
+    low = SegmentationLoss(LossConfig(), 4, Grid(1, False))(logits.bfloat16(), mask)
     assert (
         low.dtype == torch.float32
         and abs(low - F.cross_entropy(logits, mask.long(), ignore_index=255)) < 0.01
@@ -88,9 +91,9 @@ def test_strips_are_the_whole_in_value_and_gradient(size, weights, align_corners
     mask = torch.randint(0, 4, (2, *size), generator=generator)
     mask[torch.rand(mask.shape, generator=generator) < 0.3] = 255
     mask[0, 0, 0] = 1
-    loss = 3 * SegmentationLoss(LossConfig(class_weights=weights), 4, align_corners).double()(
-        logits, mask.byte()
-    )
+    loss = 3 * SegmentationLoss(
+        LossConfig(class_weights=weights), 4, Grid(1, align_corners)
+    ).double()(logits, mask.byte())
     upsampled = F.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
     each = None if weights is None else torch.tensor(weights, dtype=torch.float64)
     expected = 3 * F.cross_entropy(upsampled, mask, each, ignore_index=255)
@@ -102,10 +105,10 @@ def test_strips_are_the_whole_in_value_and_gradient(size, weights, align_corners
 
 def test_under_autocast_the_loss_is_float32s():
     logits, mask = example()
-    exact = SegmentationLoss(LossConfig(), 4, False)(logits.detach().float(), mask)
+    exact = SegmentationLoss(LossConfig(), 4, Grid(1, False))(logits.detach().float(), mask)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(
-            SegmentationLoss(LossConfig(), 4, False)(logits.detach().float(), mask), exact
+            SegmentationLoss(LossConfig(), 4, Grid(1, False))(logits.detach().float(), mask), exact
         )
 
 
@@ -126,7 +129,7 @@ def test_only_a_strip_of_upsampled_logits_is_held():
     logits = torch.randn(1, 8, 64, 64, requires_grad=True)
     mask = torch.zeros(1, 1024, 1024, dtype=torch.uint8)
     with Largest() as largest:
-        SegmentationLoss(LossConfig(), 8, False)(logits, mask).backward()
+        SegmentationLoss(LossConfig(), 8, Grid(1, False))(logits, mask).backward()
     assert (
         largest.elements <= 1024 * 1024
     )  # Of the mask; whole logits would be eight times as many.

@@ -19,6 +19,7 @@ from cyclenet.config.schema import DatasetConfig, LossConfig, TrainConfig
 from cyclenet.data.open import open_split
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.layers import ChannelDropout
+from cyclenet.models.resize import Grid
 from cyclenet.runs.evaluate import count
 from cyclenet.training.losses import SegmentationLoss
 from cyclenet.training.sync_batchnorm import SyncBatchNorm
@@ -44,7 +45,7 @@ def example():
 def joined_loss(cfg, rows=slice(None)):
     logits, mask = example()
     share = logits.detach()[rows].requires_grad_()
-    loss = SegmentationLoss(cfg, 4, False).double()(share, mask[rows])
+    loss = SegmentationLoss(cfg, 4, Grid(1, False)).double()(share, mask[rows])
     loss.backward()
     return loss.item(), share.grad
 
@@ -102,7 +103,7 @@ def train_tiny(rows=slice(None), dtype=torch.float64, lr=0.01):
     """Twenty steps on a share of four crops."""
     torch.manual_seed(0)
     net = build_model(tiny_model(dropout=0.3), 4).to(dtype).train()
-    loss = SegmentationLoss(LossConfig(), 4, False).to(dtype)
+    loss = SegmentationLoss(LossConfig(), 4, net.grid).to(dtype)
     parallel: nn.Module = net
     if dist.is_initialized():
         net = SyncBatchNorm(cuda=False).apply(net)
@@ -113,7 +114,7 @@ def train_tiny(rows=slice(None), dtype=torch.float64, lr=0.01):
     mask = torch.randint(0, 4, (4, 64, 64), generator=generator, dtype=torch.uint8)
     mask[0, 8:] = 255
     for step in range(20):
-        torch.manual_seed(step)  # As SeedPerStep.
+        torch.manual_seed(step)  # As SeedPerBatch.
         logits, aux = parallel(image[rows])
         optimizer.zero_grad()
         (loss(logits, mask[rows]) + 0.4 * loss(aux, mask[rows])).backward()

@@ -214,10 +214,8 @@ def test_four_images_are_learnt_by_heart():
         "bottleneck_channels": 32,
         "reduce_channels": 32,
     }
-    net, loss = (
-        build_model(tiny_model(dropout=0.0, **widths), 5).train(),
-        SegmentationLoss(LossConfig(), 5, False),
-    )
+    net = build_model(tiny_model(dropout=0.0, **widths), 5).train()
+    loss = SegmentationLoss(LossConfig(), 5, net.grid)
     cfg = OptimConfig(lr=0.05, warmup_steps=10)
     optimizer = torch.optim.SGD(parameter_groups(net, cfg), momentum=cfg.momentum)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: poly(step, 200, cfg))
@@ -228,5 +226,6 @@ def test_four_images_are_learnt_by_heart():
         optimizer.step()
         schedule.step()
     confusion = ConfusionMatrix(5)
-    confusion.update(predict(lambda view: net.eval()(view)[0], image, ProtocolConfig()), mask)
+    labels = predict(lambda view: net.eval()(view)[0], image, ProtocolConfig(), net.grid)
+    confusion.update(labels, mask)
     assert scores(confusion.compute(), list("abcde")).mIoU > 0.95

@@ -16,6 +16,9 @@ from cyclenet.config.load import SCHEMAS, compose_config
 
 HELP = {"-h", "--help"}
 
+PLACES = ("root", "cache", "cache_root", "download")
+"""Keys of a data set that say where files are: of the user's machine, not of a model."""
+
 
 def run_command(command: str, about: str | None, run: Callable[[Any], int | None]) -> None:
     """Compose a command's configuration from the command line and run it.
@@ -54,6 +57,9 @@ def user_errors() -> Iterator[None]:
 def store_checkpoint_defaults(schema: type[Any], overrides: list[str]) -> None:
     """Make the data set and the protocol of a checkpoint the defaults of a command.
 
+    A checkpoint may come from anywhere: it says how a model is built, and nothing of where to
+    read or write.
+
     Raises:
         ValueError: ``ckpt_path`` is missing from the command line, or is not a checkpoint.
     """
@@ -64,5 +70,7 @@ def store_checkpoint_defaults(schema: type[Any], overrides: list[str]) -> None:
     if not path:
         raise ValueError("ckpt_path is missing: give the .ckpt file in a run's checkpoints folder.")
     stored = asdict(stored_config(load_checkpoint(path)))
+    for key in PLACES:
+        del stored["dataset"][key]
     keys = {each.name for each in fields(schema)} & {"dataset", "protocol"}
     ConfigStore.instance().store(name="checkpoint", node={key: stored[key] for key in keys})

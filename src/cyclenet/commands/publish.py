@@ -17,7 +17,7 @@ def main() -> None:
 
 def run(cfg: PublishConfig) -> int:
     """Publish, or compare; return 1 where a run has not the published numbers."""
-    from cyclenet.lab.report.publish import is_reproduced, publish
+    from cyclenet.lab.report.publish import is_reproduced, publish_all
     from cyclenet.lab.report.runs import find_runs
 
     if not cfg.runs:
@@ -27,9 +27,9 @@ def run(cfg: PublishConfig) -> int:
     if cfg.check:
         same = [is_reproduced(run.folder, output) for run in runs]
         return 0 if all(same) else 1
-    for run in runs:
-        publish(run.folder, output)
-        print(f"{run.folder.name}: {run.status}")
+    status = {run.folder: run.status for run in runs}
+    for folder in publish_all(list(status), output):
+        print(f"{folder.name}: {status[folder]}")
     return 0
 
 

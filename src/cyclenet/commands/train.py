@@ -28,7 +28,7 @@ from cyclenet.config.help import write_help
 from cyclenet.config.load import CONF, register, to_config
 from cyclenet.config.schema import TrainConfig
 from cyclenet.processes import install_signal_handlers
-from cyclenet.runs.results import RunResult, check_finished, is_complete, wanted_protocols
+from cyclenet.runs.results import RunResult, announce_finished, is_complete, mark, wanted_protocols
 
 SWEEP = {"-m", "--multirun"}
 
@@ -69,6 +69,7 @@ def _job(cfg: DictConfig) -> bool:
         text = sentence(error)
         print(f"error: {settings.job.override_dirname}: {text}", file=sys.stderr)
         if not began and not (folder / "result.json").exists():  # A finished run there stands.
+            mark(folder)
             RunResult("failed", overrides=overrides, error=text).write(folder)
         return False
     return True
@@ -76,8 +77,7 @@ def _job(cfg: DictConfig) -> bool:
 
 def _train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
     if is_complete(cfg, folder):
-        check_finished(cfg, folder)
-        print(f"Finished before: {folder / 'result.json'}. Train it anew with resume=never.")
+        announce_finished(cfg, folder)
         return
     # torch and Lightning take seconds, which a finished run need not wait for.
     from cyclenet.runs.train import train

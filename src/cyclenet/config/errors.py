@@ -1,5 +1,6 @@
 """A user's mistake in one sentence, which names the key or the file."""
 
+import errno
 import re
 
 from hydra.errors import HydraException
@@ -11,6 +12,14 @@ from cyclenet.config.help import nearest_key
 USER_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 """Errors that a user can mend."""
 
+OS_HINTS = {
+    errno.ENOSPC: "; free disk space, or give another folder",
+    errno.EDQUOT: "; free disk space, or give another folder",
+    errno.EROFS: "; give another folder",
+    errno.EACCES: "; give another folder, or the rights to this one",
+}
+"""How a user mends some errors of the system."""
+
 
 def sentence(error: BaseException) -> str:
     """Say in one line what an exception is about; its kind where it has no text."""
@@ -20,6 +29,8 @@ def sentence(error: BaseException) -> str:
         return text.strip().splitlines()[-1].split(": ", 1)[-1]
     if isinstance(error, YAMLError):
         return f"A configuration file is not YAML: {' '.join(text.split())}."
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}{OS_HINTS.get(error.errno or 0, '')}."
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return text
     if "Could not find" in text:  # It is an option of a group, a group, or a file.

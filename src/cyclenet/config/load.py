@@ -9,9 +9,10 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from cyclenet.config import commands
-from cyclenet.config.identity import changed_from, digest, keep_result_affecting
+from cyclenet.config.identity import changed_from, digest, flatten, keep_result_affecting
 from cyclenet.config.naming import short_name
 from cyclenet.config.schema import ModelConfig, ProtocolConfig, TrainConfig, require_choice
+from cyclenet.files import read_yaml
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
@@ -64,14 +65,37 @@ def plain_values(cfg: DictConfig) -> Any:
 def restore(values: Any) -> TrainConfig:
     """Return a configuration that was stored, with the defaults of keys that were added since.
 
-    Raises as `to_config`.
+    What is stored is data: someone else may have written it. An interpolation, which could read
+    the environment, is refused.
+
+    Raises:
+        ValueError: it is no mapping or has an interpolation, or as `to_config`.
+        omegaconf.errors.OmegaConfBaseException: as `to_config`.
     """
-    values = OmegaConf.create(values)
-    for part, keys in REMOVED_KEYS.items():
-        for key in keys:
-            if part in values and isinstance(values[part], DictConfig):
-                values[part].pop(key, None)
-    return _checked(TrainConfig, values)
+    if not isinstance(values, dict):
+        raise ValueError("A stored configuration must be a mapping of keys.")
+    for key, value in flatten(values).items():
+        for text in value if isinstance(value, list) else (value,):
+            if isinstance(text, str) and ("${" in text or text == "???"):
+                raise ValueError(f"{key} of a stored configuration is {text!r}, not a value.")
+    values = {
+        part: {k: v for k, v in inner.items() if k not in REMOVED_KEYS.get(part, ())}
+        if isinstance(inner, dict)
+        else inner
+        for part, inner in values.items()
+    }
+    return _checked(TrainConfig, OmegaConf.create(values))
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read the ``config.yaml`` of a run folder.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no YAML, or as `restore`.
+        omegaconf.errors.OmegaConfBaseException: as `restore`.
+    """
+    return restore(read_yaml(path))
 
 
 def compose_config(command: str, overrides: list[str]) -> Any:

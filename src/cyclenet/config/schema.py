@@ -5,8 +5,9 @@ only what differs from these defaults. Nothing heavy is imported, so that a typo
 A bad value raises `ValueError` with one sentence that names the key.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from cyclenet.config.choices import CONTEXTS, DATASETS, DECODERS
 
@@ -30,9 +31,28 @@ def require(ok: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def require_folder_name(key: str, value: str) -> None:
+    """Raise `ValueError` unless a value names a folder inside another."""
+    parts = value.replace("\\", "/").split("/")
+    inside = all(part not in ("", ".", "..") for part in parts) and ":" not in value
+    require(inside, f"{key} must be the name of a folder inside the data's; got {value!r}.")
+
+
 def require_choice(key: str, value: str, choices: Collection[str]) -> None:
     """Raise `ValueError` unless a key has one of the values that it may have."""
     require(value in choices, f"{key} must be one of {', '.join(choices)}; got {value!r}.")
+
+
+def _require_at_most(part: object, name: str, limits: Mapping[str, float]) -> None:
+    """Bound what a configuration, which may come with a checkpoint, can ask of a machine."""
+    for key, most in limits.items():
+        value = getattr(part, key)
+        for each in value if isinstance(value, list) else (value,):
+            require(each <= most, f"{name}.{key} must be at most {most:g}; got {each:g}.")
+
+
+def _require_few(name: str, values: list[Any], most: int) -> None:
+    require(len(values) <= most, f"{name} may have {most} values; got {len(values)}.")
 
 
 def _require_above(part: object, name: str, keys: tuple[str, ...], least: float) -> None:
@@ -123,6 +143,9 @@ class ModelConfig:
             f"{self.feedback}; got {rates}.",
         )
         widths = ("reduce_channels", "bottleneck_channels", "growth_channels", "head_channels")
+        _require_few("model.atrous_rates", rates, 32)
+        limits = dict.fromkeys(widths, 8192) | {"feedback": 16, "atrous_rates": 1024}
+        _require_at_most(self, "model", limits)
         _require_above(self, "model", (*widths, "offset_groups"), 1)
         require(
             self.head_channels % self.offset_groups == 0,
@@ -215,6 +238,11 @@ class DatasetConfig:
             f"dataset.pad_value must be three integers in 0..255; got {list(self.pad_value)}.",
         )
         _require_above(self, "dataset", ("batch_size", "scenes_train", "scenes_val"), 1)
+        limits = {"crop_size": 16384, "batch_size": 65536, "scale": 16}
+        limits |= {"scenes_train": 10_000_000, "scenes_val": 10_000_000, "scenes_seed": 2**32 - 1}
+        _require_at_most(self, "dataset", limits)
+        for key in ("train_split", "val_split"):
+            require_folder_name(f"dataset.{key}", getattr(self, key))
         for key in ("train_limit", "val_limit"):
             value = getattr(self, key)
             require(value >= 0, f"dataset.{key} must be 0 (all) or more; got {value}.")
@@ -312,6 +340,8 @@ class ProtocolConfig:
             len(self.scales) > 0 and min(self.scales) > 0,
             f"protocol.scales must be positive factors; got {list(self.scales)}.",
         )
+        _require_few("protocol.scales", self.scales, 32)
+        _require_at_most(self, "protocol", {"scales": 8, "window": 16384})
 
     def describe(self) -> str:
         """State the rule from its values: a changed value cannot hide behind a preset's name."""
@@ -428,7 +458,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_choice("resume", self.resume, ("auto", "never", "must"))
-        require(self.seed >= 0, f"seed must be 0 or more; got {self.seed}.")
+        require(0 <= self.seed < 2**32, f"seed must be in 0..2**32 - 1; got {self.seed}.")
         require(
             not self.model.aux_head or self.loss.aux_weight > 0,
             "loss.aux_weight is 0, so the auxiliary head would never learn: "

@@ -9,6 +9,7 @@ import numpy as np
 
 from cyclenet.data.base import FolderSource, Pair, list_split
 from cyclenet.data.images import DataError
+from cyclenet.files import read_text
 from cyclenet.labels import IGNORE, color_map
 
 NUM_CLASSES = 150
@@ -42,7 +43,7 @@ def _read_names(path: Path) -> list[str]:
         raise DataError(
             f"{path} does not exist: it comes with ADEChallengeData2016.zip and names the classes."
         )
-    lines = path.read_text().splitlines()[1:]
+    lines = read_text(path).splitlines()[1:]
     names = [line.split("\t")[-1].split(",")[0].strip() for line in lines if line.strip()]
     if len(names) != NUM_CLASSES:
         raise DataError(

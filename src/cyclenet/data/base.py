@@ -1,8 +1,8 @@
 """Data sets as numbered pairs of image and mask, before any augmentation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -81,7 +81,7 @@ class FolderSource(Source):
         return [f"{mask} is a mask without an image." for mask in strays]
 
     def image(self, index: int) -> np.ndarray:
-        return read_image(self.pairs[index].image)
+        return read_image(self.pairs[index].image, paired=True)
 
     def mask(self, index: int) -> np.ndarray:
         return read_ids(self.pairs[index].mask, self.ids, self.legal)
@@ -120,10 +120,59 @@ def list_split(folder: Path, pattern: str) -> list[Path]:
     return sorted(folder.glob(pattern))
 
 
+def find_files(folder: Path, endings: Collection[str]) -> list[Path]:
+    """Find the files of a folder and its subfolders that have one of some endings, in any case.
+
+    Hidden files and folders (``._a.jpg``, ``__MACOSX``) are left out.
+    """
+    found = []
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+        if not hidden and path.suffix.lower() in endings and path.is_file():
+            found.append(path)
+    return found
+
+
+def list_tree(folder: Path, endings: Collection[str]) -> dict[str, Path]:
+    """Return the files of `find_files` by their names, without endings.
+
+    Returns:
+        Paths by their names: relative to the folder, with /, without their endings; sorted.
+
+    Raises:
+        DataError: two files have one name.
+    """
+    found: dict[str, Path] = {}
+    for path in find_files(folder, endings):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            raise DataError(
+                f"{found[name]} and {path.name} have one name without their endings: remove one, "
+                "for they share a mask."
+            )
+        found[name] = path
+    return found
+
+
+def name_files(files: Sequence[Path], root: Path) -> list[str]:
+    """Name files for their outputs: relative to the root, with /, each unlike all others.
+
+    Endings are left out, unless two names would then be one (a.jpg and a.png, a.mp4 and a/1.png).
+    """
+    whole = [path.relative_to(root).as_posix() for path in files]
+    bare = [PurePosixPath(name).with_suffix("").as_posix() for name in whole]
+    folded = [name.casefold() for name in bare]  # Some file systems know no case.
+    folders = {parent.as_posix() for name in folded for parent in PurePosixPath(name).parents}
+    clash = len(set(folded)) < len(folded) or folders & set(folded)
+    return whole if clash else bare
+
+
 def check_sizes(name: str, image: np.ndarray, mask: np.ndarray) -> None:
     """Raise `DataError` where an image and its mask differ in size."""
     if image.shape[:2] != mask.shape:
         sizes = f"{image.shape[1]}x{image.shape[0]} and {mask.shape[1]}x{mask.shape[0]}"
         raise DataError(
-            f"The image and the mask of {name} differ in size: {sizes} (width x height)."
+            f"The image and the mask of {name} differ in size: {sizes} (width x height, upright): "
+            "give a mask of the image's size."
         )

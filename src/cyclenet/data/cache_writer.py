@@ -17,7 +17,7 @@ from cyclenet.data.base import FolderSource, check_sizes
 from cyclenet.data.cache import FORMAT, open_cache, pair_bytes, source_stamps
 from cyclenet.data.images import DataError
 from cyclenet.devices import cores
-from cyclenet.files import lock
+from cyclenet.files import lock, write_text
 
 PAGE = 4096
 """Pairs begin at pages of memory."""
@@ -78,12 +78,14 @@ def _make(source: FolderSource, folder: Path, insist: bool) -> str:
     try:
         _write(source, part, entries, total, f"{folder} ({total / 1e9:.2f} GB, once)")
         content = {"format": FORMAT, "bytes": total, "stamps": stamps, "entries": entries}
-        (part / "index.json").write_text(json.dumps(content))
+        write_text(part / "index.json", json.dumps(content))
         if source_stamps(source) != stamps:
             raise DataError(
                 f"Files of {source.pairs[0].image.parent} changed while they were read: try again."
             )
         old = folder.with_name(f"{folder.name}.tmp{os.getpid()}.old")
+        if folder.exists() and not (folder / "index.json").is_file():
+            raise DataError(f"{folder} is no cache: move it away, or set dataset.cache_root.")
         if folder.exists():
             folder.rename(old)  # Processes that have it mapped keep it.
         part.rename(folder)

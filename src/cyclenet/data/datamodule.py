@@ -1,6 +1,8 @@
 """The LightningDataModule: from a DatasetConfig to loaders."""
 
 import os
+from functools import cached_property
+from typing import Any
 
 import lightning as L
 from torch.utils.data import DataLoader
@@ -10,6 +12,7 @@ from cyclenet.data.base import Limited, Source
 from cyclenet.data.cache import cached
 from cyclenet.data.images import DataError
 from cyclenet.data.loader import Batch, KeyedBatchSampler, TrainDataset, TrainLoader, eval_loader
+from cyclenet.data.meaning import check_meaning, describe_meaning
 from cyclenet.data.open import open_split, open_validation
 from cyclenet.data.transforms import TrainTransform
 from cyclenet.devices import cores
@@ -53,6 +56,8 @@ class SegmentationData(L.LightningDataModule):
             cached(open_split(self.cfg, split), self.cfg, split, build=True)
 
     def setup(self, stage: str | None = None) -> None:
+        if hasattr(self, "val_source"):  # The splits are open already.
+            return
         cfg = self.cfg
         if stage in (None, "fit"):
             train = cached(open_split(cfg, cfg.train_split), cfg, cfg.train_split)
@@ -63,6 +68,9 @@ class SegmentationData(L.LightningDataModule):
                     f"{len(self.train_source)} images: lower it."
                 )
         self.val_source = open_validation(cfg)
+        if stage in (None, "fit"):
+            for source in (self.train_source, self.val_source):
+                check_meaning(source)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -98,14 +106,33 @@ class SegmentationData(L.LightningDataModule):
         self.loader.epoch, self.loader.seen = self.position["epoch"], self.position["seen"]
         return self.loader
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the position in the training data, for the checkpoint."""
-        if self.loader is None:
-            return self.position
-        return {"epoch": self.loader.epoch, "seen": self.loader.seen}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the training data and what the data mean, for the checkpoint."""
+        position = self.position
+        if self.loader is not None:
+            position = {"epoch": self.loader.epoch, "seen": self.loader.seen}
+        return position | {"meaning": self.meaning}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self.position = state_dict
+    @cached_property
+    def meaning(self) -> dict[str, Any]:
+        """What the training images and their ids mean."""
+        return describe_meaning(self.train_source, len(self.train_source))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue at a position.
+
+        Raises:
+            ValueError: the data mean something else than when the checkpoint was written.
+        """
+        self.position = {key: state_dict[key] for key in ("epoch", "seen")}
+        before, now = state_dict.get("meaning", self.meaning), self.meaning
+        for key in now:
+            if before[key] != now[key]:
+                raise ValueError(
+                    f"The data have changed since the checkpoint was written: {key} was "
+                    f"{before[key]} and is {now[key]}. Restore them, or train anew in another "
+                    "hydra.run.dir."
+                )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         workers = min(self._workers(), 1)

@@ -8,6 +8,7 @@ import sys
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -58,6 +59,15 @@ ARCHIVES = {
 COMPLETE = ".complete"
 """Marks a root whose contents were checked."""
 
+UNPACKING = ".unpacking"
+"""Marks a folder that this program unpacks into, and may remove."""
+
+UNREADABLE = (NotImplementedError, RuntimeError, zlib.error)
+"""What encrypted files and unknown compressions raise."""
+
+MOST_BYTES, MOST_FILES = 10 << 30, 200_000
+"""What an archive may unpack to; the largest has 1 GB and 45,000 files."""
+
 
 def download(name: str, root: Path) -> None:
     """Fetch and unpack a data set into ``root``; nothing is done where that is complete.
@@ -79,7 +89,7 @@ def download(name: str, root: Path) -> None:
         return  # The user's own copy.
     archive = ARCHIVES[name]
     root.parent.mkdir(parents=True, exist_ok=True)
-    file = root.parent / f"{name}.zip"
+    file = root.parent / f".{name}.cyclenet.zip"  # A user may have a .zip of the plain name.
     # The processes of one machine take turns; all but the first find the work done.
     with locked(root.parent / f".{name}.lock"):
         if not (root / COMPLETE).exists():
@@ -91,6 +101,7 @@ def download(name: str, root: Path) -> None:
 def fetch(url: str, file: Path, sha1: str) -> None:
     """Download ``url`` to ``file`` over ``file.part``, resuming it. Raises `DataError`."""
     if file.exists():
+        _check_sha1(file, url, sha1)
         return
     part = file.with_name(file.name + ".part")
     columns = (
@@ -130,15 +141,20 @@ def fetch(url: str, file: Path, sha1: str) -> None:
         raise DataError(
             f"{url} could not be fetched ({error}): check the network and run it again to continue."
         ) from error
-    if sha1:
-        with part.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha1").hexdigest()
-        if found != sha1:
-            part.unlink()
-            raise DataError(
-                f"{url} has the SHA-1 {found} instead of {sha1}; it was deleted: run it again."
-            )
+    _check_sha1(part, url, sha1)
     part.replace(file)
+
+
+def _check_sha1(file: Path, url: str, sha1: str) -> None:
+    if not sha1:
+        return
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha1").hexdigest()
+    if found != sha1:
+        file.unlink()
+        raise DataError(
+            f"{url} has the SHA-1 {found} instead of {sha1}; it was deleted: run it again."
+        )
 
 
 def _raise_if_full(error: Exception, path: Path) -> None:
@@ -156,12 +172,19 @@ def unpack(file: Path, root: Path, archive: Archive) -> None:
         DataError: a path leaves the root, or the contents are wrong.
     """
     fresh = root.with_name(root.name + ".unpacking")
-    shutil.rmtree(fresh, ignore_errors=True)
+    if fresh.exists() and not (fresh / UNPACKING).is_file():
+        raise DataError(f"{fresh} is in the way: move it away.")
+    shutil.rmtree(fresh, ignore_errors=True)  # A kill left it.
+    fresh.mkdir()
+    (fresh / UNPACKING).touch()
     try:
         with zipfile.ZipFile(file) as zipped:
-            for member in zipped.infolist():
+            members = zipped.infolist()
+            if len(members) > MOST_FILES or sum(m.file_size for m in members) > MOST_BYTES:
+                raise zipfile.BadZipFile("it would unpack to more than the data set has")
+            for member in members:
                 _unpack_member(zipped, member, fresh, archive.folders, file)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, *UNREADABLE) as error:
         shutil.rmtree(fresh, ignore_errors=True)
         _raise_if_full(error, root)
         raise DataError(
@@ -175,6 +198,7 @@ def unpack(file: Path, root: Path, archive: Archive) -> None:
         raise DataError(
             f"{file} does not hold the images that were published; delete it and run this again."
         )
+    (fresh / UNPACKING).unlink()
     (fresh / COMPLETE).touch()
     if root.is_dir():
         root.rmdir()

@@ -1,34 +1,32 @@
 """Any data set, laid out in folders: ``dataset=folder dataset.root=DIR``."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from cyclenet.data.base import FolderSource, Pair, list_split
+from cyclenet.data.base import FolderSource, Pair, list_split, list_tree
 from cyclenet.data.images import IMAGE_ENDINGS, DataError
+from cyclenet.files import read_text
 from cyclenet.labels import IGNORE, color_map
 
 
 class Folder(FolderSource):
     """``images/<split>/NAME.jpg`` (or another image), ``masks/<split>/NAME.png``, ``classes.txt``.
 
-    A mask holds the number of a pixel's line in ``classes.txt``, counted from 0; 255 is ignored.
-    The colours are PASCAL VOC's.
+    NAME may have subfolders, and endings any case. A mask holds the number of a pixel's line in
+    ``classes.txt``, counted from 0; 255 is ignored. The colours are PASCAL VOC's.
     """
 
     def __init__(self, split: str, root: Path) -> None:
-        found = list_split(root / "images" / split, "*")
-        images = [path for path in found if path.suffix.lower() in IMAGE_ENDINGS]
+        list_split(root / "images" / split, "*")  # It names the splits that there are.
+        images = list_tree(root / "images" / split, IMAGE_ENDINGS)
         folder = root / "masks" / split
-        pairs = [Pair(image.stem, image, folder / f"{image.stem}.png") for image in images]
-        for name, count in Counter(pair.name for pair in pairs).items():
-            if count > 1:
-                raise DataError(
-                    f"{root}/images/{split} has two images named {name}: "
-                    "remove one, for they share a mask."
-                )
-        super().__init__(pairs, f"{root}/images/{split}", list(folder.glob("*.png")))
+        masks = list_tree(folder, {".png"})
+        pairs = [
+            Pair(name, image, masks.get(name, folder / f"{name}.png"))
+            for name, image in images.items()
+        ]
+        super().__init__(pairs, f"{root}/images/{split}", list(masks.values()))
         self.classes = _read_names(root / "classes.txt")
         count = len(self.classes)
         self.palette = color_map(count)
@@ -42,7 +40,12 @@ def _read_names(path: Path) -> list[str]:
             f"{path} does not exist: write the classes' names into it, a line each, in the order "
             "of their ids."
         )
-    names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    names = [line.strip() for line in read_text(path).rstrip().splitlines()]
+    if "" in names:
+        raise DataError(
+            f"{path} has an empty line {names.index('') + 1}, and a class's id is the number of "
+            "its line: name every id."
+        )
     if not 2 <= len(names) <= 255 or len(set(names)) < len(names):
         raise DataError(
             f"{path} must name 2 to 255 different classes, a line each; it has {len(names)}."

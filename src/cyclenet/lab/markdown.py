@@ -1,5 +1,6 @@
-"""Tables and numbers in Markdown."""
+"""Tables and numbers in Markdown, where what comes from outside stays plain text."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +11,32 @@ NONE = "–"
 """Stands where there is no number."""
 
 
+class Markup(str):
+    """A text that is Markdown already."""
+
+
+def plain(text: str) -> str:
+    """Escape a text, so that Markdown shows it as it is, in one line."""
+    # Names of files may have bytes that are no UTF-8.
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return re.sub(r"([\\`*\[\]<>|~])", r"\\\1", " ".join(text.split()))
+
+
+def code(text: str) -> Markup:
+    """Set a text as code."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return Markup(f"`{' '.join(text.split()).replace('`', chr(39)).replace('|', chr(92) + '|')}`")
+
+
 def markdown_table(head: list[str], lines: list[list[str]]) -> str:
-    """Format a table whose first column is text and whose others are numbers."""
-    rule = ["---"] + ["---:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
+    """Format a table whose first column is text and whose others are numbers.
+
+    Cells are plain text, except where they are `Markup`.
+    """
+    rule: list[str] = [Markup("---"), *[Markup("---:")] * (len(head) - 1)]
+    rows = [head, rule, *lines]
+    shown = [[c if isinstance(c, Markup) else plain(c) for c in cells] for cells in rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in shown)
 
 
 def number(value: float | None, digits: int = 2, scale: float = 1) -> str:

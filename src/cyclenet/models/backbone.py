@@ -15,8 +15,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Backbone(nn.Module):
     """A timm model that returns its features at 1/4, of its third stage and of its last.
 
-    The last two are at ``output_stride``. timm dilates the stages beyond the stride: a stage's
-    first block keeps the rate of the stage before, the others have twice that.
+    The last is at ``output_stride``, and so is the third where it is 8 or 16. timm dilates the
+    stages beyond the stride: a stage's first block keeps the rate of the stage before, the others
+    have twice that.
 
     Args:
         name: a timm model that supports ``features_only`` and ``output_stride``.

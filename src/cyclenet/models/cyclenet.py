@@ -9,6 +9,7 @@ from cyclenet.models.backbone import Backbone
 from cyclenet.models.contexts.base import Context
 from cyclenet.models.decoders.base import Decoder
 from cyclenet.models.layers import ChannelDropout, ConvNormReLU, normalise
+from cyclenet.models.resize import Grid
 
 
 def build_context(in_channels: int, cfg: ModelConfig) -> Context:
@@ -43,7 +44,7 @@ class CycleNet(nn.Module):
 
     def __init__(self, cfg: ModelConfig, num_classes: int) -> None:
         super().__init__()
-        self.align_corners = cfg.align_corners
+        self.grid = Grid(cfg.output_stride, cfg.align_corners)
         self.backbone = Backbone(
             cfg.backbone, cfg.backbone_weights, cfg.output_stride, cfg.first_block_dilation
         )
@@ -87,16 +88,18 @@ class CycleNet(nn.Module):
             image: (N, 3, H, W), RGB in 0..255, uint8 or float.
 
         Returns:
-            Logits (N, num_classes, h, w) at 1/4 with a decoder and at ``output_stride`` without;
-            and in training those of the auxiliary head at the third stage, else None.
+            Logits (N, num_classes, h, w) at 1/4 with a decoder and at ``output_stride`` without,
+            which cover the padded image (`cyclenet.models.resize.Grid`); and in training those of
+            the auxiliary head at the third stage, else None.
         """
         low, third, last = self.features(image)
         logits = self.head(self.context(last), low)
         return logits, self.aux(third) if self.aux is not None and self.training else None
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Normalise an image and return the backbone's [1/4, third stage, last stage] features."""
-        features: list[Tensor] = self.backbone(normalise(image, self.mean, self.std))
+        """Normalise and pad an image; return the [1/4, third stage, last stage] features."""
+        padded = self.grid.pad(normalise(image, self.mean, self.std))
+        features: list[Tensor] = self.backbone(padded)
         return features
 
     def head(self, context: Tensor, low: Tensor) -> Tensor:

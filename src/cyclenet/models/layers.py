@@ -67,7 +67,7 @@ def normalise(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 class ChannelDropout(nn.Module):
     """`nn.Dropout2d` whose processes draw the mask of the joined batch and take their own part.
 
-    With the same random state on all processes (`cyclenet.training.callbacks.SeedPerStep`) and
+    With the same random state on all processes (`cyclenet.training.callbacks.SeedPerBatch`) and
     equal shares of the batch, the channels that a sample loses do not depend on the number of
     processes. In one process it is `nn.Dropout2d`, bit by bit.
     """

@@ -1,10 +1,46 @@
-"""Bilinear interpolation of whole maps, and of some of their rows."""
+"""How features lie over pixels, and bilinear interpolation of maps and of some of their rows."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class Grid(NamedTuple):
+    """The one rule of how a network's features lie over the pixels of an image.
+
+    The network pads an image below and on the right to the next size of its grid. Its features and
+    logits cover the padded image. What is resized from them is resized to the padded size and cut
+    to the image. Training crops, windows and whole images then have one geometry, whatever their
+    size (docs/evaluation.md).
+
+    Attributes:
+        stride: pixels of the image per pixel of the coarsest features.
+        align_corners: corner alignment. A feature i then lies at pixel ``stride * i``, and the
+            sizes of the grid are ``stride * k + 1``; without it they are ``stride * k``.
+    """
+
+    stride: int
+    align_corners: bool
+
+    def padded(self, size: Sequence[int]) -> tuple[int, int]:
+        """Return the next (height, width) of the grid."""
+        height, width = (self.padded_side(side) for side in size)
+        return height, width
+
+    def padded_side(self, side: int) -> int:
+        """Return the next side of the grid, in pixels."""
+        extra = int(self.align_corners)
+        return -(-(side - extra) // self.stride) * self.stride + extra
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Pad (N, C, H, W) with zeros, ImageNet's mean colour, to the next size of the grid."""
+        height, width = self.padded(x.shape[-2:])
+        if (height, width) == tuple(x.shape[-2:]):
+            return x
+        return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
 
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
@@ -14,17 +50,17 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
 
 
-def resize_rows(x: Tensor, size: Sequence[int], rows: slice, align_corners: bool) -> Tensor:
-    """Return ``resize(x, size, align_corners)[..., rows, :]`` without computing the other rows.
+def resize_rows(x: Tensor, size: Sequence[int], rows: slice, grid: Grid) -> Tensor:
+    """Return the rows of an image of ``size`` that features or logits (N, C, h, w) give.
 
-    What is done to an upsampled image strip by strip then needs the memory of a strip. Autocast is
-    off here, whatever the caller's.
+    The other rows are not computed: what is done to an upsampled image strip by strip then needs
+    the memory of a strip. Autocast is off here, whatever the caller's.
     """
-    height, width = x.shape[-2:]
-    if (height, width) == tuple(size):
-        return x[..., rows, :]
-    needed, weights = row_weights(height, size[0], rows, align_corners, x)
-    return combine_rows(x[..., needed, :], weights, size[1], align_corners)
+    height, width = grid.padded(size)
+    if tuple(x.shape[-2:]) == (height, width):
+        return x[..., rows, : size[1]]
+    needed, weights = row_weights(x.shape[-2], height, rows, grid.align_corners, x)
+    return combine_rows(x[..., needed, :], weights, width, grid.align_corners)[..., : size[1]]
 
 
 def combine_rows(x: Tensor, weights: Tensor, width: int, align_corners: bool) -> Tensor:
@@ -56,12 +92,12 @@ def row_weights(
     else:
         position = ((index + 0.5) * (length / size) - 0.5).clamp(min=0)
     first = position.long().clamp(max=length - 1)
-    second, part = (first + 1).clamp(max=length - 1), position - first
+    second, fraction = (first + 1).clamp(max=length - 1), position - first
     needed = slice(int(first[0]), int(second[-1]) + 1)
     weights = position.new_zeros(len(index), needed.stop - needed.start)
     row = torch.arange(len(index))
-    weights[row, first - needed.start] += 1 - part
-    weights[row, second - needed.start] += part
+    weights[row, first - needed.start] += 1 - fraction
+    weights[row, second - needed.start] += fraction
     return needed, weights.to(like)
 
 

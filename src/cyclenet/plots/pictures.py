@@ -100,7 +100,8 @@ def panel(
     present: set[int] = set()
     for image, truth, predictions, squares in rows:
         present |= set(np.unique(truth[truth < len(classes)]).tolist())
-        height = round(width * image.shape[0] / image.shape[1])
+        # Long, narrow images keep a cell that can be looked at.
+        height = min(max(round(width * image.shape[0] / image.shape[1]), 1), 4 * width)
         upper = [image, *(colorize(each, palette) for each in predictions)]
         lower = [colorize(truth, palette), *(_errors(image, truth, p) for p in predictions)]
         for cells in (upper, lower):
@@ -169,6 +170,7 @@ def save_png(path: Path, image: np.ndarray) -> None:
     Raises:
         OSError: the file could not be written.
     """
+    # OpenCV itself cannot write to all names that a file may have.
+    _, data = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)
     with atomic_write(path) as part:
-        if not cv2.imwrite(str(part), image[..., ::-1] if image.ndim == 3 else image):
-            raise OSError(f"{path} could not be written.")
+        part.write_bytes(data.tobytes())

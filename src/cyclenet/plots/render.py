@@ -4,10 +4,13 @@ import io
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParams
 from matplotlib.figure import Figure
 
 from cyclenet.files import atomic_write
+
+# Names of classes and files may have $ signs, which mean no mathematics.
+rcParams["text.parse_math"] = False
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, with a darker yellow for thin
 # lines; then grey.

@@ -3,7 +3,10 @@
 Models can then be compared on the same images.
 """
 
+import io
+import re
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from cyclenet.config.commands import EvaluateConfig
 from cyclenet.data.base import Source
 from cyclenet.data.loader import eval_loader
 from cyclenet.data.open import check_classes, open_validation
-from cyclenet.files import atomic_write, write_json
+from cyclenet.files import atomic_write, safe_name, write_json
 from cyclenet.plots.charts import confusion_chart, trimap_chart
 from cyclenet.scoring.boundary import TRIMAP_WIDTHS, boundary_counts, trimap_counts
 from cyclenet.scoring.metrics import (
@@ -75,7 +78,7 @@ def _folder_name(cfg: EvaluateConfig, images: int) -> str:
     protocol = cfg.protocol.describe()
     number = derive(protocol, dataset.root or "", images, cfg.boundary, ratio, *lower)
     checkpoint = Path(cfg.ckpt_path).stem
-    return f"{checkpoint}-{dataset.name}-{split}-{cfg.protocol.name}-{number:08x}"
+    return safe_name(f"{checkpoint}-{dataset.name}-{split}-{cfg.protocol.name}-{number:08x}")
 
 
 def count(
@@ -138,7 +141,16 @@ def _gather(counts: Counts, world_size: int) -> Counts:
 
 
 def summarise(counts: Counts, classes: list[str], cfg: EvaluateConfig) -> EvaluationResult:
-    """Derive the scores of a split from its counts."""
+    """Derive the scores of a split from its counts.
+
+    Raises:
+        ValueError: no pixel counts.
+    """
+    if not counts["confusion"].any():
+        raise ValueError(
+            f"No pixel of {cfg.dataset.name}'s masks counts (all are 255), so there is no score: "
+            "run src/check_data.py."
+        )
     usual = scores(counts["confusion"], classes)
     result = EvaluationResult(
         **vars(usual),
@@ -167,17 +179,23 @@ def summarise(counts: Counts, classes: list[str], cfg: EvaluateConfig) -> Evalua
 
 
 def write(folder: Path, counts: Counts, result: EvaluationResult) -> None:
-    """Write ``images.npz``, pictures, and last ``scores.json``, which marks a complete evaluation.
+    """Write counts and pictures, and last ``scores.json``, which names the counts.
 
-    ``images.npz`` holds the counts and the names of the images.
+    ``images-<checksum>.npz`` holds the counts and the names of the images. An evaluation that is
+    there already stands until the new one is whole.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "scores.json").unlink(missing_ok=True)
-    with atomic_write(folder / "images.npz") as part, part.open("wb") as file:
-        np.savez_compressed(file, **counts)  # type: ignore[arg-type]
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **counts)  # type: ignore[arg-type]
+    data = buffer.getvalue()
+    result.counts = f"images-{zlib.crc32(data):08x}.npz"
+    with atomic_write(folder / result.counts) as part:
+        part.write_bytes(data)
     score = f"{result.dataset} {result.split}: mIoU {100 * result.mIoU:.2f} %"
     title = f"{score}, {result.protocol}"
     confusion_chart(folder / "confusion.png", result, title)
     if result.trimap:
         trimap_chart(folder / "trimap.png", result.trimap, title)
     write_json(folder / "scores.json", result)
+    for path in folder.glob("images*.npz"):
+        if re.fullmatch(r"images(-[0-9a-f]{8})?\.npz", path.name) and path.name != result.counts:
+            path.unlink()

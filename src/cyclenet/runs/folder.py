@@ -1,6 +1,5 @@
 """The run folder while a training uses it: its lock, its resume point, and its result."""
 
-import shutil
 import time
 import warnings
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from cyclenet.config.errors import sentence
 from cyclenet.config.schema import TrainConfig
 from cyclenet.files import lock, write_text
 from cyclenet.processes import peak_rss_mb
-from cyclenet.runs.results import RunResult
+from cyclenet.runs.results import RunResult, is_marked, mark, read_result
 from cyclenet.training.checkpoint import (
     Checkpoint,
     check_resumable,
@@ -30,6 +29,31 @@ from cyclenet.training.trainer import is_first_process
 
 LOCK_SECONDS = 15.0
 """How long a start waits for what is left of a killed process."""
+
+WRITTEN = (
+    "config.yaml",
+    "result.json",
+    "progress.json",
+    "metrics.csv",
+    "validation.png",
+    "wandb-id.txt",
+    "checkpoints/last.ckpt",
+    "checkpoints/best.ckpt",
+    "checkpoints/previous.ckpt",
+    "checkpoints/damaged.ckpt",
+    "debug/step-*-rank*.pt",
+    "evaluate/*/scores.json",
+    "evaluate/*/images*.npz",
+    "evaluate/*/confusion.png",
+    "evaluate/*/trimap.png",
+    "visualize/analysis*",
+    "tensorboard/events.out.tfevents.*",
+)
+"""What trainings and evaluations write to a run folder, and a start afresh removes."""
+
+
+class AlreadyFinishedError(Exception):
+    """The run folder holds a run that has finished."""
 
 
 class RunFolder:
@@ -50,8 +74,9 @@ class RunFolder:
         precision: its precision; None where the run begins.
 
     Raises:
-        ValueError: on entering, another process trains in the folder, or its checkpoint does not
-            fit.
+        ValueError: on entering, another process trains in the folder, its checkpoint does not fit,
+            or it holds files that no training wrote.
+        AlreadyFinishedError: on entering, the run has finished, and is not to be trained anew.
     """
 
     def __init__(self, path: Path, cfg: TrainConfig, overrides: list[str]) -> None:
@@ -67,6 +92,11 @@ class RunFolder:
     def __enter__(self) -> "RunFolder":
         if self.first:
             self._lock = self._take_lock()
+        # Another process may have finished it until now.
+        if self.cfg.resume == "auto" and read_result(self.path).finished:
+            if self._lock:
+                self._lock.release()
+            raise AlreadyFinishedError
         try:
             newest = self._find_checkpoint()
             if newest:
@@ -74,10 +104,15 @@ class RunFolder:
                 self.checkpoint, self.step = str(path), checkpoint["global_step"]
                 self.precision = checkpoint.get("run", {}).get("precision")
             if self.first:
-                self._clear(newest[0] if newest else None)
+                own = (
+                    newest[0] if newest and newest[0].parent == self.path / "checkpoints" else None
+                )
+                self._claim(own)
+                self._clear(own)
                 values = OmegaConf.create(asdict(self.cfg))
                 write_text(self.path / "config.yaml", OmegaConf.to_yaml(values))
         except BaseException as error:
+            self.first = self.first and not self._foreign()  # Another's folder gets no result.
             self.__exit__(type(error), error, None)
             raise
         return self
@@ -129,17 +164,42 @@ class RunFolder:
             check_resumable(newest[1], newest[0], cfg)
         return newest
 
+    def _claim(self, own: Path | None) -> None:
+        """Mark the folder as a run folder, unless it holds files that no training wrote.
+
+        Args:
+            own: the folder's checkpoint to continue from, which a training wrote.
+
+        Raises:
+            ValueError: naming such a file.
+        """
+        if own is None and (there := self._foreign()):
+            raise ValueError(
+                f"{there[0]} would be replaced, and {self.path} is no run folder of this version: "
+                "give another hydra.run.dir."
+            )
+        mark(self.path)
+
+    def _foreign(self) -> list[Path]:
+        """Return files of a run that are there although the folder is not marked as one."""
+        if is_marked(self.path):
+            return []
+        return [path for pattern in WRITTEN for path in self.path.glob(pattern)]
+
     def _clear(self, checkpoint: Path | None) -> None:
-        """Remove what an earlier run left, which must not pass for this one's."""
+        """Remove what an earlier run left, which must not pass for this one's.
+
+        Args:
+            checkpoint: the folder's own checkpoint to continue from; None where the run begins.
+        """
         for name in ("result.json", "progress.json"):
             (self.path / name).unlink(missing_ok=True)
         checkpoints = self.path / "checkpoints"
-        for part in checkpoints.glob("*.tmp*"):
+        for part in checkpoints.glob(".tmp[0-9]*-*.ckpt"):
             part.unlink()
         if checkpoint is None:
-            for name in ("checkpoints", "evaluate", "visualize", "wandb", "tensorboard"):
-                shutil.rmtree(self.path / name, ignore_errors=True)
-            (self.path / "wandb-id.txt").unlink(missing_ok=True)
+            for path in [path for pattern in WRITTEN for path in self.path.glob(pattern)]:
+                path.unlink()
         elif checkpoint.name == "previous.ckpt" and (self.path / LAST).exists():
             # The damaged last one must not become the previous one.
             (self.path / LAST).replace(checkpoints / "damaged.ckpt")

@@ -1,6 +1,8 @@
 """Segment images, folders of images, or a video with a trained checkpoint."""
 
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +11,16 @@ import numpy as np
 import torch
 
 from cyclenet.config.commands import PredictConfig
+from cyclenet.config.errors import sentence
+from cyclenet.data.base import find_files, name_files
 from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_image
 from cyclenet.devices import choose_device
+from cyclenet.files import atomic_write
 from cyclenet.plots.pictures import colorize, overlay_with_legend, save_png
 from cyclenet.training.checkpoint import load_checkpoint, load_task
+
+KINDS = ("label", "color", "overlay")
+"""Folders of the output."""
 
 VIDEO_ENDINGS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
@@ -36,7 +44,7 @@ class Predictor:
         labels = self.task.predict(tensor, self.cfg.protocol, self.cfg.precision)
         return labels[0].cpu().numpy()
 
-    def predict_image(self, path: Path, name: Path) -> int:
+    def predict_image(self, path: Path, name: str) -> int:
         """Predict an image file; return 1."""
         image = read_image(path)
         mask = self.predict(image)
@@ -45,19 +53,19 @@ class Predictor:
         save_png(self.output / "overlay" / f"{name}.png", shown)
         return 1
 
-    def predict_video(self, path: Path, name: Path) -> int:
+    def predict_video(self, path: Path, name: str) -> int:
         """Predict a video frame by frame; return the number of frames."""
         classes, done = self.task.classes, 0
         with VideoWriter(self.output / "overlay" / f"{name}.mp4") as video:
             for number, (frame, rate) in enumerate(read_video(path)):
                 mask = self.predict(frame)
-                self._write(name / f"{number:06d}", mask)
+                self._write(f"{name}/{number:06d}", mask)
                 shown = overlay_with_legend(frame, mask, classes, self.palette, all_classes=True)
                 video.add(shown, rate)
                 done += 1
         return done
 
-    def _write(self, name: Path, mask: np.ndarray) -> None:
+    def _write(self, name: str, mask: np.ndarray) -> None:
         save_png(self.output / "label" / f"{name}.png", mask)
         save_png(self.output / "color" / f"{name}.png", colorize(mask, self.palette))
 
@@ -72,7 +80,7 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
         ValueError: the input does not exist or holds nothing to predict, or the checkpoint cannot
             be used.
     """
-    inputs = find_inputs(Path(cfg.input), Path(cfg.output).resolve())
+    inputs = find_inputs(Path(cfg.input), Path(cfg.output))
     predictor = Predictor(cfg)
     done, skipped = 0, []
     for path, name in inputs:
@@ -80,14 +88,15 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
         try:
             done += (predictor.predict_video if is_video else predictor.predict_image)(path, name)
             print(path, file=sys.stderr)
-        except DataError as error:
-            print(f"error: {error}", file=sys.stderr)
+        except (DataError, RuntimeError, cv2.error) as error:  # For example out of memory.
+            text = str(error) if isinstance(error, DataError) else f"{path}: {sentence(error)}"
+            print(f"error: {text}", file=sys.stderr)
             skipped.append(str(path))
     return done, skipped
 
 
-def find_inputs(source: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Return the files to predict and their names, without endings; outputs are not inputs.
+def find_inputs(source: Path, output: Path) -> list[tuple[Path, str]]:
+    """Return the files to predict and the names of their outputs; outputs are not inputs.
 
     Raises:
         ValueError: there is nothing to predict.
@@ -98,18 +107,18 @@ def find_inputs(source: Path, output: Path) -> list[tuple[Path, Path]]:
         )
     files = [source]
     if source.is_dir():
-        endings = IMAGE_ENDINGS | VIDEO_ENDINGS
-        found = (path for path in source.rglob("*") if path.suffix.lower() in endings)
-        files = sorted(path for path in found if not path.resolve().is_relative_to(output))
+        made = [(output / kind).resolve() for kind in KINDS]
+        files = [
+            path
+            for path in find_files(source, IMAGE_ENDINGS | VIDEO_ENDINGS)
+            if not any(path.resolve().is_relative_to(folder) for folder in made)
+        ]
     if not files:
         raise ValueError(
             f"input: {source} holds no images ({' '.join(sorted(IMAGE_ENDINGS))}) and no videos."
         )
     root = source if source.is_dir() else source.parent
-    names = [path.relative_to(root).with_suffix("") for path in files]
-    if len(set(names)) < len(names):  # There are a.jpg and a.png.
-        names = [path.relative_to(root) for path in files]
-    return list(zip(files, names, strict=True))
+    return list(zip(files, name_files(files, root), strict=True))
 
 
 def read_video(path: Path) -> Iterator[tuple[np.ndarray, float]]:
@@ -132,11 +141,17 @@ def read_video(path: Path) -> Iterator[tuple[np.ndarray, float]]:
 
 
 class VideoWriter:
-    """Write frames of one size to an .mp4, which is opened with the first of them."""
+    """Write frames of one size to an .mp4, which is opened with the first of them.
+
+    The file appears when the last frame is written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file: cv2.VideoWriter | None = None
+        # OpenCV itself cannot write to all names that a file may have.
+        self.folder = tempfile.TemporaryDirectory()
+        self.part = Path(self.folder.name) / "video.mp4"
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -144,11 +159,14 @@ class VideoWriter:
     def add(self, frame: np.ndarray, rate: float) -> None:
         """Write a frame (H, W, 3) RGB."""
         if self.file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             size, kind = (frame.shape[1], frame.shape[0]), cv2.VideoWriter.fourcc(*"mp4v")
-            self.file = cv2.VideoWriter(str(self.path), kind, rate, size)
+            self.file = cv2.VideoWriter(str(self.part), kind, rate, size)
         self.file.write(frame[..., ::-1])
 
-    def __exit__(self, *args: object) -> None:
+    def __exit__(self, kind: object, *rest: object) -> None:
         if self.file is not None:
             self.file.release()
+            if kind is None:
+                with atomic_write(self.path) as part:
+                    shutil.copyfile(self.part, part)
+        self.folder.cleanup()

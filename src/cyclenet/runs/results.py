@@ -2,15 +2,27 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from cyclenet.config.identity import differences
-from cyclenet.config.load import load_protocol, restore
+from cyclenet.config.load import load_protocol, read_config
 from cyclenet.config.schema import ProtocolConfig, TrainConfig
-from cyclenet.files import read_json, write_json
+from cyclenet.files import read_json, write_json, write_text
+
+MARK = ".cyclenet-run"
+"""Marks a folder as one that trainings write to: what they wrote there may be replaced."""
+
+
+def mark(folder: Path) -> None:
+    """Mark a folder as a run folder."""
+    write_text(folder / MARK, "Trainings write to this folder, and replace what they wrote.\n")
+
+
+def is_marked(folder: Path) -> bool:
+    """Tell whether a folder is marked as a run folder."""
+    return (folder / MARK).is_file()
 
 
 @dataclass
@@ -36,7 +48,7 @@ class RunResult:
         peak_rss_mb: peak memory, MiB.
     """
 
-    status: str = "unfinished"
+    status: Literal["finished", "failed", "interrupted", "unfinished"] = "unfinished"
     metrics: dict[str, float] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
     error: str | None = None
@@ -82,16 +94,26 @@ def wanted_protocols(cfg: TrainConfig) -> list[ProtocolConfig]:
     return [cfg.protocol, *(load_protocol(name) for name in cfg.extra_protocols)]
 
 
-def missing_protocols(cfg: TrainConfig, result: RunResult) -> list[ProtocolConfig]:
-    """Return the protocols by which a run has not been evaluated yet."""
-    wanted = wanted_protocols(cfg)
-    return [each for each in wanted if each.describe() not in result.evaluations]
+def missing_protocols(cfg: TrainConfig, folder: Path) -> list[ProtocolConfig]:
+    """Return the protocols by which a finished run has no evaluation."""
+    done = {
+        protocol
+        for protocol, where in read_result(folder).evaluations.items()
+        if (folder / where / "scores.json").is_file()
+    }
+    return [each for each in wanted_protocols(cfg) if each.describe() not in done]
 
 
 def is_complete(cfg: TrainConfig, folder: Path) -> bool:
     """Tell whether the same command would find nothing to do in a run folder."""
     result = read_result(folder)
-    return cfg.resume == "auto" and result.finished and not missing_protocols(cfg, result)
+    return cfg.resume == "auto" and result.finished and not missing_protocols(cfg, folder)
+
+
+def announce_finished(cfg: TrainConfig, folder: Path) -> None:
+    """Say that a run had finished before. Raises as `check_finished`."""
+    check_finished(cfg, folder)
+    print(f"Finished before: {folder / 'result.json'}. Train it anew with resume=never.")
 
 
 def check_finished(cfg: TrainConfig, folder: Path) -> None:
@@ -101,8 +123,8 @@ def check_finished(cfg: TrainConfig, folder: Path) -> None:
         ValueError: naming what differs.
     """
     try:
-        stored = restore(OmegaConf.load(folder / "config.yaml"))
-    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
+        stored = read_config(folder / "config.yaml")
+    except (OSError, ValueError, OmegaConfBaseException):
         return  # Another version wrote it: nothing can be told.
     if found := differences(stored, cfg):
         raise ValueError(

@@ -18,7 +18,7 @@ from cyclenet.data.base import Pair
 from cyclenet.data.images import DataError
 from cyclenet.data.open import check_classes, open_split
 from cyclenet.devices import choose_device
-from cyclenet.files import atomic_write, read_json, write_json
+from cyclenet.files import atomic_write, read_json, safe_name, write_json
 from cyclenet.training.checkpoint import load_checkpoint, load_task, run_of
 
 MOST_NAMED = 5
@@ -53,7 +53,7 @@ def submit(cfg: SubmitConfig) -> tuple[Path, int]:
     device = choose_device(cfg.accelerator)
     task = load_task(load_checkpoint(checkpoint)).to(device)
     check_classes(source, task.classes, cfg.dataset.name, cfg.ckpt_path)
-    name = f"{cfg.dataset.name}-{cfg.split}-{cfg.protocol.name}"
+    name = safe_name(f"{cfg.dataset.name}-{cfg.split}-{cfg.protocol.name}")
     folder = Path(cfg.output) if cfg.output else run_of(checkpoint) / "submit" / name
     folder.mkdir(parents=True, exist_ok=True)
     _start(folder, source.pairs, checkpoint, cfg.protocol.describe())
@@ -67,16 +67,25 @@ def submit(cfg: SubmitConfig) -> tuple[Path, int]:
 
 
 def _start(folder: Path, pairs: Sequence[Pair], checkpoint: Path, protocol: str) -> None:
-    """Remove PNGs that another model or protocol made."""
+    """Remove PNGs that another model or protocol made.
+
+    Raises:
+        ValueError: files of the submission's names are there that no submission made.
+    """
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     made_by = MadeBy(sha256, protocol, str(pairs[0].image.resolve().parent))
     note = folder.with_name(folder.name + ".json")
-    folder.with_name(folder.name + ".zip").unlink(missing_ok=True)
-    if read_json(MadeBy, note) != made_by:
-        for pair in pairs:
-            (folder / file_name(pair)).unlink(missing_ok=True)
+    target = folder.with_name(folder.name + ".zip")
+    before = read_json(MadeBy, note)
+    there = [path for path in (target, *(folder / file_name(p) for p in pairs)) if path.exists()]
+    if before is None and there:
+        raise ValueError(f"{there[0]} would be replaced, and no submission made it: set output=.")
+    target.unlink(missing_ok=True)
+    if before != made_by:
+        for path in there:
+            path.unlink(missing_ok=True)
         write_json(note, made_by)
-    for part in folder.glob(".tmp*"):
+    for part in folder.glob(".tmp[0-9]*-*.png"):
         part.unlink()
 
 

@@ -10,8 +10,14 @@ from cyclenet.config.schema import ProtocolConfig, TrainConfig
 from cyclenet.data.datamodule import SegmentationData
 from cyclenet.devices import choose_device
 from cyclenet.runs.evaluate import evaluate
-from cyclenet.runs.folder import RunFolder
-from cyclenet.runs.results import check_finished, missing_protocols, read_result, wanted_protocols
+from cyclenet.runs.folder import AlreadyFinishedError, RunFolder
+from cyclenet.runs.results import (
+    announce_finished,
+    check_finished,
+    missing_protocols,
+    read_result,
+    wanted_protocols,
+)
 from cyclenet.scoring.results import EvaluationResult, boundary_line, score_table
 from cyclenet.training.checkpoint import load_checkpoint, load_task
 from cyclenet.training.keep import LAST, KeepBest
@@ -31,13 +37,19 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
     Raises:
         ValueError: the user can mend what is wrong; the message is one sentence.
     """
-    if cfg.resume == "auto" and read_result(folder).finished:
-        complete(cfg, folder)
-        return
     silence_lightning()
-    with RunFolder(folder, cfg, overrides) as run:
+    try:
+        train_in(RunFolder(folder, cfg, overrides))
+    except AlreadyFinishedError:
+        complete(cfg, folder)
+
+
+def train_in(run_folder: RunFolder) -> None:
+    """Train, validate and evaluate in a run folder."""
+    with run_folder as run:
+        cfg = run.cfg
         L.seed_everything(cfg.seed, verbose=False)
-        trainer = build_trainer(cfg, folder, run.step, run.precision)
+        trainer = build_trainer(cfg, run.path, run.step, run.precision)
         data = open_data(cfg, trainer)
         source = data.train_source
         task = SegmentationTask(cfg, source.classes, source.palette.tolist())
@@ -123,14 +135,12 @@ def complete(cfg: TrainConfig, folder: Path) -> None:
     """
     check_finished(cfg, folder)
     result = read_result(folder)
-    missing = missing_protocols(cfg, result)
-    if missing and not is_first_process():
-        return
-    if missing:
+    missing = missing_protocols(cfg, folder)
+    if missing and is_first_process():
         task = load_task(load_checkpoint(folder / LAST))
         device = choose_device("cpu" if cfg.trainer.accelerator == "cpu" else "auto")
         for protocol in missing:
             scores, where = evaluate_last(task, cfg, folder, protocol, device)
             result.evaluations[scores.protocol] = where.relative_to(folder).as_posix()
         result.write(folder)
-    print(f"Finished before: {folder / 'result.json'}. Train it anew with resume=never.")
+    announce_finished(cfg, folder)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cyclenet.config.schema import ProtocolConfig
-from cyclenet.models.resize import combine_rows, resize, resize_rows, row_weights, strips
+from cyclenet.models.resize import Grid, combine_rows, resize, resize_rows, row_weights, strips
 
 Network = Callable[[Tensor], Tensor]
 """(N, 3, H, W) in 0..255 -> logits (N, C, h, w) of any size."""
@@ -29,8 +29,7 @@ them). On a device that is not named they are predicted one by one: CPUs gain no
 class Window(NamedTuple):
     """A part of a scaled image: where it lies, and its logits (views, N, C, h, w), float32.
 
-    The views are the part as it is and, with flips, its mirror image, whose logits are mirrored
-    back.
+    The views are the part as it is and, with flips, its mirror image.
     """
 
     rows: slice
@@ -45,9 +44,7 @@ class Scaled(NamedTuple):
     windows: list[Window]
 
 
-def predict(
-    network: Network, image: Tensor, protocol: ProtocolConfig, align_corners: bool = False
-) -> Tensor:
+def predict(network: Network, image: Tensor, protocol: ProtocolConfig, grid: Grid) -> Tensor:
     """Return the predicted train ids (N, H, W), uint8, of images.
 
     Class probabilities are averaged over scales, windows and mirror images (the paper's multi-scale
@@ -57,25 +54,25 @@ def predict(
         network: returns logits; `CycleNet` returns those of its own resolution.
         image: (N, 3, H, W), RGB in 0..255.
         protocol: windows, scales and flip.
-        align_corners: corner alignment of the resizing.
+        grid: how the logits lie over the pixels of a view.
     """
     size = (image.shape[-2], image.shape[-1])
     with torch.inference_mode():
-        scales = predict_views(network, image, protocol, align_corners)
+        scales = predict_views(network, image, protocol, grid)
         labels = torch.empty(image.shape[0], *size, dtype=torch.uint8, device=image.device)
-        for rows, scores in merge(scales, size, protocol, align_corners):
+        for rows, scores in merge(scales, size, protocol, grid):
             labels[:, rows] = scores.max(1).indices
     return labels
 
 
 def predict_views(
-    network: Network, image: Tensor, protocol: ProtocolConfig, align_corners: bool
+    network: Network, image: Tensor, protocol: ProtocolConfig, grid: Grid
 ) -> list[Scaled]:
     """Run the network on all views of images: the forward passes of `predict`."""
     scales = []
     for scale in protocol.scales:
-        size = (round(image.shape[-2] * scale), round(image.shape[-1] * scale))
-        scaled = resize(image.float(), size, align_corners)
+        size = (max(round(image.shape[-2] * scale), 1), max(round(image.shape[-1] * scale), 1))
+        scaled = resize(image.float(), size, grid.align_corners)
         window, stride = protocol.window or max(size), protocol.stride or 1
         places = list(windows(*size, window, stride))
         views = []
@@ -85,8 +82,6 @@ def predict_views(
             # image, which moves the windows.
             views += [crop, crop.flip(-1)] if protocol.flip else [crop]
         logits = _run(network, views)
-        if protocol.flip:
-            logits[1::2] = [part.flip(-1) for part in logits[1::2]]
         each = len(views) // len(places)
         parts = [torch.stack(logits[i : i + each]) for i in range(0, len(logits), each)]
         found = [Window(*place, part) for place, part in zip(places, parts, strict=True)]
@@ -107,7 +102,7 @@ def _run(network: Network, views: list[Tensor]) -> list[Tensor]:
 
 
 def merge(
-    scales: list[Scaled], size: tuple[int, int], protocol: ProtocolConfig, align_corners: bool
+    scales: list[Scaled], size: tuple[int, int], protocol: ProtocolConfig, grid: Grid
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield strips of the image: their rows, and their mean class probabilities over all views.
 
@@ -118,25 +113,24 @@ def merge(
     single = len(scales) == len(windows_of_first) == len(windows_of_first[0].logits) == 1
     for rows in strips(size[0], STRIP_ROWS):
         if single:
-            yield rows, resize_rows(scales[0].windows[0].logits[0], size, rows, align_corners)
+            yield rows, resize_rows(scales[0].windows[0].logits[0], size, rows, grid)
             continue
         total: Tensor | None = None
         for scaled in scales:
             if scaled.size == size:
-                part = _probabilities(scaled, rows, protocol, align_corners)
+                part = _probabilities(scaled, rows, protocol, grid)
             else:
                 like = scaled.windows[0].logits
-                needed, weights = row_weights(scaled.size[0], size[0], rows, align_corners, like)
-                part = _probabilities(scaled, needed, protocol, align_corners)
-                part = combine_rows(part, weights, size[1], align_corners)
+                corners = grid.align_corners
+                needed, weights = row_weights(scaled.size[0], size[0], rows, corners, like)
+                part = _probabilities(scaled, needed, protocol, grid)
+                part = combine_rows(part, weights, size[1], corners)
             total = part if total is None else total.add_(part)
         assert total is not None
         yield rows, total.div_(len(scales))
 
 
-def _probabilities(
-    scaled: Scaled, rows: slice, protocol: ProtocolConfig, align_corners: bool
-) -> Tensor:
+def _probabilities(scaled: Scaled, rows: slice, protocol: ProtocolConfig, grid: Grid) -> Tensor:
     """Return rows of the class probabilities at one scale, averaged over windows and mirrors."""
     average_logits = protocol.window_average == "logits"
     total: Tensor | None = None
@@ -149,7 +143,7 @@ def _probabilities(
         inside = slice(top - window.rows.start, bottom - window.rows.start)
         height = window.rows.stop - window.rows.start
         shape = (height, window.columns.stop - window.columns.start)
-        part = _views(window.logits, shape, inside, average_logits, align_corners)
+        part = _views(window.logits, shape, inside, average_logits, grid)
         if len(scaled.windows) == 1:  # There is nothing to add up.
             total = part
             break
@@ -165,12 +159,16 @@ def _probabilities(
 
 
 def _views(
-    logits: Tensor, size: tuple[int, int], rows: slice, average_logits: bool, align_corners: bool
+    logits: Tensor, size: tuple[int, int], rows: slice, average_logits: bool, grid: Grid
 ) -> Tensor:
     """Return the mean over views of a window's rows: of their probabilities, or their logits."""
-    resized = resize_rows(logits.flatten(0, 1), size, rows, align_corners)
+    resized = resize_rows(logits.flatten(0, 1), size, rows, grid)
     scores = resized if average_logits else resized.softmax(1)
-    return scores.view(*logits.shape[:3], *scores.shape[2:]).mean(0)
+    views = scores.view(*logits.shape[:3], *scores.shape[2:])
+    if len(views) == 1:
+        return views[0]
+    # The padding of a mirror image lies at its right, so it is cut off before mirroring back.
+    return (views[0] + views[1].flip(-1)) / 2
 
 
 def windows(height: int, width: int, window: int, stride: int) -> Iterator[tuple[slice, slice]]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cyclenet.files import parse_json
+from cyclenet.files import parse_json, safe_name
 from cyclenet.scoring.metrics import ByClass, Scores
 
 Counts = dict[str, np.ndarray]
@@ -46,6 +46,8 @@ class EvaluationResult(Scores):
         confusion: pixels by true class (rows) and predicted class.
         boundary: None where it was not computed.
         trimap: None where it was not computed.
+        counts: name of the file beside this one that holds the counts of each image. New counts
+            have a new name, so that these scores never stand beside others' counts.
     """
 
     protocol: str
@@ -58,6 +60,7 @@ class EvaluationResult(Scores):
     confusion: list[list[int]] = field(default_factory=list)
     boundary: BoundaryScores | None = None
     trimap: TrimapScores | None = None
+    counts: str = "images.npz"
 
 
 class Evaluation(NamedTuple):
@@ -68,16 +71,21 @@ class Evaluation(NamedTuple):
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """Read ``scores.json`` and ``images.npz``.
+    """Read ``scores.json``, and the counts that it names.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file does not hold what it should.
-        zipfile.BadZipFile: ``images.npz`` is damaged.
+        ValueError: a file does not hold what it should, or is damaged.
     """
     scores = parse_json(EvaluationResult, (folder / "scores.json").read_bytes())
-    with np.load(folder / "images.npz") as arrays:
-        return Evaluation(scores, dict(arrays))
+    path = folder / safe_name(scores.counts)
+    try:
+        with np.load(path) as arrays:
+            return Evaluation(scores, dict(arrays))
+    except OSError:
+        raise
+    except Exception as error:  # A damaged file raises a dozen kinds.
+        raise ValueError(f"{path} is damaged ({type(error).__name__})") from error
 
 
 def score_table(scores: Scores) -> str:

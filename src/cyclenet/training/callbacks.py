@@ -21,11 +21,11 @@ from cyclenet.training.progress import Progress
 from cyclenet.training.task import SegmentationTask
 
 
-class SeedPerStep(L.Callback):
+class SeedPerBatch(L.Callback):
     """Seed the random generators from (seed, batch) before each batch, alike in all processes.
 
-    Dropout is then a function of the step alone: a resumed run draws what an uninterrupted one
-    draws, and the processes draw one mask for the joined batch
+    Dropout is then a function of the batch's number alone: a resumed run draws what an
+    uninterrupted one draws, and the processes draw one mask for the joined batch
     (`cyclenet.models.layers.ChannelDropout`).
     """
 
@@ -159,6 +159,8 @@ class ProgressFile(L.Callback):
         self.folder = folder
         self.score: float | None = None
         self.written = 0.0
+        # A training that had reached its last step does not start again, but it ends.
+        self.began, self.first_step = time.monotonic(), 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.began, self.first_step = time.monotonic(), trainer.global_step

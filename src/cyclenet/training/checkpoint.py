@@ -1,14 +1,17 @@
 """Checkpoints: written whole or not at all, read without executing anything in them."""
 
+import json
 import os
 import re
 import shutil
 import warnings
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
@@ -16,8 +19,10 @@ from torch import Tensor
 from cyclenet.config.identity import differences
 from cyclenet.config.load import restore
 from cyclenet.config.schema import TrainConfig
-from cyclenet.files import atomic_write
+from cyclenet.files import atomic_write, parse_json
 from cyclenet.training.task import SegmentationTask
+
+Byte = Annotated[int, Ge(0), Le(255)]
 
 Checkpoint = dict[str, Any]
 """What a checkpoint file holds; Lightning defines most of its keys."""
@@ -151,7 +156,7 @@ def check_resumable(checkpoint: Checkpoint, path: Path, cfg: TrainConfig) -> Non
         ValueError: an earlier version wrote it, or something differs that changes the result; the
             message names what.
     """
-    if is_old_layout(checkpoint["state_dict"]):
+    if is_old_layout(checkpoint):
         raise ValueError(
             f"{path} is from version 0.1, whose parameters have another order: its weights can be "
             "evaluated, but its training cannot be continued. Start afresh with resume=never."
@@ -175,6 +180,8 @@ def stored_config(checkpoint: Checkpoint) -> TrainConfig:
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"The checkpoint was made by another version: {reason}.") from error
+    except ValueError as error:
+        raise ValueError(f"The checkpoint cannot be used: {error}") from error
 
 
 def load_task(checkpoint: Checkpoint) -> SegmentationTask:
@@ -185,18 +192,51 @@ def load_task(checkpoint: Checkpoint) -> SegmentationTask:
     """
     cfg = stored_config(checkpoint)
     cfg.model.backbone_weights = "none"  # They are in the checkpoint.
-    hyper = checkpoint["hyper_parameters"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        task = SegmentationTask(cfg, hyper["classes"], hyper["palette"])
+    classes, palette = stored_classes(checkpoint)
+    weights = checkpoint["state_dict"]
+    weights = rename_old_weights(weights) if is_old_layout(checkpoint) else weights
+
+    def build() -> SegmentationTask:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return SegmentationTask(cfg, classes, palette)
+
     try:
-        task.load_state_dict(rename_old_weights(checkpoint["state_dict"]))
+        # First without memory: a configuration may ask for a network that no file of weights fits.
+        with torch.device("meta"):
+            wanted = {key: value.shape for key, value in build().state_dict().items()}
+        if wanted != {key: value.shape for key, value in weights.items()}:
+            raise RuntimeError("names or shapes differ")
+        task = build()
+        task.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(
             "The checkpoint's weights do not fit this version of the model; use the version it was "
             "made by."
         ) from error
     return task.eval()
+
+
+def stored_classes(checkpoint: Checkpoint) -> tuple[list[str], list[list[int]]]:
+    """Return the class names and the palette that a checkpoint was trained with.
+
+    Raises:
+        ValueError: they are none.
+    """
+    hyper = checkpoint["hyper_parameters"]
+    try:
+        stored = parse_json(_Classes, json.dumps(hyper))
+        if not 2 <= len(stored.classes) <= 255 or len(stored.palette) != len(stored.classes):
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        raise ValueError("The checkpoint names no classes with a colour each.") from error
+    return stored.classes, [list(color) for color in stored.palette]
+
+
+@dataclass
+class _Classes:
+    classes: list[str]
+    palette: list[tuple[Byte, Byte, Byte]]
 
 
 # How version 0.1 called the weights of context modules, and how they are called now.
@@ -210,8 +250,11 @@ OLD_NAMES = (
 )
 
 
-def is_old_layout(weights: dict[str, Tensor]) -> bool:
-    """Tell whether version 0.1 wrote these weights of a task."""
+def is_old_layout(checkpoint: Checkpoint) -> bool:
+    """Tell whether version 0.1 wrote a checkpoint whose weights have other names today."""
+    if "layout" in checkpoint.get("run", {}):
+        return False
+    weights = checkpoint["state_dict"]
     return any(re.match(rf"net\.{old}", name) for name in weights for old, _ in OLD_NAMES)
 
 

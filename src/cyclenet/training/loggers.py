@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from cyclenet.config.identity import arm_name
 from cyclenet.config.schema import TrainConfig
-from cyclenet.files import atomic_write
+from cyclenet.files import atomic_write, read_text, write_text
 from cyclenet.plots.pictures import PanelRow
 from cyclenet.scoring.metrics import Scores
 from cyclenet.scoring.results import EvaluationResult
@@ -124,7 +124,7 @@ class ResumableWandb(WandbLogger):
     @rank_zero_only
     def replay(self, folder: Path, rows: list[dict[str, Any]]) -> None:
         """Log the rows of metrics.csv that earlier processes' offline files do not hold."""
-        files = folder.glob("wandb/offline-run-*/*.wandb")
+        files = folder.glob(f"wandb/offline-run-*-{_wandb_id(folder)}/*.wandb")
         self.present = frozenset().union(*(read_logged(path) for path in files))
         for row in rows:
             values = {key: float(value) for key, value in row.items() if key != "step"}
@@ -285,8 +285,8 @@ def _wandb_id(folder: Path) -> str:
     """Return the id under which wandb knows the run, from its beginning on."""
     path = folder / "wandb-id.txt"
     if not path.exists():
-        path.write_text(secrets.token_hex(8))
-    return path.read_text()
+        write_text(path, secrets.token_hex(8))
+    return read_text(path)
 
 
 def close_loggers() -> None:

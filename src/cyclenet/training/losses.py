@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from cyclenet.config.schema import LossConfig
 from cyclenet.labels import IGNORE
-from cyclenet.models.resize import combine_rows, resize_rows, row_weights, strips
+from cyclenet.models.resize import Grid, combine_rows, resize_rows, row_weights, strips
 
 
 class SegmentationLoss(nn.Module):
@@ -26,7 +26,7 @@ class SegmentationLoss(nn.Module):
             class has a probability below ``ohem_threshold``, and at least the ``ohem_min_kept``
             hardest; here they are those of the joined batch.
         num_classes: number of classes, which the number of class weights must be.
-        align_corners: corner alignment of the upsampling.
+        grid: how the logits lie over the mask.
 
     Raises:
         ValueError: the number of class weights differs from the number of classes.
@@ -34,9 +34,9 @@ class SegmentationLoss(nn.Module):
 
     class_weights: Tensor | None
 
-    def __init__(self, cfg: LossConfig, num_classes: int, align_corners: bool) -> None:
+    def __init__(self, cfg: LossConfig, num_classes: int, grid: Grid) -> None:
         super().__init__()
-        self.cfg, self.align_corners = cfg, align_corners
+        self.cfg, self.grid = cfg, grid
         if cfg.class_weights is not None and len(cfg.class_weights) != num_classes:
             raise ValueError(
                 f"loss.class_weights has {len(cfg.class_weights)} values for {num_classes} classes."
@@ -51,9 +51,7 @@ class SegmentationLoss(nn.Module):
         target = mask
         if self.cfg.ohem_threshold is not None:
             target = target.masked_fill(~self._hard(logits.detach(), target), IGNORE)
-        losses: Tensor = _StripCrossEntropy.apply(
-            logits, target, self.class_weights, self.align_corners
-        )
+        losses: Tensor = _StripCrossEntropy.apply(logits, target, self.class_weights, self.grid)
         total = self._weight(target, losses)
         if _parallel():
             joined = torch.stack([losses.detach(), total])
@@ -78,7 +76,7 @@ class SegmentationLoss(nn.Module):
         logits = logits.to(_exact(logits))
         losses = torch.empty(target.shape, dtype=logits.dtype, device=logits.device)
         for rows in strips(target.shape[1], _strip_rows(logits)):
-            upsampled = resize_rows(logits, target.shape[-2:], rows, self.align_corners)
+            upsampled = resize_rows(logits, target.shape[-2:], rows, self.grid)
             losses[:, rows] = _cross_entropy(upsampled, target[:, rows], None)
         # The probability of the true class; ignored pixels are easier than any.
         probability = (-losses).exp().masked_fill(target == IGNORE, 2.0)
@@ -101,19 +99,19 @@ class _StripCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, target: Tensor, class_weights: Tensor | None, align_corners: bool
+        ctx: Any, logits: Tensor, target: Tensor, class_weights: Tensor | None, grid: Grid
     ) -> Tensor:
         wanted, exact = ctx.needs_input_grad[0], _exact(logits)
         total = torch.zeros((), dtype=exact, device=logits.device)
         grad = torch.zeros_like(logits, dtype=exact) if wanted else None
+        height, width = grid.padded(target.shape[1:])
         for rows in strips(target.shape[1], _strip_rows(logits)):
-            needed, weights = row_weights(
-                logits.shape[2], target.shape[1], rows, align_corners, total
-            )
+            needed, weights = row_weights(logits.shape[2], height, rows, grid.align_corners, total)
             no_autocast = torch.autocast(logits.device.type, enabled=False)
             with torch.set_grad_enabled(wanted), no_autocast:
                 part = logits[..., needed, :].to(exact).detach().requires_grad_(wanted)
-                upsampled = combine_rows(part, weights, target.shape[2], align_corners)
+                wide = combine_rows(part, weights, width, grid.align_corners)
+                upsampled = wide[..., : target.shape[2]]
                 loss = _cross_entropy(upsampled, target[:, rows], class_weights).sum()
             total += loss.detach()
             if grad is not None:

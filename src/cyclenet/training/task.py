@@ -13,11 +13,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from cyclenet.config.schema import ProtocolConfig, TrainConfig
 from cyclenet.data.datamodule import SegmentationData
+from cyclenet.data.images import DataError
 from cyclenet.models.cyclenet import build_model
 from cyclenet.scoring.inference import predict
 from cyclenet.scoring.metrics import ConfusionMatrix, Scores, scores
 from cyclenet.training.losses import SegmentationLoss
 from cyclenet.training.optim import parameter_groups, poly
+
+LAYOUT = 2
+"""Number of the layout of the weights that checkpoints are written with; version 0.1 had none."""
 
 
 class SegmentationTask(L.LightningModule):
@@ -43,7 +47,7 @@ class SegmentationTask(L.LightningModule):
         self.save_hyperparameters(plain, logger=False)
         self.cfg, self.classes, self.palette = cfg, classes, palette
         self.net = build_model(cfg.model, len(classes))
-        self.loss = SegmentationLoss(cfg.loss, len(classes), cfg.model.align_corners)
+        self.loss = SegmentationLoss(cfg.loss, len(classes), self.net.grid)
         self.confusion = ConfusionMatrix(len(classes))
         self.val_scores: Scores | None = None
         self.validated_at = -1
@@ -62,8 +66,18 @@ class SegmentationTask(L.LightningModule):
         self._note("loss", loss)
         for name, value in self.net.decoder.diagnostics.items() if self.net.decoder else ():
             self._note(name, value)
-        total: Tensor = loss
+        total: Tensor = loss * self._window_correction(batch_idx)
         return total
+
+    def _window_correction(self, batch_idx: int) -> float:
+        """Return what makes a step's gradient the mean over the batches that it was made from.
+
+        Lightning divides by the full number of accumulated batches, at the end of an epoch too,
+        where there may be fewer.
+        """
+        full = self.cfg.trainer.accumulate_grad_batches
+        left = self._data.batches_per_epoch - batch_idx // full * full
+        return full / min(full, left)
 
     def _note(self, name: str, value: Tensor) -> None:
         # The progress bar shows it, and `cyclenet.training.callbacks.LogSteps` logs it.
@@ -89,19 +103,25 @@ class SegmentationTask(L.LightningModule):
             precision: precision of the network, ``32-true`` or ``bf16-mixed``. It is float32 unless
                 one asks, whatever the training's: a reported number must not depend on it.
         """
-        protocol, corners = protocol or self.cfg.protocol, self.cfg.model.align_corners
+        protocol, grid = protocol or self.cfg.protocol, self.net.grid
         # cuDNN computes float32 convolutions in TF32 by default, which has 10 bits of them.
         tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
         low = precision == "bf16-mixed"
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
                 # The network is not compiled here, because images differ in size.
-                return predict(lambda view: self.net.forward(view)[0], image, protocol, corners)
+                return predict(lambda view: self.net.forward(view)[0], image, protocol, grid)
         finally:
             torch.backends.cudnn.allow_tf32 = tf32
 
     def on_validation_epoch_end(self) -> None:
-        found = scores(self.confusion.compute().cpu(), self.classes)
+        counts = self.confusion.compute().cpu()
+        if not counts.any():
+            raise DataError(
+                "No pixel of the validation masks counts (all are 255), so there is no score: run "
+                "src/check_data.py. The training is saved, and continues with the same command."
+            )
+        found = scores(counts, self.classes)
         self.val_scores = found
         self.confusion.reset()
         self.validated_at = self.trainer.global_step
@@ -141,12 +161,14 @@ class SegmentationTask(L.LightningModule):
             "cpu_seconds": self.cpu_seconds,
             "validated_at": self.validated_at,
             "precision": self.trainer.precision,
+            "layout": LAYOUT,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Checkpoints written before this key existed have no `run`.
         if "run" in checkpoint:
-            self._earlier = self._earlier | checkpoint["run"]
+            kept = ("metrics", "seconds", "cpu_seconds")
+            self._earlier = {key: checkpoint["run"][key] for key in kept}
             self.validated_at = checkpoint["run"]["validated_at"]
 
     def configure_optimizers(self) -> Any:
@@ -165,8 +187,8 @@ class SegmentationTask(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        # A checkpoint brings the rates that it was made with. Where force=true changed them, the
-        # configuration's count.
+        # Rates always follow the configuration. A checkpoint brings those that it was made with,
+        # which differ where force=true changed them.
         cfg, optimizer = self.cfg.optim, self.trainer.optimizers[0]
         schedule = self.trainer.lr_scheduler_configs[0].scheduler
         wanted = parameter_groups(self.net, cfg)
@@ -177,11 +199,15 @@ class SegmentationTask(L.LightningModule):
         schedule.base_lrs = [new["lr"] for new in wanted]
 
     @property
+    def _data(self) -> SegmentationData:
+        data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data
+
+    @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole training."""
         # Lightning's `estimated_stepping_batches` would make all loaders to count their batches.
         options = self.cfg.trainer
-        data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
-        an_epoch = math.ceil(data.batches_per_epoch / options.accumulate_grad_batches)
+        an_epoch = math.ceil(self._data.batches_per_epoch / options.accumulate_grad_batches)
         steps = options.max_epochs * an_epoch
         return min(steps, options.max_steps) if options.max_steps > 0 else steps

@@ -21,7 +21,7 @@ from cyclenet.training.callbacks import (
     PrintScores,
     ProgressBar,
     ProgressFile,
-    SeedPerStep,
+    SeedPerBatch,
     StopAtNonFinite,
     ValidateLastEpoch,
     ValidationPictures,
@@ -149,7 +149,7 @@ def _callbacks(cfg: TrainConfig, folder: Path, parallel: bool, show_bar: bool) -
     # `LogSteps` comes before `KeepLast`, and `KeepBest` too, so that the last checkpoint knows of
     # what they did.
     callbacks: list[Callback] = [
-        SeedPerStep(cfg.seed),
+        SeedPerBatch(cfg.seed),
         StopAtNonFinite(folder / "debug"),
         ValidateLastEpoch(),
         LogSteps(cfg.logger.every_n_steps),

@@ -139,7 +139,7 @@ def test_features_lie_where_the_network_puts_them(image, align_corners, left, ri
         nearest = np.abs(found.positions[:, :, 0, 4] - [x, 40]).sum(-1)
         assert nearest[row, column] <= nearest.min() + 1e-3
     values = np.arange(72 * 96).reshape(72, 96)
-    labels = at_cells(values, (18, 24), align_corners)
+    labels = at_cells(values, (18, 24), task.net.grid)
     picked = np.stack([labels % 96, labels // 96], -1)
     assert np.abs(picked - found.positions[:, :, 0, 4]).max() <= 0.5 + 1e-3
 

@@ -74,15 +74,14 @@ def run_in_parts(net: CycleNet, image: Tensor) -> Iterator[str]:
     """Run a network part by part; yield the name of each part when it has run."""
     low, third, last = net.features(image)
     yield "backbone"
-    x0 = net.context.reduce(last)
+    y0 = net.context.reduce(last)
     outputs: list[Tensor] = []
     names = net.context.part_names
-    for name, found in zip(names, net.context.passes(x0), strict=True):
+    for name, found in zip(names, net.context.passes(y0), strict=True):
         outputs = found
         yield name if name == "context" else f"context, {name}"
-    features = net.context.fuse(x0, outputs)
-    if len(outputs) > 1:
-        yield "context, fuse"
+    features = net.context.fuse(y0, outputs)
+    yield "context, fuse"
     if net.decoder is not None:
         features = net.decoder(features, low)
         yield "decoder"

@@ -8,7 +8,7 @@ from rich.progress import track
 
 from cyclenet.data.base import Source
 from cyclenet.data.open import check_classes
-from cyclenet.lab.explain.features import Explained
+from cyclenet.lab.explain.features import Explained, layers_shown
 from cyclenet.lab.explain.measure import (
     ClassMeans,
     bin_names,
@@ -84,7 +84,7 @@ def analyse(
         ]
     counts = {key: np.stack(values) for key, values in rows.items()}
     context = task.net.context
-    parts, layers = list(context.part_names), list(context.layer_names)
+    parts, layers = list(context.part_names), layers_shown(context)
     result = SplitAnalysis(parts, layers, source.classes, images, bin_names())
     if "feedback" in what:
         result.feedback = _feedback(counts, source.classes)

@@ -55,16 +55,14 @@ def grid(
     return figure, axes
 
 
-def show_map(axes: Axes, values: np.ndarray, size: tuple[int, ...], **options: Any) -> Any:
-    """Draw a map over the pixels of an image, whatever the map's own resolution."""
-    height, width = size
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    return axes.imshow(values, extent=extent, **({"interpolation": "nearest"} | options))
+def show_map(axes: Axes, values: np.ndarray, **options: Any) -> Any:
+    """Draw a map that has a value for each pixel of an image."""
+    return axes.imshow(values, **({"interpolation": "nearest"} | options))
 
 
 def show_heat(axes: Axes, values: np.ndarray, labels: np.ndarray, points: list[Point]) -> Any:
     """Draw a map in [0, 1] with the edges of the labels and marked pixels; return the image."""
-    shown = show_map(axes, values, labels.shape, cmap=HEAT, vmin=0, vmax=1)
+    shown = show_map(axes, values, cmap=HEAT, vmin=0, vmax=1)
     draw_edges(axes, labels)
     mark(axes, points, labels.shape)
     return shown
@@ -91,7 +89,7 @@ def draw_edges(axes: Axes, labels: np.ndarray) -> None:
     edge[1:] |= labels[1:] != labels[:-1]
     lines: np.ndarray = np.ma.masked_equal(edge, False)
     white = ListedColormap(["white"])
-    show_map(axes, lines, labels.shape, cmap=white, alpha=0.45, vmin=0, vmax=1)
+    show_map(axes, lines, cmap=white, alpha=0.45, vmin=0, vmax=1)
 
 
 def title(axes: Axes, text: str) -> None:

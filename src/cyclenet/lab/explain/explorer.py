@@ -7,7 +7,6 @@ import base64
 import io
 import secrets
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
+from PIL import Image
 
-from cyclenet.data.images import DataError
+from cyclenet.data.images import DataError, decode_image
 from cyclenet.lab.explain.canvas import HEAT, render_tight
 from cyclenet.lab.explain.features import Explained
 from cyclenet.lab.explain.image_figures import feedback_figure, offsets_figure
@@ -39,7 +38,6 @@ GRADIENT_PIXELS = 1_000_000
 """Most pixels of an image whose receptive field is drawn: it takes a training step's memory."""
 
 LEAST_SIDE = 32
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 
 
 class NotHeldError(ValueError):
@@ -163,24 +161,10 @@ class Explorer:
     def decode(self, name: str, data: bytes) -> np.ndarray:
         """Decode an uploaded file; its size is looked at before its pixels.
 
-        It is turned as the photographer held the camera: no mask has to match.
-
         Raises:
             DataError: it is not an image, or of a wrong size.
         """
-        try:
-            with warnings.catch_warnings():
-                # `check` refuses a decompression bomb.
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-                    self.check(name, file.width, file.height)
-                    return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
-        except DataError:
-            raise
-        except Exception as error:  # The decoders raise a dozen kinds for damaged files.
-            raise DataError(
-                f"{name} is not a readable image ({', '.join(FORMATS)}); choose another file."
-            ) from error
+        return decode_image(data, name, check=lambda *size: self.check(name, *size))
 
     def _find(self, key: str, x: int, y: int) -> Picture:
         """Return a held image in which a pixel lies; the lock must be held.
@@ -228,8 +212,8 @@ class Explorer:
                 "layer": seen.layers[number],
                 "label": int(probabilities[-1].argmax()),
                 "probabilities": np.round(probabilities, 5).tolist(),
-                "similarity": [_heat(each) for each in similarity],
-                "gradcam": [_heat(_relative(each)) for each in activation],
+                "similarity": [_heat(seen.over_pixels(each)) for each in similarity],
+                "gradcam": [_heat(seen.over_pixels(_relative(each))) for each in activation],
             }
             if _aligns(seen.task):
                 answer["offsets"] = _describe_offsets(seen, x, y)
@@ -279,7 +263,7 @@ def _describe_offsets(seen: Explained, x: int, y: int) -> dict[str, Any]:
     return {
         "samples": np.round(found.positions[row, column].reshape(-1, 2), 2).tolist(),
         "weights": np.round(weight[row, column].ravel(), 4).tolist(),
-        "map": _heat(_relative(length), "viridis"),
+        "map": _heat(seen.over_pixels(_relative(length)), "viridis"),
         "max": round(float(length.max()), 2),
         "here": round(float(length[row, column]), 2),
     }

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cyclenet.config.schema import ProtocolConfig
-from cyclenet.lab.explain.geometry import cell_of, middles
+from cyclenet.lab.explain.geometry import cell_of, middles, over_pixels
+from cyclenet.models.contexts.base import Context
 from cyclenet.models.resize import resize_rows
 from cyclenet.scoring.inference import predict
 from cyclenet.training.task import SegmentationTask
@@ -61,7 +62,7 @@ class Explained:
             self.low, _, self.last = self.net.features(self.tensor)
             self.passes = self._passes(self.last)
         self.parts = list(self.net.context.part_names)
-        self.layers = list(self.net.context.layer_names)
+        self.layers = layers_shown(self.net.context)
 
     def _passes(self, last: Tensor) -> list[list[Tensor]]:
         return list(self.net.context.passes(self.net.context.reduce(last)))
@@ -85,8 +86,7 @@ class Explained:
         return [self._labels_of(logits) for logits in self.logits]
 
     def _labels_of(self, logits: Tensor) -> np.ndarray:
-        corners = self.net.align_corners
-        labels = predict(lambda _: logits, self.tensor, ProtocolConfig(), corners)
+        labels = predict(lambda _: logits, self.tensor, ProtocolConfig(), self.net.grid)
         return labels[0].cpu().numpy()
 
     def cell(self, x: int, y: int, shape: tuple[int, int] | torch.Size) -> tuple[int, int]:
@@ -101,8 +101,12 @@ class Explained:
                 f"The point {x},{y} lies outside the image ({width} x {height} pixels, counted "
                 "from 0)."
             )
-        corners = self.net.align_corners
-        return cell_of(y, height, shape[0], corners), cell_of(x, width, shape[1], corners)
+        grid = self.net.grid
+        return cell_of(y, height, shape[0], grid), cell_of(x, width, shape[1], grid)
+
+    def over_pixels(self, values: np.ndarray) -> np.ndarray:
+        """Show a map of features (h, w) or (h, w, c) over the image (H, W)."""
+        return over_pixels(values, self.size, self.net.grid)
 
     def probabilities(self, x: int, y: int) -> np.ndarray:
         """Return the class probabilities (parts, C) at a pixel."""
@@ -112,7 +116,7 @@ class Explained:
 
     def _at(self, logits: Tensor, x: int, y: int) -> Tensor:
         """Return the logits (C,) of a pixel of the image."""
-        row = resize_rows(logits, self.size, slice(y, y + 1), self.net.align_corners)
+        row = resize_rows(logits, self.size, slice(y, y + 1), self.net.grid)
         return row[0, :, 0, x]
 
     def similarity(self, x: int, y: int) -> np.ndarray:
@@ -188,9 +192,8 @@ class Explained:
         taps = found.offset.shape[1] // (2 * groups)
         # (dy, dx) interleaved becomes (h, w, groups, taps, (dx, dy)).
         moved = found.offset[0].view(groups, taps, 2, height, width).permute(3, 4, 0, 1, 2).flip(-1)
-        corners = net.align_corners
         rows, columns = (
-            middles(length, cells, corners)
+            middles(length, cells, net.grid)
             for length, cells in zip(self.size, (height, width), strict=True)
         )
         # Pixels of the image from one feature to the next, (x, y).
@@ -237,6 +240,12 @@ class Explained:
             field = squares[0].sum(0).sqrt()
             fields.append(field / field.sum().clamp(min=torch.finfo(field.dtype).tiny))
         return torch.stack(fields).cpu().numpy()
+
+
+def layers_shown(context: Context) -> list[str]:
+    """Name what is shown of a part: its layers, and with several their concatenation."""
+    names = list(context.layer_names)
+    return [*names, "concatenation"] if len(names) > 1 else names
 
 
 def _step(places: np.ndarray, length: int) -> float:

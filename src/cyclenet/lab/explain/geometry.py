@@ -3,35 +3,56 @@
 import numpy as np
 
 from cyclenet.labels import IGNORE
+from cyclenet.models.resize import Grid
 
 RADII = (50, 90)
 """Shares of a receptive field, percent, whose radius is measured."""
 
 
-def cell_of(position: int, length: int, cells: int, align_corners: bool) -> int:
+def cell_of(position: int, length: int, cells: int, grid: Grid) -> int:
     """Return which of ``cells`` features stands for a pixel of ``length`` pixels."""
-    if align_corners:
+    length = grid.padded_side(length)
+    if grid.align_corners:
         return round(position * (cells - 1) / max(length - 1, 1))
     return min(int((position + 0.5) * cells / length), cells - 1)
 
 
-def middles(length: int, cells: int, align_corners: bool) -> np.ndarray:
-    """Return where in ``length`` pixels each of ``cells`` features lies: `cell_of`'s inverse."""
-    index = np.arange(cells)
+def middles(length: int, cells: int, grid: Grid) -> np.ndarray:
+    """Return where each of ``cells`` features of ``length`` pixels lies: `cell_of`'s inverse.
+
+    The last ones may lie in the padding, beyond the image.
+    """
+    index, length = np.arange(cells), grid.padded_side(length)
     places: np.ndarray = (index + 0.5) * length / cells - 0.5
-    if align_corners:
+    if grid.align_corners:
         places = index * (length - 1) / max(cells - 1, 1)
     return places
 
 
-def at_cells(values: np.ndarray, shape: tuple[int, ...], align_corners: bool) -> np.ndarray:
-    """Return the values (H, W) of the pixels in the middle of each feature of a map (h, w)."""
+def at_cells(values: np.ndarray, shape: tuple[int, ...], grid: Grid) -> np.ndarray:
+    """Return the values (H, W) of the pixels in the middle of each feature of a map (h, w).
+
+    Features whose middle lies in the padding, at the ends of rows and columns, are left out.
+    """
     rows, columns = (
-        np.floor(middles(length, cells, align_corners) + 0.5).astype(int)
-        for length, cells in zip(values.shape, shape, strict=True)
+        pixels[pixels < length]
+        for length, pixels in (
+            (length, np.floor(middles(length, cells, grid) + 0.5).astype(int))
+            for length, cells in zip(values.shape, shape, strict=True)
+        )
     )
     found: np.ndarray = values[np.ix_(rows, columns)]
     return found
+
+
+def over_pixels(values: np.ndarray, size: tuple[int, ...], grid: Grid) -> np.ndarray:
+    """Show a map (h, w) or (h, w, c) over an image: each pixel has the value of its feature."""
+    rows, columns = (
+        [cell_of(position, length, cells, grid) for position in range(length)]
+        for length, cells in zip(size, values.shape, strict=False)
+    )
+    shown: np.ndarray = values[np.ix_(rows, columns)]
+    return shown
 
 
 def components(features: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from cyclenet.lab.explain.canvas import (
     side_title,
     title,
 )
-from cyclenet.lab.explain.features import Explained
+from cyclenet.lab.explain.features import Explained, Offsets
 from cyclenet.lab.explain.geometry import components
 from cyclenet.labels import IGNORE
 from cyclenet.plots.pictures import colorize, disagreement
@@ -46,20 +46,20 @@ def offsets_figure(seen: Explained, points: list[Point]) -> Figure:
     show_image(where, seen.image, points)
     title(where, "image")
     distance = np.hypot(found.shift[..., 0], found.shift[..., 1]).mean((2, 3))
-    shown = show_map(length, distance, seen.size, cmap="viridis", vmin=0)
+    shown = show_map(length, seen.over_pixels(distance), cmap="viridis", vmin=0)
     color_bar(figure, shown, length, "pixels of the image", "bottom")
     title(length, "mean displacement")
     if found.modulation is None:
         place = {"ha": "center", "va": "center", "fontsize": 7, "transform": factor.transAxes}
         factor.text(0.5, 0.5, "none (model.mask_scale=0)", **place)
     else:
-        shown = show_map(factor, weight.mean((2, 3)), seen.size, cmap="cividis")
+        shown = show_map(factor, seen.over_pixels(weight.mean((2, 3))), cmap="cividis")
         color_bar(figure, shown, factor, "factor", "bottom")
     title(factor, "mean modulation")
-    _draw_arrows(arrows, seen, found.shift, weight)
-    show_map(before, components(found.upsampled), seen.size)
+    _draw_arrows(arrows, seen, found, weight)
+    show_map(before, seen.over_pixels(components(found.upsampled)))
     title(before, "context features, upsampled")
-    show_map(after, components(found.aligned), seen.size)
+    show_map(after, seen.over_pixels(components(found.aligned)))
     title(after, "context features, aligned")
     for each, point in zip(axes[2:].ravel(), points, strict=False):
         _draw_samples(each, seen, found.positions, weight, point)
@@ -68,18 +68,20 @@ def offsets_figure(seen: Explained, points: list[Point]) -> Figure:
     return figure
 
 
-def _draw_arrows(axes: Axes, seen: Explained, shift: np.ndarray, weight: np.ndarray) -> None:
+def _draw_arrows(axes: Axes, seen: Explained, found: Offsets, weight: np.ndarray) -> None:
     """Draw the mean displacement by modulation, long enough to be seen."""
-    height, width = shift.shape[:2]
-    zoom = np.array([seen.size[1] / width, seen.size[0] / height])
+    shift, (height, width) = found.shift, found.shift.shape[:2]
+    centre = shift.shape[3] // 2
+    plain = (found.positions - shift)[:, :, 0, centre]
     total = np.maximum(weight.sum((2, 3)), 1e-12)[..., None]
     moved = (shift * weight[..., None]).sum((2, 3)) / total
     step = max(height // ARROWS, 1)
     places = np.mgrid[step // 2 : height : step, step // 2 : width : step]
     chosen = moved[places[0], places[1]]
     usual = float(np.percentile(np.hypot(chosen[..., 0], chosen[..., 1]), 95))
-    longer = max(round(step * float(zoom[0]) / usual), 1) if usual > 0 else 1
-    at = ((places + 0.5) * zoom[::-1, None, None] - 0.5)[::-1]
+    at = plain[places[0], places[1]].T.swapaxes(1, 2)
+    apart = step * seen.size[1] / width
+    longer = max(round(apart / usual), 1) if usual > 0 else 1
     axes.imshow(seen.image, alpha=0.45)
     vectors = (longer * chosen).T.swapaxes(1, 2)
     axes.quiver(*at, *vectors, angles="xy", scale_units="xy", scale=1, width=0.003, color="#a03000")

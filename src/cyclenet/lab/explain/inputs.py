@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cyclenet.config.commands import VisualizeConfig
-from cyclenet.data.base import Source
+from cyclenet.data.base import Source, find_files, name_files
 from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_image
 from cyclenet.data.open import open_split
 from cyclenet.lab.explain.canvas import Point
@@ -102,24 +102,19 @@ def find_inputs(cfg: VisualizeConfig, output: Path, classes: list[str]) -> list[
 
 
 def _inputs_of_files(path: Path, output: Path, source: Source | None) -> list[Input]:
-    found = path.rglob("*") if path.is_dir() else [path]
-    files = sorted(
-        file
-        for file in found
-        if file.suffix.lower() in IMAGE_ENDINGS
-        and not file.resolve().is_relative_to(output.resolve())
-    )
+    found = find_files(path, IMAGE_ENDINGS) if path.is_dir() else [path]
+    made = output.resolve()
+    # An output of "." holds the images themselves.
+    inside = path.resolve().is_relative_to(made)
+    files = [file for file in found if inside or not file.resolve().is_relative_to(made)]
     if not files:
         endings = " ".join(sorted(IMAGE_ENDINGS))
         raise ValueError(f"image: {path} holds no images ({endings}).")
     pairs = source.pairs if source else []
     known = {pair.image.resolve(): index for index, pair in enumerate(pairs)}
     root = path if path.is_dir() else path.parent
-    names = [bare_name(str(file.relative_to(root))) for file in files]
-    if len(set(names)) < len(names):  # There are a.jpg and a.png.
-        names = [file.relative_to(root).as_posix() for file in files]
     inputs = []
-    for name, file in zip(names, files, strict=True):
+    for name, file in zip(name_files(files, root), files, strict=True):
         index = known.get(file.resolve())
         truth: Callable[[], np.ndarray | None] = _no_truth
         if source is not None and index is not None:

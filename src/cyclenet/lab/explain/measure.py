@@ -60,7 +60,7 @@ def count_similarity(seen: Explained, truth: np.ndarray) -> Counts:
     """
     member = _members(seen, truth)
     found: dict[str, list[Any]] = {}
-    for outputs in seen.passes:
+    for outputs in _inner_passes(seen, truth):
         for kind in ("raw", "centred"):
             unit = _units(outputs, centred=kind == "centred")
             within, between = _within_between(unit, member)
@@ -74,9 +74,15 @@ def count_similarity(seen: Explained, truth: np.ndarray) -> Counts:
 
 def _cells(seen: Explained, truth: np.ndarray) -> Tensor:
     """Return the true label (h * w) of each feature: that of the pixel in its middle."""
-    height, width = seen.last.shape[-2:]
-    labels = at_cells(truth, (height, width), seen.net.align_corners)
+    labels = at_cells(truth, tuple(seen.last.shape[-2:]), seen.net.grid)
     return torch.from_numpy(labels.ravel().astype(np.int64))
+
+
+def _inner_passes(seen: Explained, truth: np.ndarray) -> list[list[Tensor]]:
+    """Return the outputs of each part's layers at the features of `_cells`."""
+    shape = tuple(seen.last.shape[-2:])
+    rows, columns = at_cells(truth, shape, seen.net.grid).shape
+    return [[output[..., :rows, :columns] for output in outputs] for outputs in seen.passes]
 
 
 def _members(seen: Explained, truth: np.ndarray) -> Tensor:
@@ -124,7 +130,7 @@ class ClassMeans:
 
     def _own(self, seen: Explained, truth: np.ndarray) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         member = _members(seen, truth)
-        units = [_units(outputs, True) for outputs in seen.passes]
+        units = [_units(outputs, True) for outputs in _inner_passes(seen, truth)]
         return [member.T @ unit for unit in units], member.sum(0), units
 
     def add(self, seen: Explained, truth: np.ndarray) -> None:
@@ -154,15 +160,16 @@ def count_offsets(seen: Explained, truth: np.ndarray, distance: np.ndarray) -> C
     Returns:
         ``moved`` (2 or 3, bins): number of features, their lengths, their modulations.
     """
-    offsets, corners = seen.offsets, seen.net.align_corners
-    shape = offsets.shift.shape[:2]
-    labels, away = (at_cells(values, shape, corners) for values in (truth, distance))
+    offsets, shape = seen.offsets, seen.offsets.shift.shape[:2]
+    labels, away = (at_cells(values, shape, seen.net.grid) for values in (truth, distance))
     valid = labels != IGNORE
     bins = _bins(away)[valid]
-    length = np.hypot(offsets.shift[..., 0], offsets.shift[..., 1]).mean((2, 3))
+    rows, columns = labels.shape  # Features in the padding are left out.
+    shift = offsets.shift[:rows, :columns]
+    length = np.hypot(shift[..., 0], shift[..., 1]).mean((2, 3))
     values = [np.ones_like(length), length]
     if offsets.modulation is not None:
-        values.append(offsets.modulation.mean((2, 3)))
+        values.append(offsets.modulation[:rows, :columns].mean((2, 3)))
     sums = [np.bincount(bins, value[valid], minlength=len(BINS) + 1) for value in values]
     return {"moved": np.array(sums)}
 

@@ -34,7 +34,8 @@ def similarity_figure(seen: Explained, x: int, y: int) -> Figure:
         show_image(axes[row, 0], seen.image, [(x, y)])
         side_title(axes[row, 0], part)
         for column in range(len(seen.layers)):
-            shown = show_heat(axes[row, column + 1], maps[row, column], labels, [(x, y)])
+            values = seen.over_pixels(maps[row, column])
+            shown = show_heat(axes[row, column + 1], values, labels, [(x, y)])
     for column, name in enumerate(seen.layers, 1):
         title(axes[0, column], name)
     title(axes[0, 0], _pixel_title(seen, x, y))
@@ -58,7 +59,8 @@ def grad_cam_figure(seen: Explained, x: int, y: int, target: int | None = None) 
     show_image(axes[0, 0], seen.image, [(x, y)])
     title(axes[0, 0], _pixel_title(seen, x, y))
     for column, part in enumerate(seen.parts, 1):
-        shown = show_heat(axes[0, column], _relative(maps[column - 1]), labels, [(x, y)])
+        values = seen.over_pixels(_relative(maps[column - 1]))
+        shown = show_heat(axes[0, column], values, labels, [(x, y)])
         title(axes[0, column], f"{part}: score of {seen.task.classes[target]}")
     color_bar(figure, shown, axes, "activation / maximum")
     return figure
@@ -78,8 +80,8 @@ class PixelMaps(NamedTuple):
         point: (x, y).
         name: the class that is predicted there, or whose score Grad-CAM explains.
         parts: names of the first and the last part, or of the only one.
-        similarity: (parts, h, w), to the concatenated features.
-        activation: (parts, h, w).
+        similarity: (parts, H, W), to the concatenated features.
+        activation: (parts, H, W).
     """
 
     image: np.ndarray
@@ -96,7 +98,8 @@ def pixel_maps(seen: Explained, x: int, y: int, target: int | None = None) -> Pi
     kept = [0, -1] if len(seen.parts) > 1 else [0]
     labels = seen.labels[-1]
     name = seen.task.classes[int(labels[y, x]) if target is None else target]
-    similarity, activation = seen.similarity(x, y)[kept, -1], seen.grad_cam(x, y, target)[kept]
+    maps = seen.similarity(x, y)[kept, -1], seen.grad_cam(x, y, target)[kept]
+    similarity, activation = (np.stack([seen.over_pixels(each) for each in m]) for m in maps)
     parts = [seen.parts[k] for k in kept]
     return PixelMaps(seen.image, labels, (x, y), name, parts, similarity, activation)
 
@@ -140,7 +143,7 @@ def receptive_field_figure(
         for each, part, field in zip(axes[row, 1:], seen.parts, fields, strict=True):
             # The root shows the wide and faint rest of the field.
             values = np.sqrt(np.minimum(field / top, 1))
-            shown = show_map(each, values, seen.size, cmap=HEAT, vmin=0, vmax=1)
+            shown = show_map(each, values, cmap=HEAT, vmin=0, vmax=1)
             found = spread(field, x, y, labels if labels[y, x] != IGNORE else None)
             angle = np.linspace(0, 2 * np.pi, 100)
             for share, style in zip(RADII, ("-", "--"), strict=True):

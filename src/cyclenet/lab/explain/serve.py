@@ -13,6 +13,7 @@ import uvicorn
 
 from cyclenet.config.commands import ExploreConfig
 from cyclenet.config.naming import arm_labels
+from cyclenet.data.base import find_files
 from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_image
 from cyclenet.data.open import open_split
 from cyclenet.devices import choose_device
@@ -113,8 +114,7 @@ def find_examples(cfg: ExploreConfig, classes: list[str]) -> list[Example]:
 
 
 def _examples_of_folder(folder: Path) -> list[Example]:
-    found = folder.rglob("*") if folder.is_dir() else []
-    files = sorted(path for path in found if path.suffix.lower() in IMAGE_ENDINGS)
+    files = find_files(folder, IMAGE_ENDINGS) if folder.is_dir() else []
     if not files:
         endings = " ".join(sorted(IMAGE_ENDINGS))
         raise ValueError(f"images: {folder} is not a folder with images ({endings}).")

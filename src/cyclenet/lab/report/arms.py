@@ -85,6 +85,14 @@ def group_arms(runs: list[Run]) -> list[Arm]:
             key = json.dumps(_without_seed(run.cfg), sort_keys=True)
             groups.setdefault(key, []).append(run)
             configs.setdefault(key, run.cfg)
+    classes = {
+        tuple(each.scores.IoU) for run in runs if run.finished for each in run.evaluations.values()
+    }
+    if len(classes) > 1:
+        raise ValueError(
+            "These runs have different classes, or another order of them, and cannot be compared; "
+            "give those of one data set."
+        )
     data = {(cfg.dataset.name, cfg.dataset.val_split) for cfg in configs.values()}
     if len(data) > 1:
         names = ", ".join(sorted(f"{name} {split}" for name, split in data))

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
-from cyclenet.lab.markdown import NONE, interval, markdown_table
+from cyclenet.files import read_yaml
+from cyclenet.lab.markdown import NONE, Markup, interval, markdown_table
 from cyclenet.lab.report.arms import Row, compare
 from cyclenet.scoring.intervals import Difference
 
@@ -45,14 +44,14 @@ def read_plan(path: Path) -> list[Claim]:
         ValueError: the file is not such a list.
     """
     try:
-        rows = yaml.safe_load(path.read_text())
+        rows = read_yaml(path)
         claims = [
             Claim(
                 str(r["claim"]), str(r["arm"]), str(r["than"]), r["score"], int(r.get("seeds", 2))
             )
             for r in rows
         ]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         problem = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise ValueError(
             f"{path} is not a list of claims with the keys claim, arm, than and score: {problem}."
@@ -94,7 +93,7 @@ def _judge(claim: Claim, rows: list[Row], block: int) -> list[str]:
     change = compare(row, other, *counts) if row and other else None
     if row is None or other is None or change is None:
         empty = [NONE] * (4 if block > 1 else 3)
-        return [claim.text, claim.score, *empty, "**not tested**"]
+        return [claim.text, claim.score, *empty, Markup("**not tested**")]
     seeds = [len(each.evaluations) for each in (row, other)]
     # The interval of a single seed says nothing about training again.
     follows = verdict(change) if min(seeds) > 1 else "**not decided**: one seed"
@@ -109,7 +108,7 @@ def _judge(claim: Claim, rows: list[Row], block: int) -> list[str]:
         follows = f"so far ({claim.seeds} seeds are planned): {follows}"
     gap = _papers_gap(claim, row, other)
     numbers = [" / ".join(map(str, seeds)), gap, interval(change), *wider]
-    return [claim.text, claim.score, *numbers, follows]
+    return [claim.text, claim.score, *numbers, Markup(follows)]
 
 
 def _papers_gap(claim: Claim, row: Row, other: Row) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from cyclenet.config.naming import context_name
 from cyclenet.files import read_json
 from cyclenet.lab.cost.count import count_cost, total
-from cyclenet.lab.markdown import NONE, interval, markdown_table
+from cyclenet.lab.markdown import NONE, interval, markdown_table, plain
 from cyclenet.lab.paper import TABLE1, find_row, has_papers_costs
 from cyclenet.lab.report.arms import Arm, Row, compare
 from cyclenet.lab.report.runs import Run
@@ -97,7 +97,7 @@ def _notes(runs: list[Run], arms: list[Arm], latency: Latency | None) -> str:
     ]
     if latency:
         notes.append(
-            f"The time of an image is that of one of {latency.image}, in float32 on "
+            f"The time of an image is that of one of {plain(latency.image)}, in float32 on "
             f"{latency.threads} threads, the median of {latency.rounds} turns "
             "(`bench/latency.py`)."
         )

@@ -1,11 +1,13 @@
 """The report while runs are in progress: how far each is, and a page that is written repeatedly."""
 
+import shutil
 import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from cyclenet.lab.markdown import NONE, markdown_table
+from cyclenet.files import atomic_write
+from cyclenet.lab.markdown import NONE, code, markdown_table
 from cyclenet.lab.report.runs import Run, read_curve
 from cyclenet.plots.comparison import Curve, curves_chart
 from cyclenet.training.progress import read_progress
@@ -82,7 +84,7 @@ def _line(folder: Path) -> list[str]:
         stage += f", silent for {silent:.0f} min"
     left = state.seconds_left if state else None
     return [
-        f"`{folder.name}`",
+        code(folder.name),
         stage,
         f"{state.epoch} of {state.epochs}" if state else NONE,
         f"{state.step} of {state.steps}" if state else NONE,
@@ -109,8 +111,9 @@ def _pictures(runs: list[Run], output: Path) -> list[str]:
     parts = []
     for number, run in enumerate(found):
         name = f"progress{number}.png"
-        (output / name).write_bytes((run.folder / "validation.png").read_bytes())
+        with atomic_write(output / name) as copy:
+            shutil.copyfile(run.folder / "validation.png", copy)
         parts.append(
-            f"`{run.folder.name}`, last validation:\n\n![image, truth, prediction]({name})"
+            f"{code(run.folder.name)}, last validation:\n\n![image, truth, prediction]({name})"
         )
     return parts

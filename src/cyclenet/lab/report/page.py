@@ -9,6 +9,9 @@ from markdown_it import MarkdownIt
 
 from cyclenet.files import write_text
 
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""What a browser may do in the page: show it."""
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em;
        color: #222; background: #fff; }
@@ -36,17 +39,20 @@ def write_page(parts: list[str], output: Path, title: str, refresh: float) -> Pa
 
 
 def _html(text: str, title: str, folder: Path, refresh: float) -> str:
-    body = MarkdownIt("commonmark").enable("table").render(text)
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
 
     def embed(match: re.Match[str]) -> str:
         path = folder / match[1]
+        if not path.is_file():
+            return "src"
         kind = "svg+xml" if path.suffix == ".svg" else "png"
         data = base64.b64encode(path.read_bytes()).decode()
         return f'src="data:image/{kind};base64,{data}"'
 
     body = re.sub(r'src="([\w.]+)"', embed, body)
     again = f'<meta http-equiv="refresh" content="{refresh:g}">' if refresh else ""
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">' + again
+    head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    head += '<meta name="viewport" content="width=device-width">' + again
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"

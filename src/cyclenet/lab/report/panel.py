@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from cyclenet.data.open import open_validation
+from cyclenet.lab.markdown import plain
 from cyclenet.lab.report.arms import Arm, comparable
 from cyclenet.plots.pictures import PanelRow, disagreement, panel, save_png
 from cyclenet.training.checkpoint import load_checkpoint, load_task
@@ -34,12 +35,12 @@ def describe_panel(arms: list[Arm], output: Path, count: int) -> str:
             tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
             predictions = [task.predict(tensor)[0].numpy() for task in tasks]
             rows.append(PanelRow(image, truth, predictions, disagreement(predictions, truth)))
-    except (ValueError, OSError) as error:
-        return f"The panel was left out: {error}"
+    except (ValueError, OSError, RuntimeError) as error:
+        return f"The panel was left out: {plain(str(error))}"
     titles = [arm.label for arm in arms]
     picture = panel(rows, titles, source.classes, source.palette, COLUMN_WIDTH)
     save_png(output / "panel.png", picture)
-    names = ", ".join(source.name(index) for index in chosen)
+    names = plain(", ".join(source.name(index) for index in chosen))
     return (
         f"These are the images of each part of the split on which the arms' pixel accuracies "
         f"differ most ({names}), so they are not typical ones. Each arm is shown by its first "

@@ -2,51 +2,87 @@
 
 import json
 import shutil
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from cyclenet.config.identity import result_affecting
-from cyclenet.files import write_text
+from cyclenet.files import read_text, safe_name, write_text
 from cyclenet.lab.report.runs import Run, read_run
 from cyclenet.runs.results import RunResult, read_result
 from cyclenet.scoring.results import Evaluation, read_evaluation
 
-KEPT = (
-    "config.yaml",
-    "metrics.csv",
-    "visualize/analysis.json",
-    "evaluate/*/scores.json",
-    "evaluate/*/images.npz",
-)
+KEPT = ("config.yaml", "metrics.csv", "visualize/analysis.json", "evaluate/*/scores.json")
+MADE = (*KEPT, "result.json", "evaluate/*/images.npz")
+"""What a published run consists of."""
+
+
+def publish_all(folders: list[Path], output: Path) -> Iterator[Path]:
+    """Publish runs one after the other; yield each when it is whole.
+
+    Raises:
+        ValueError: two runs have one name, a run lies in ``output``, or a folder there holds files
+            that are not of a published run; nothing is written then.
+    """
+    for name, count in Counter(folder.name for folder in folders).items():
+        if count > 1:
+            raise ValueError(f"{count} of the runs are called {name}: rename all but one.")
+    for folder in folders:
+        if folder.resolve().is_relative_to(output.resolve()):
+            raise ValueError(
+                f"{folder} lies in {output}, where runs are published: give the run folder that "
+                "training wrote."
+            )
+        _replaceable(output / folder.name)
+    for folder in folders:
+        publish(folder, output)
+        yield folder
 
 
 def publish(folder: Path, output: Path) -> None:
     """Copy a run's configuration, result, curves, scores and counts.
 
-    A run that failed keeps its place, with its error.
-
-    Raises:
-        ValueError: the run lies in ``output`` itself, where nothing would replace it.
+    A run that failed keeps its place, with its error. What was published before stands until the
+    new copy is whole.
     """
-    target = output / folder.name
-    if target.resolve() == folder.resolve():
-        raise ValueError(
-            f"{folder} is the published run itself: give the run folder that training wrote."
-        )
-    shutil.rmtree(target, ignore_errors=True)
+    target, fresh, old = (output / f"{prefix}{folder.name}" for prefix in ("", ".new-", ".old-"))
+    if old.is_dir() and not target.exists():
+        old.replace(target)  # A kill came between the two renamings.
+    for left in (fresh, old):
+        shutil.rmtree(left, ignore_errors=True)
     for path in sorted(path for pattern in KEPT for path in folder.glob(pattern)):
-        copy = target / path.relative_to(folder)
+        copy = fresh / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        if path.name in ("scores.json", "analysis.json"):
-            values = json.loads(path.read_text())
-            # Where the checkpoint lay on this machine says nothing elsewhere.
-            values["checkpoint"] = "checkpoints/" + Path(values["checkpoint"]).name
-            write_text(copy, json.dumps(values, indent=1) + "\n")
-        else:
+        if path.name not in ("scores.json", "analysis.json"):
             shutil.copyfile(path, copy)
-    target.mkdir(parents=True, exist_ok=True)
-    read_result(folder).write(target)
+            continue
+        values = json.loads(read_text(path))
+        # Where the checkpoint lay on this machine says nothing elsewhere.
+        values["checkpoint"] = "checkpoints/" + Path(values["checkpoint"]).name
+        if path.name == "scores.json":
+            counts = path.with_name(safe_name(values.get("counts", "images.npz")))
+            shutil.copyfile(counts, copy.with_name("images.npz"))
+            values["counts"] = "images.npz"
+        write_text(copy, json.dumps(values, indent=1) + "\n")
+    fresh.mkdir(parents=True, exist_ok=True)
+    read_result(folder).write(fresh)
+    if target.exists():
+        target.replace(old)
+    fresh.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replaceable(target: Path) -> None:
+    """Raise `ValueError` where a folder holds more than a published run."""
+    made = {path for pattern in MADE for path in target.glob(pattern)}
+    foreign = [path for path in sorted(target.rglob("*")) if path.is_file() and path not in made]
+    if foreign:
+        raise ValueError(
+            f"{foreign[0]} is not part of a published run, and {target} would be replaced: "
+            "move it away."
+        )
 
 
 def is_reproduced(folder: Path, output: Path) -> bool:
@@ -59,7 +95,7 @@ def is_reproduced(folder: Path, output: Path) -> bool:
     """
     here, there = read_run(folder), _find_published(folder, output)
     hint = _what_differs(there.result, here.result)
-    curves = [(run.folder / "metrics.csv").read_text() for run in (there, here)]
+    curves = [read_text(run.folder / "metrics.csv") for run in (there, here)]
     equal = curves[0] == curves[1]
     print(f"Training, step by step (metrics.csv): {_verdict(equal, hint)}")
     compared = 0
@@ -110,7 +146,7 @@ def _what_differs(there: RunResult, here: RunResult) -> str:
 
 
 def _equal(a: Evaluation, b: Evaluation) -> bool:
-    scores = [vars(each.scores) | {"checkpoint": ""} for each in (a, b)]
+    scores = [vars(each.scores) | {"checkpoint": "", "counts": ""} for each in (a, b)]
     same_counts = a.counts.keys() == b.counts.keys() and all(
         np.array_equal(a.counts[key], b.counts[key]) for key in a.counts
     )

@@ -4,13 +4,10 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from zipfile import BadZipFile
 
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from cyclenet.config.load import restore
+from cyclenet.config.load import read_config
 from cyclenet.config.schema import TrainConfig
 from cyclenet.runs.results import RunResult, read_result
 from cyclenet.scoring.results import Evaluation, read_evaluation
@@ -103,11 +100,11 @@ def read_run(folder: Path) -> Run:
     run = Run(folder, result=result, problem=result.error or "")
     for name in CONFIGS:
         try:
-            run.cfg = restore(OmegaConf.load(folder / name))
+            run.cfg = read_config(folder / name)
             break
         except OSError:
             continue
-        except (ValueError, OmegaConfBaseException, YAMLError) as error:
+        except (ValueError, OmegaConfBaseException) as error:
             # It is cut off, of another version, or the wrong one that the job failed for.
             run.problem = run.problem or f"{name}: {str(error).splitlines()[0]}"
     if run.cfg is not None and result.finished:
@@ -124,7 +121,7 @@ def _read_evaluations(run: Run, own: str) -> None:
     for where in named.values():
         try:
             found.append(read_evaluation(run.folder / where))
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+        except Exception as error:  # A damaged file raises a dozen kinds.
             kind = type(error).__name__
             run.problem = f"{where} cannot be used ({kind}): run src/evaluate.py again"
     found.sort(key=lambda each: each.scores.protocol != own)

@@ -1,14 +1,15 @@
 """The report's tables of scores: results, boundaries, classes, runs, and the CSV of all."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from cyclenet.files import atomic_write
-from cyclenet.lab.markdown import NONE, interval, markdown_table, spread
+from cyclenet.files import write_text
+from cyclenet.lab.markdown import NONE, Markup, code, interval, markdown_table, plain, spread
 from cyclenet.lab.report.arms import Arm, Row, compare
 from cyclenet.lab.report.claims import BAND
 from cyclenet.lab.report.cost import ArmCost
@@ -92,7 +93,7 @@ def _describe_sides(rows: list[Row], changes: Sequence[Difference | None]) -> st
         else:
             sides["not decided"].append(row.name)
     found = "; ".join(f"{side}: {', '.join(names)}" for side, names in sides.items() if names)
-    return f"Beside {rows[0].name}, by their intervals, {found}." if found else ""
+    return f"Beside {plain(rows[0].name)}, by their intervals, {plain(found)}." if found else ""
 
 
 def describe_boundaries(rows: list[Row], output: Path) -> str:
@@ -168,15 +169,15 @@ def describe_runs(runs: list[Run]) -> str:
     for run in runs:
         status = run.status
         if not run.finished:
-            status = f"**{status}**" if status != "finished" else "**not compared**"
+            status = Markup(f"**{status}**" if status != "finished" else "**not compared**")
         seconds = run.result.seconds
         lines.append(
             [
-                f"`{run.folder.name}`",
+                code(run.folder.name),
                 str(run.cfg.seed) if run.cfg else NONE,
                 status,
                 NONE if seconds is None else f"{seconds / 60:.1f}",
-                run.problem.replace("|", "\\|").replace("\n", " ") or NONE,
+                run.problem or NONE,
             ]
         )
     return markdown_table(["run", "seed", "status", "minutes, last start", "error"], lines)
@@ -205,10 +206,11 @@ def write_csv(path: Path, runs: list[Run], arms: list[Arm], costs: list[ArmCost]
             continue
         lines += [common | _csv_scores(each) for each in run.evaluations.values()]
     columns = list(dict.fromkeys(key for line in lines for key in line))
-    with atomic_write(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(lines)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_text(path, text.getvalue())
 
 
 def _csv_scores(evaluation: Evaluation) -> dict[str, object]:

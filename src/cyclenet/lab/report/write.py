@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cyclenet.lab.markdown import plain
 from cyclenet.lab.report.arms import Arm, Row, group_arms
 from cyclenet.lab.report.claims import Claim, describe_claims
 from cyclenet.lab.report.cost import cost_of_arms, describe_cost
@@ -55,7 +56,7 @@ def write_report(
     output.mkdir(parents=True, exist_ok=True)
     progress = describe_progress(runs, output) if refresh else []
     if not arms:
-        return write_page([f"# {title}", *progress], output, title, refresh)
+        return write_page([f"# {plain(title)}", *progress], output, title, refresh)
     rows = [Row(arm, protocol) for arm in arms for protocol in arm.protocols]
     costs = cost_of_arms(arms)
     write_csv(output / "report.csv", runs, arms, costs)
@@ -70,7 +71,7 @@ def write_report(
         "The same images for all arms": describe_panel(arms, output, images),
         "Runs": describe_runs(runs),
     }
-    parts = [f"# {title}", *progress, _describe_data(runs, arms)]
+    parts = [f"# {plain(title)}", *progress, _describe_data(runs, arms)]
     for heading, text in sections.items():
         parts += [f"## {heading}", text] if text else []
     return write_page(parts, output, title, refresh)
@@ -110,11 +111,12 @@ def _describe_data(runs: list[Run], arms: list[Arm]) -> str:
     protocols = sorted(
         {e.scores.protocol for arm in arms for run in arm.runs for e in run.evaluations.values()}
     )
-    data = f"{cfg.dataset.name}, {scores.split} split, {scores.images} images of original size"
+    split = plain(scores.split)
+    data = f"{cfg.dataset.name}, {split} split, {scores.images} images of original size"
     lines = [
-        f"{data}, last checkpoint. Backbone {cfg.model.backbone} at 1/{cfg.model.output_stride}. "
-        f"{finished}; seeds {', '.join(map(str, seeds))}.",
-        "Protocols: " + "; ".join(protocols) + ".",
+        f"{data}, last checkpoint. Backbone {plain(cfg.model.backbone)} at "
+        f"1/{cfg.model.output_stride}. {finished}; seeds {', '.join(map(str, seeds))}.",
+        "Protocols: " + plain("; ".join(protocols)) + ".",
     ]
     if len(seeds) == 1:
         lines.append(

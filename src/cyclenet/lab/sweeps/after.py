@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from cyclenet.config.load import to_config
 from cyclenet.config.schema import TrainConfig
-from cyclenet.files import write_text
+from cyclenet.files import read_text, write_text
 from cyclenet.lab.sweeps.jobs import swept_jobs
 from cyclenet.runs.results import missing_protocols, read_result
 
@@ -61,7 +61,7 @@ def make_report(folders: list[Path], title: str) -> Path:
 
 def results_of(page: Path) -> str:
     """Return the table of results of a report, for a terminal."""
-    text = page.with_name("report.md").read_text()
+    text = read_text(page.with_name("report.md"))
     table = text.split("## Results", 1)[-1].strip().split("\n\n", 1)[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     shown = [row[:5] for number, row in enumerate(rows) if number != 1]
@@ -74,8 +74,8 @@ def results_of(page: Path) -> str:
 
 def _is_done(folder: Path, composed: DictConfig) -> bool:
     """Tell whether a job has finished, with all evaluations that are asked for."""
-    result = read_result(folder)
-    return result.finished and not missing_protocols(to_config(TrainConfig, composed), result)
+    cfg = to_config(TrainConfig, composed)
+    return read_result(folder).finished and not missing_protocols(cfg, folder)
 
 
 def digest_inputs(folders: list[Path]) -> str:

@@ -12,7 +12,7 @@ from cyclenet.config.schema import TrainConfig
 from cyclenet.devices import cores
 from cyclenet.lab.sweeps.table import JobTable
 from cyclenet.processes import JOB
-from cyclenet.runs.results import RunResult, read_result
+from cyclenet.runs.results import RunResult, is_marked, read_result
 
 DONE = ("finished", "finished before")
 POLL_SECONDS = 0.2
@@ -168,9 +168,10 @@ def start(job: Job, threads: int) -> None:
     if threads:
         environment.setdefault("OMP_NUM_THREADS", str(threads))
     job.folder.mkdir(parents=True, exist_ok=True)
-    (job.folder / "progress.json").unlink(missing_ok=True)
-    if not read_result(job.folder).finished:  # It says nothing of this start.
-        (job.folder / "result.json").unlink(missing_ok=True)
+    if is_marked(job.folder):
+        (job.folder / "progress.json").unlink(missing_ok=True)
+        if not read_result(job.folder).finished:  # It says nothing of this start.
+            (job.folder / "result.json").unlink(missing_ok=True)
     with job.log.open("ab") as log:
         job.started, job.started_at = time.monotonic(), time.time()
         job.log_start = log.tell()

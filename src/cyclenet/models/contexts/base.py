@@ -15,33 +15,40 @@ def unchanged(outputs: list[Tensor]) -> list[Tensor]:
 class Context(nn.Module):
     """A module from backbone features (N, in_channels, H, W) to (N, out_channels, H, W).
 
-    A context module with inner parts overrides `reduce`, `passes` and `fuse`, and its forward pass
-    is their composition. Cost tables and figures are made from these; any other context module has
-    a single part, its output.
+    A context module with inner parts overrides `reduce`, `passes` and `fuse`. Any other overrides
+    `forward`, and has a single part, its output. Cost tables and figures are made from the parts.
 
     Attributes:
         out_channels: channels of the output.
         part_names: names of the parts, in order.
-        layer_names: names of the outputs in one part.
+        layer_names: names of the outputs of one part, in order.
     """
 
     out_channels: int
     part_names: tuple[str, ...] = ("context",)
     layer_names: tuple[str, ...] = ("output",)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H, W)."""
+        y0 = self.reduce(x)
+        outputs: list[Tensor] = []
+        for found in self.passes(y0):
+            outputs = found
+        return self.fuse(y0, outputs)
+
     def reduce(self, x: Tensor) -> Tensor:
         """Return the input of the parts."""
         return x
 
-    def passes(self, x0: Tensor, tap: Tap = unchanged) -> Iterator[list[Tensor]]:
+    def passes(self, y0: Tensor, tap: Tap = unchanged) -> Iterator[list[Tensor]]:
         """Yield the outputs of each part's layers.
 
         Args:
-            x0: output of `reduce`.
+            y0: output of `reduce`.
             tap: is given each part's outputs, and returns those that are read after it.
         """
-        yield tap([self(x0)])
+        yield tap([self(y0)])
 
-    def fuse(self, x0: Tensor, outputs: list[Tensor]) -> Tensor:
+    def fuse(self, y0: Tensor, outputs: list[Tensor]) -> Tensor:
         """Return the context features that follow from one part's outputs."""
         return outputs[0]

@@ -57,18 +57,22 @@ class AtrousLayer(nn.Module):
         project_norm = cast(nn.BatchNorm2d, self.project_norm[norm])
         atrous_norm = cast(nn.BatchNorm2d, self.atrous_norm[norm])
 
-        def layer(*sources: Tensor) -> Tensor:
+        def project_and_filter(*sources: Tensor) -> Tensor:
             hidden = torch.relu(project_norm(project(list(sources))))
             return torch.relu(atrous_norm(self.atrous(hidden)))
 
         if not (self.recompute and self.training):
-            return layer(*sources)
+            return project_and_filter(*sources)
 
-        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        def while_running() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), _statistics_kept(project_norm, atrous_norm)
 
         output: Tensor = checkpoint(
-            layer, *sources, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+            project_and_filter,
+            *sources,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=while_running,
         )
         return output
 
@@ -142,39 +146,31 @@ class CycleASPP(Context):
         )
         part2 = [f"PartII, pass {k}" for k in range(1, feedback + 1)]
         self.part_names = ("PartI", *(["PartII"] if feedback == 1 else part2))
-        self.layer_names = (*(f"rate {rate}" for rate in atrous_rates), "concatenation")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W) to (N, head_channels, H, W)."""
-        x0 = self.reduce(x)
-        y = self.part1(x0)
-        for k in range(1, self.feedback + 1):
-            y = self.part2(y, k)
-        return self.fuse(x0, y)
+        self.layer_names = tuple(f"rate {rate}" for rate in atrous_rates)
 
     def reduce(self, x: Tensor) -> Tensor:
         """Return Y_0 of eq. 2, (N, reduce_channels, H, W)."""
         y0: Tensor = self.reduce_conv(x)
         return y0
 
-    def passes(self, x0: Tensor, tap: Tap = unchanged) -> Iterator[list[Tensor]]:
+    def passes(self, y0: Tensor, tap: Tap = unchanged) -> Iterator[list[Tensor]]:
         """Yield [Y_1^k, ..., Y_J^k], each (N, g, H, W): PartI (k = 0), then PartII's passes."""
-        y = tap(self.part1(x0))
+        y = tap(self.part1(y0))
         yield y
         for k in range(1, self.feedback + 1):
             y = tap(self.part2(y, k))
             yield y
 
-    def fuse(self, x0: Tensor, outputs: list[Tensor]) -> Tensor:
+    def fuse(self, y0: Tensor, outputs: list[Tensor]) -> Tensor:
         """Convolve the concatenation of Y_0 and a part's outputs."""
-        features: Tensor = self.fuse_conv([x0, *outputs])
+        features: Tensor = self.fuse_conv([y0, *outputs])
         return features
 
-    def part1(self, x0: Tensor) -> list[Tensor]:
+    def part1(self, y0: Tensor) -> list[Tensor]:
         """Return PartI's outputs [Y_1^0, ..., Y_J^0]."""
         y: list[Tensor] = []
         for layer in self.layers:
-            y.append(layer([*reversed(y), x0], 0))  # eq. 2: [Y_{j-1}, ..., Y_1, Y_0]
+            y.append(layer([*reversed(y), y0], 0))  # eq. 2: [Y_{j-1}, ..., Y_1, Y_0]
         return y
 
     def part2(self, y: list[Tensor], k: int) -> list[Tensor]:

@@ -25,10 +25,12 @@ class Alignment(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """A module from context (N, C, H, W) and low-level features (N, c, 4H, 4W) to decoded ones.
+    """A module from context features (N, C, h, w) and low-level ones (N, c, H, W) to decoded ones.
+
+    The low-level features are the backbone's at 1/4; context features are coarser.
 
     Attributes:
-        out_channels: channels of the output (N, out_channels, 4H, 4W).
+        out_channels: channels of the output (N, out_channels, H, W).
         aligns: whether `alignment` has something to show.
         diagnostics: scalars of the last training step, which are logged with the loss.
     """

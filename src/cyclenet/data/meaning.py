@@ -1,0 +1,53 @@
+"""What the numbers of a data set mean: a look at some masks, and a digest to compare."""
+
+from typing import Any
+
+import numpy as np
+
+from cyclenet.data.base import FolderSource, Limited, Source
+from cyclenet.data.cache import CachedSource
+from cyclenet.labels import IGNORE
+from cyclenet.seeding import derive
+
+LOOKED_AT = 16
+"""Masks of a split that are looked at before a training; they are spread over it."""
+
+
+def check_meaning(source: Source) -> None:
+    """Refuse masks of which nothing can be learned, before a training.
+
+    Raises:
+        ValueError: in all masks that were looked at, no pixel counts, or one class alone does.
+        DataError: a mask cannot be read.
+    """
+    if not source.pairs:  # It is drawn.
+        return
+    spread = np.linspace(0, len(source) - 1, min(LOOKED_AT, len(source)))
+    chosen = sorted(set(spread.round().astype(int).tolist()))
+    pixels = np.zeros(256, np.int64)
+    for index in chosen:
+        pixels += np.bincount(source.mask(index).ravel(), minlength=256)
+    counted = np.flatnonzero(pixels[:IGNORE])
+    where = f"{source.pairs[0].mask.parent}: in {len(chosen)} masks"
+    if not len(counted):
+        raise ValueError(f"{where} every pixel is ignored (255): there is nothing to learn.")
+    if len(counted) == 1 and pixels[IGNORE]:
+        name, share = source.classes[counted[0]], pixels[IGNORE] / pixels.sum()
+        raise ValueError(
+            f"{where} every pixel is {name} ({counted[0]}) or ignored (255, {share:.0%} of them): "
+            "where 255 stands for a class, write the number of its line in classes.txt instead."
+        )
+
+
+def describe_meaning(source: Source, images: int) -> dict[str, Any]:
+    """Return plain values by which it is told whether a split means the same as before.
+
+    Args:
+        source: the training split.
+        images: number of its images.
+    """
+    inner = source
+    while isinstance(inner, Limited | CachedSource):
+        inner = inner.source
+    ids = derive(*inner.ids.tolist()) if isinstance(inner, FolderSource) else 0
+    return {"classes": list(source.classes), "train_images": images, "ids": ids}
