@@ -10,7 +10,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "src/cyclenet"
 LAYERS = (
     ("cyclenet.files", "cyclenet.seeding", "cyclenet.labels", "cyclenet.devices"),
-    ("cyclenet.processes",),
+    ("cyclenet.processes", "cyclenet.environment"),
     ("cyclenet.config",),
     ("cyclenet.models",),
     ("cyclenet.data",),

@@ -14,6 +14,17 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def count_devices(accelerator: str, devices: str) -> int:
+    """Resolve ``trainer.devices`` of one machine: ``auto`` is all its GPUs, or one CPU."""
+    if devices != "auto":
+        return int(devices)
+    if accelerator in ("cpu", "mps"):
+        return 1
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 1
+
+
 def choose_device(accelerator: str) -> "torch.device":
     """Resolve ``accelerator`` (auto, cpu, gpu) for the commands that use one device.
 

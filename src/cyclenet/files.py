@@ -29,7 +29,7 @@ def safe_name(text: str) -> str:
     keeps different texts apart.
     """
     name = re.sub(r"[^\w.+=@-]", "_", text).lstrip(".")[:80]
-    if name == text and not RESERVED.match(name):
+    if name and name == text and not RESERVED.match(name):
         return name
     return f"{name}-{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}".lstrip("-")
 

@@ -97,10 +97,10 @@ def test_a_broken_download_goes_on(server, tmp_path):
 def test_a_full_disk_is_not_a_bad_download(server, tmp_path):
     server(sha1=sha1())
     (tmp_path / "data").mkdir()
-    (tmp_path / "data/camvid.zip.part").symlink_to("/dev/full")
+    (tmp_path / "data/.camvid.cyclenet.zip.part").symlink_to("/dev/full")
     with pytest.raises(
         DataError,
-        match=r"camvid.zip.part cannot be written \(No space left on device\): free disk space",
+        match=r"zip.part cannot be written \(No space left on device\): free disk space",
     ):
         download("camvid", tmp_path / "data/camvid")
 

@@ -116,7 +116,7 @@ def test_the_result_is_written_with_what_it_depends_on(task, tmp_path, monkeypat
     result, folder = evaluate(task, CFG, tmp_path, CPU)
     assert json.loads((folder / "scores.json").read_text()) == asdict(result)
     assert read_evaluation(folder).scores == result
-    with np.load(folder / "images.npz") as arrays:
+    with np.load(folder / result.counts) as arrays:
         assert arrays["names"].tolist() == [f"noise {i}" for i in range(7)]
         assert all(
             np.array_equal(arrays[key], value)
@@ -124,7 +124,7 @@ def test_the_result_is_written_with_what_it_depends_on(task, tmp_path, monkeypat
         )
     assert {p.name for p in folder.iterdir()} == {
         "scores.json",
-        "images.npz",
+        result.counts,
         "confusion.png",
         "trimap.png",
     }

@@ -197,7 +197,8 @@ def test_test_images_need_no_masks_and_a_stopped_submission_goes_on(tmp_path, mo
         )
     dataset = DatasetConfig(name="cityscapes", root=str(tmp_path / "city"))
     checkpoint = untrained(tmp_path, dataset)
-    output = run("submit", f"ckpt_path={checkpoint}", cwd=tmp_path)
+    root = f"dataset.root={tmp_path}/city"  # A checkpoint does not say where data lie.
+    output = run("submit", f"ckpt_path={checkpoint}", root, cwd=tmp_path)
     assert "3 predictions by whole (whole image; scale 1; no flip), checked: " in output
     folder = tmp_path / "run/submit/cityscapes-test-whole"
     before = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()}

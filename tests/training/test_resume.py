@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, run
 from cyclenet.config.schema import TrainerConfig
 from cyclenet.runs.folder import RunFolder
-from cyclenet.runs.results import read_result
+from cyclenet.runs.results import mark, read_result
 from cyclenet.training.checkpoint import (
     AtomicCheckpointIO,
     load_checkpoint,
@@ -75,12 +75,14 @@ def test_another_configuration_is_refused_by_name(trained, tmp_path):
 
 
 def test_a_fresh_start_leaves_nothing_of_the_run_before(tmp_path):
-    for name in ("checkpoints", "evaluate", "visualize", "wandb", "tensorboard"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "result.json").write_text("{}")
+    mark(tmp_path)
+    written = ("checkpoints/best.ckpt", "evaluate/a/scores.json", "visualize/analysis.json")
+    for name in (*written, "tensorboard/events.out.tfevents.1", "result.json", "metrics.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
     with RunFolder(tmp_path, short_config(resume="never"), []):
-        left = {path.name for path in tmp_path.iterdir()}
-        assert left - {"run.lock"} == {"config.yaml"}
+        left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+        assert left - {"run.lock"} == {"config.yaml", ".cyclenet-run"}
 
 
 @pytest.mark.parametrize(

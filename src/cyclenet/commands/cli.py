@@ -13,6 +13,7 @@ from cyclenet.commands.overrides import list_keys, quote
 from cyclenet.config.errors import USER_ERRORS, sentence
 from cyclenet.config.help import write_help
 from cyclenet.config.load import SCHEMAS, compose_config
+from cyclenet.environment import settle_home, settle_streams
 
 HELP = {"-h", "--help"}
 
@@ -28,12 +29,14 @@ def run_command(command: str, about: str | None, run: Callable[[Any], int | None
         about: what ``--help`` prints before the keys.
         run: takes the checked configuration; returns an exit code, or None for 0.
     """
+    settle_streams()
     words = sys.argv[1:]
     if not words or HELP & set(words):
         print(write_help(command, about or ""))
         raise SystemExit(0 if words else 2)
     schema = SCHEMAS[command]
     overrides = [quote(word, list_keys(schema)) for word in words]
+    settle_home()
     with user_errors():
         if {"ckpt_path"} & {each.name for each in fields(schema)}:
             store_checkpoint_defaults(schema, overrides)

@@ -27,6 +27,8 @@ from cyclenet.config.errors import USER_ERRORS, sentence
 from cyclenet.config.help import write_help
 from cyclenet.config.load import CONF, register, to_config
 from cyclenet.config.schema import TrainConfig
+from cyclenet.devices import count_devices
+from cyclenet.environment import settle_home, settle_ranks, settle_streams
 from cyclenet.processes import install_signal_handlers
 from cyclenet.runs.results import RunResult, announce_finished, is_complete, mark, wanted_protocols
 
@@ -35,6 +37,7 @@ SWEEP = {"-m", "--multirun"}
 
 def main() -> None:
     """Check the command line, then train, or sweep."""
+    settle_streams()
     if HELP & set(sys.argv[1:]):
         print(write_help("train", __doc__ or ""))
         return
@@ -79,7 +82,11 @@ def _train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
     if is_complete(cfg, folder):
         announce_finished(cfg, folder)
         return
-    # torch and Lightning take seconds, which a finished run need not wait for.
+    settle_home()
+    processes = count_devices(cfg.trainer.accelerator, cfg.trainer.devices) * cfg.trainer.num_nodes
+    settle_ranks(cfg.trainer.num_nodes, processes)
+    # torch and Lightning take seconds, which a finished run need not wait for. Lightning takes
+    # this process's number from the environment when it is imported.
     from cyclenet.runs.train import train
 
     train(cfg, folder, overrides)

@@ -33,7 +33,7 @@ class EvaluateConfig:
     precision: str = "32-true"
     # Device: auto, cpu or gpu.
     accelerator: str = "auto"
-    # Folder for scores.json, images.npz and pictures; null makes one in evaluate/ of the run.
+    # Folder for scores.json, counts and pictures; null makes one in evaluate/ of the run.
     output: str | None = None
 
     def __post_init__(self) -> None:

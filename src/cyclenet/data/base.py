@@ -49,8 +49,8 @@ class Source(ABC):
     def mask(self, index: int) -> np.ndarray:
         """Return a mask (H, W) uint8 of train ids with 255 ignored."""
 
-    def unpaired_masks(self) -> list[str]:
-        """Name masks that have no image, a sentence each."""
+    def strays(self) -> list[str]:
+        """Name files that are not used, such as masks that have no image, a sentence each."""
         return []
 
 
@@ -75,7 +75,7 @@ class FolderSource(Source):
     def name(self, index: int) -> str:
         return self.pairs[index].name
 
-    def unpaired_masks(self) -> list[str]:
+    def strays(self) -> list[str]:
         known = {pair.mask for pair in self.pairs}
         strays = [mask for mask in sorted(self.masks) if mask not in known]
         return [f"{mask} is a mask without an image." for mask in strays]
@@ -120,16 +120,17 @@ def list_split(folder: Path, pattern: str) -> list[Path]:
     return sorted(folder.glob(pattern))
 
 
-def find_files(folder: Path, endings: Collection[str]) -> list[Path]:
+def find_files(folder: Path, endings: Collection[str] | None) -> list[Path]:
     """Find the files of a folder and its subfolders that have one of some endings, in any case.
 
-    Hidden files and folders (``._a.jpg``, ``__MACOSX``) are left out.
+    None stands for any ending. Hidden files and folders (``._a.jpg``, ``__MACOSX``) are left out.
     """
     found = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-        if not hidden and path.suffix.lower() in endings and path.is_file():
+        fits = endings is None or path.suffix.lower() in endings
+        if not hidden and fits and path.is_file():
             found.append(path)
     return found
 

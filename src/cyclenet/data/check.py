@@ -16,6 +16,9 @@ from cyclenet.labels import IGNORE
 CHUNK = 16
 """Pairs that a process reads at a time."""
 
+SUSPICIOUS = 0.05
+"""Share of ignored pixels above which a class that never occurs is told."""
+
 MOST_SIZES = 5
 """Sizes of images that are listed."""
 
@@ -53,7 +56,7 @@ def read_split(dataset: DatasetConfig, split: str, workers: int) -> tuple[Source
     from rich.progress import track
 
     source, report = open_split(dataset, split), SplitReport()
-    report.problems += source.unpaired_masks()
+    report.problems += source.strays()
     count = len(source)
     with ProcessPoolExecutor(workers, initializer=_open, initargs=(dataset, split)) as pool:
         chunks = [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
@@ -108,5 +111,12 @@ def describe_split(name: str, source: Source, report: SplitReport) -> str:
         share, images = 100 * report.histogram[index] / total, report.images_with[index]
         lines.append(f"  {label:<22} {share:7.3f} %  in {images} images")
     lines += [f"  BAD: {problem}" for problem in report.problems]
+    absent = [name for i, name in enumerate(source.classes) if not report.histogram[i]]
+    ignored = report.histogram[IGNORE] / total
+    if absent and ignored > SUSPICIOUS:
+        lines.append(
+            f"  NOTE: {', '.join(absent[:5])} never occurs, and {ignored:.0%} of the pixels are "
+            "255, which is ignored: where 255 stands for a class, write its number instead."
+        )
     lines.append(f"  {len(report.problems)} bad files")
     return "\n".join(lines)

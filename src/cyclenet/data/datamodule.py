@@ -16,6 +16,7 @@ from cyclenet.data.meaning import check_meaning, describe_meaning
 from cyclenet.data.open import open_split, open_validation
 from cyclenet.data.transforms import TrainTransform
 from cyclenet.devices import cores
+from cyclenet.environment import loader_problem
 from cyclenet.processes import start_loader_worker
 
 
@@ -84,6 +85,9 @@ class SegmentationData(L.LightningDataModule):
         sharing = self.trainer.num_devices if self.trainer and cores() == os.cpu_count() else 1
         return min(4, max(cores() // sharing, 1))
 
+    def _processes_here(self) -> int:
+        return self.trainer.num_devices if self.trainer else 1
+
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
@@ -94,6 +98,10 @@ class SegmentationData(L.LightningDataModule):
             raise ValueError(
                 f"dataset.batch_size ({size}) must be divisible by the {world_size} processes."
             )
+        height, width = self.cfg.crop_size
+        batch_bytes = size // world_size * height * width * 4
+        if problem := loader_problem(self._workers() * self._processes_here(), batch_bytes):
+            raise ValueError(problem)
         sampler = KeyedBatchSampler(len(self.train_source), size, self.seed, rank, world_size)
         self.loader = TrainLoader(
             TrainDataset(self.train_source, TrainTransform(self.cfg), self.seed),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclenet.data.base import FolderSource, Pair, list_split, list_tree
+from cyclenet.data.base import FolderSource, Pair, find_files, list_split, list_tree
 from cyclenet.data.images import IMAGE_ENDINGS, DataError
 from cyclenet.files import read_text
 from cyclenet.labels import IGNORE, color_map
@@ -27,11 +27,30 @@ class Folder(FolderSource):
             for name, image in images.items()
         ]
         super().__init__(pairs, f"{root}/images/{split}", list(masks.values()))
+        if masks and not any(name in masks for name in images):
+            raise DataError(
+                f"No image of {root}/images/{split} has a mask of its name; masks there are called "
+                f"like {next(iter(masks))}.png: name masks as their images ({pairs[0].name}.png)."
+            )
+        self.folders = (root / "images" / split, folder)
         self.classes = _read_names(root / "classes.txt")
         count = len(self.classes)
         self.palette = color_map(count)
         self.ids = np.concatenate([np.arange(count), np.full(255 - count, -1), [IGNORE]])
         self.legal = f"0..{count - 1} (the lines of classes.txt) and 255"
+
+    def strays(self) -> list[str]:
+        """Name masks without an image, and files whose endings are not read."""
+        images, masks = (find_files(folder, endings=None) for folder in self.folders)
+        return super().strays() + [
+            f"{path} is not read: {what} end in {' '.join(sorted(endings))}."
+            for files, what, endings in (
+                (images, "images", IMAGE_ENDINGS),
+                (masks, "masks", {".png"}),
+            )
+            for path in files
+            if path.suffix.lower() not in endings
+        ]
 
 
 def _read_names(path: Path) -> list[str]:

@@ -19,7 +19,7 @@ def plain(text: str) -> str:
     """Escape a text, so that Markdown shows it as it is, in one line."""
     # Names of files may have bytes that are no UTF-8.
     text = text.encode("utf-8", "backslashreplace").decode()
-    return re.sub(r"([\\`*\[\]<>|~])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*<>|~]|\](?=[(\[:]))", r"\\\1", " ".join(text.split()))
 
 
 def code(text: str) -> Markup:

@@ -19,6 +19,7 @@ from cyclenet.config.commands import EvaluateConfig
 from cyclenet.data.base import Source
 from cyclenet.data.loader import eval_loader
 from cyclenet.data.open import check_classes, open_validation
+from cyclenet.environment import loader_problem
 from cyclenet.files import atomic_write, safe_name, write_json
 from cyclenet.plots.charts import confusion_chart, trimap_chart
 from cyclenet.scoring.boundary import TRIMAP_WIDTHS, boundary_counts, trimap_counts
@@ -107,7 +108,8 @@ def count(
     if cfg.boundary:
         shapes |= {"boundary": (classes, 3), "trimap": (len(TRIMAP_WIDTHS), classes, 3)}
     rows: dict[str, list[np.ndarray]] = {key: [] for key in shapes}
-    loader = eval_loader(source, rank, world_size, num_workers=1)
+    workers = 0 if loader_problem(1, 0) else 1
+    loader = eval_loader(source, rank, world_size, num_workers=workers)
     title, quiet = f"{cfg.dataset.name}, {cfg.protocol.name}", rank > 0 or not sys.stderr.isatty()
     for batch in track(loader, title, disable=quiet):
         image, mask = batch["image"].to(device), batch["mask"].to(device)

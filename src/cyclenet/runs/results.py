@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cyclenet.config.identity import differences
 from cyclenet.config.load import load_protocol, read_config
 from cyclenet.config.schema import ProtocolConfig, TrainConfig
-from cyclenet.files import read_json, write_json, write_text
+from cyclenet.files import read_json, safe_name, write_json, write_text
 
 MARK = ".cyclenet-run"
 """Marks a folder as one that trainings write to: what they wrote there may be replaced."""
@@ -94,12 +94,25 @@ def wanted_protocols(cfg: TrainConfig) -> list[ProtocolConfig]:
     return [cfg.protocol, *(load_protocol(name) for name in cfg.extra_protocols)]
 
 
+def evaluation_folder(folder: Path, where: str) -> Path:
+    """Return the folder of an evaluation that a run's result names.
+
+    Raises:
+        ValueError: it is not one of the run's own.
+    """
+    parts = Path(where).parts
+    if len(parts) != 2 or parts[0] != "evaluate" or safe_name(parts[1]) != parts[1]:
+        raise ValueError(f"{where!r} is no evaluation of the run")
+    return folder / where
+
+
 def missing_protocols(cfg: TrainConfig, folder: Path) -> list[ProtocolConfig]:
     """Return the protocols by which a finished run has no evaluation."""
+    named = read_result(folder).evaluations.items()
     done = {
         protocol
-        for protocol, where in read_result(folder).evaluations.items()
-        if (folder / where / "scores.json").is_file()
+        for protocol, where in named
+        if (evaluation_folder(folder, where) / "scores.json").is_file()
     }
     return [each for each in wanted_protocols(cfg) if each.describe() not in done]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from rich.progress import track
 
 from cyclenet.config.choices import DATASETS
@@ -138,7 +138,8 @@ def _fault(path: Path, image: Path, ids: np.ndarray) -> str:
         return "is missing"
     try:
         with Image.open(path) as file, Image.open(image) as original:
-            mode, size, wanted, labels = file.mode, file.size, original.size, np.asarray(file)
+            mode, size, labels = file.mode, file.size, np.asarray(file)
+            wanted = ImageOps.exif_transpose(original).size
     except OSError:
         return "cannot be read"
     if mode != "L":

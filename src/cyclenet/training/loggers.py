@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -27,6 +29,7 @@ from cyclenet.scoring.metrics import Scores
 from cyclenet.scoring.results import EvaluationResult
 
 FLUSH_SECONDS = 10.0
+REACHABLE_SECONDS = 5.0
 MOST_CLASSES_IN_A_CHART = 100
 """wandb draws charts of 10000 rows at most, and a confusion matrix has a row for each pair."""
 
@@ -250,19 +253,56 @@ def build_loggers(cfg: TrainConfig, folder: Path, step: int, first: bool) -> lis
     loggers: list[Logger] = [metrics]
     if cfg.logger.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
-    if cfg.logger.wandb != "disabled":
-        loggers.append(_build_wandb(cfg, folder, metrics.rows, first))
+    mode = choose_wandb_mode(cfg.logger.wandb)
+    if mode != "disabled":
+        loggers.append(_build_wandb(cfg, folder, metrics.rows, first, mode == "online"))
     for logger in loggers[1:]:
         about = {"arm": arm_name(cfg), "run_folder": folder.name}
         logger.log_hyperparams(asdict(cfg) | about)
     return loggers
 
 
+def choose_wandb_mode(wanted: str) -> str:
+    """Resolve ``logger.wandb`` to online, offline or disabled.
+
+    wandb's own variables count too. ``auto`` goes offline where the server cannot be reached.
+
+    Raises:
+        ValueError: ``online`` is wanted, and the server cannot be reached.
+    """
+    said = os.environ.get("WANDB_MODE", "")
+    if wanted == "disabled" or said == "disabled":
+        return "disabled"
+    if said in ("offline", "dryrun") or wanted == "offline":
+        return "offline"
+    if wanted == "auto" and said != "online" and "WANDB_API_KEY" not in os.environ:
+        return "offline"
+    server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    if _is_reachable(server):
+        return "online"
+    if wanted == "online":
+        raise ValueError(
+            f"{server} cannot be reached: give logger.wandb=offline, and `wandb sync` later."
+        )
+    warnings.warn(f"{server} cannot be reached: wandb runs offline.", stacklevel=1)
+    return "offline"
+
+
+def _is_reachable(server: str) -> bool:
+    if {"https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"} & os.environ.keys():
+        return True  # Only the proxy can tell.
+    url = urlsplit(server)
+    try:
+        port = url.port or (80 if url.scheme == "http" else 443)
+        socket.create_connection((url.hostname or "", port), REACHABLE_SECONDS).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _build_wandb(
-    cfg: TrainConfig, folder: Path, rows: list[dict[str, Any]], first: bool
+    cfg: TrainConfig, folder: Path, rows: list[dict[str, Any]], first: bool, online: bool
 ) -> ResumableWandb:
-    has_key = "WANDB_API_KEY" in os.environ
-    online = cfg.logger.wandb == "online" or (cfg.logger.wandb == "auto" and has_key)
     wandb = ResumableWandb(
         save_dir=folder,
         project=cfg.logger.wandb_project,

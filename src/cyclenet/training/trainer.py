@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cyclenet.config.schema import TrainConfig, TrainerConfig
+from cyclenet.devices import count_devices
 from cyclenet.training.callbacks import (
     BroadcastBuffers,
     LogSteps,
@@ -100,7 +101,7 @@ def build_trainer(
     """
     options = cfg.trainer
     on_gpu = options.accelerator not in ("cpu", "mps") and torch.cuda.is_available()
-    devices = _count_devices(options, on_gpu)
+    devices = count_devices(options.accelerator, options.devices)
     parallel = devices * options.num_nodes > 1
     precision: Any = choose_precision(options.precision, on_gpu, precision_before)
     show_bar = options.progress_bar and sys.stdout.isatty()
@@ -135,12 +136,6 @@ def build_trainer(
     device, processes = trainer.strategy.root_device, trainer.world_size
     trainer.print(f"Device {device}, {processes} process(es), precision {precision}")
     return trainer
-
-
-def _count_devices(options: TrainerConfig, on_gpu: bool) -> int:
-    if options.devices != "auto":
-        return int(options.devices)
-    return torch.cuda.device_count() if on_gpu else 1
 
 
 def _callbacks(cfg: TrainConfig, folder: Path, parallel: bool, show_bar: bool) -> list[Callback]:

@@ -122,26 +122,28 @@ def test_offsets_are_in_pixels_of_the_image(image):
 
 
 @pytest.mark.parametrize(
-    ("align_corners", "left", "right"), [(False, 1.5, 93.5), (True, 0.0, 95.0)]
+    ("align_corners", "left", "right"), [(False, 1.5, 93.5), (True, 0.0, 96.0)]
 )
 def test_features_lie_where_the_network_puts_them(image, align_corners, left, right):
-    """1/4 features of 96 pixels: 24 cells; the corners' middles are the image's corners where they
-    are aligned.
+    """1/4 features of 96 pixels: 24 cells; with aligned corners 25, of which the last lies in the
+    padding, at pixel 96.
     """
     task = task_of(align_corners=align_corners, offset_groups=2, mask_scale=0)
     torch.nn.init.zeros_(task.net.decoder.offset_conv[-1].weight)
     seen = Explained(task, image)
     found = seen.offsets
-    assert found.modulation is None and found.positions.shape == (18, 24, 2, 9, 2)
+    shape = (18 + align_corners, 24 + align_corners)
+    assert found.modulation is None and found.positions.shape == (*shape, 2, 9, 2)
     np.testing.assert_allclose(found.positions[0, [0, -1], 1, 4, 0], [left, right], atol=1e-4)
     for x in range(96):
-        row, column = seen.cell(x, 40, (18, 24))
+        row, column = seen.cell(x, 40, shape)
         nearest = np.abs(found.positions[:, :, 0, 4] - [x, 40]).sum(-1)
         assert nearest[row, column] <= nearest.min() + 1e-3
     values = np.arange(72 * 96).reshape(72, 96)
-    labels = at_cells(values, (18, 24), task.net.grid)
+    labels = at_cells(values, shape, task.net.grid)
+    assert labels.shape == (18, 24)
     picked = np.stack([labels % 96, labels // 96], -1)
-    assert np.abs(picked - found.positions[:, :, 0, 4]).max() <= 0.5 + 1e-3
+    assert np.abs(picked - found.positions[:18, :24, 0, 4]).max() <= 0.5 + 1e-3
 
 
 def test_what_changed_between_two_predictions():

@@ -123,10 +123,12 @@ def test_a_point_is_what_explain_says(port, explorer):
     assert answer["parts"] == ["PartI", "PartII"] and answer["layer"] == "rate 2"
     np.testing.assert_allclose(answer["probabilities"], seen.probabilities(50, 20), atol=1e-5)
     for part in range(2):
-        heat = (colormaps[HEAT](seen.similarity(50, 20)[part, 1])[..., :3] * 255).round()
+        shown = seen.over_pixels(seen.similarity(50, 20)[part, 1])
+        heat = (colormaps[HEAT](shown)[..., :3] * 255).round()
         assert np.abs(pixels(answer["similarity"][part]) - heat).max() <= 1
     activation = seen.grad_cam(50, 20, 2)[1]
-    heat = (colormaps[HEAT](activation / activation.max())[..., :3] * 255).round()
+    shown = seen.over_pixels(activation / activation.max())
+    heat = (colormaps[HEAT](shown)[..., :3] * 255).round()
     assert np.abs(pixels(answer["gradcam"][1]) - heat).max() <= 1
     row, column = seen.cell(50, 20, (16, 24))
     np.testing.assert_allclose(

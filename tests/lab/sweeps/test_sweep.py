@@ -22,6 +22,7 @@ from cyclenet.config.schema import TrainConfig
 from cyclenet.lab.sweeps.jobs import job_folders
 from cyclenet.lab.sweeps.launcher import visible_gpus
 from cyclenet.lab.sweeps.run_jobs import Job, run_all
+from cyclenet.runs.results import mark
 
 SCENES = ["dataset.scenes_train=2", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]", *TINY]
 
@@ -133,6 +134,7 @@ def test_an_old_result_does_not_hide_a_new_error(tmp_path):
     # Nor does a failure of before, while it runs again: it would not count as in progress.
     again = Sleeper(tmp_path / "b", f"test ! -e {tmp_path}/b/result.json", accelerator="cpu")
     again.folder.mkdir()
+    mark(again.folder)
     (again.folder / "result.json").write_text('{"status": "failed"}')
     run_all([again], 1, [], 1)
     assert again.note.startswith("exit code 0")

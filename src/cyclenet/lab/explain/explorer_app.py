@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -24,6 +24,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 LARGEST_SIDE = 1 << 20
+MOST_UPLOADS, UPLOAD_SECONDS = 4, 60
 
 
 class SafeHeaders:
@@ -49,8 +50,10 @@ class Answers:
     def __init__(self, explorer: Explorer) -> None:
         self.explorer = explorer
         self.page = (Path(__file__).parent / "explorer.html").read_text()
-        # Images are decoded one at a time, so that many uploads at once do not fill the memory.
+        # Images are decoded one at a time, and few are received at a time, so that many uploads
+        # at once do not fill the memory.
         self.decoding = asyncio.Semaphore(1)
+        self.receiving = 0
 
     async def index(self, request: Request) -> Response:
         """Answer with the page."""
@@ -65,7 +68,16 @@ class Answers:
         _refuse_other_sites(request)
         given = request.query_params.get("name", "image").replace("\\", "/")
         name = Path(given).name[:100] or "image"
-        data = await self._read_upload(request, name)
+        if self.receiving >= MOST_UPLOADS:
+            raise HTTPException(503, f"{MOST_UPLOADS} uploads are in progress; try again.")
+        self.receiving += 1
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS):
+                data = await self._read_upload(request, name)
+        except TimeoutError:
+            raise HTTPException(408, f"{name} took longer than {UPLOAD_SECONDS} s.") from None
+        finally:
+            self.receiving -= 1
         async with self.decoding:
             image = await run_in_threadpool(self.explorer.decode, name, data)
             opened = await run_in_threadpool(self.explorer.open, name, image, None)
@@ -142,7 +154,12 @@ def application(explorer: Explorer, hosts: list[str]) -> Starlette:
         Route("/api/{key}/figure", answers.figure),
     ]
     trusted = Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-    handlers: Any = {HTTPException: _refused, ValueError: _refused, Exception: _failed}
+    handlers: Any = {
+        HTTPException: _refused,
+        ValueError: _refused,
+        ClientDisconnect: _gone,
+        Exception: _failed,
+    }
     return Starlette(
         routes=routes,
         middleware=[Middleware(SafeHeaders), trusted],
@@ -154,6 +171,10 @@ async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return JSONResponse({"error": error.detail}, error.status_code)
     return JSONResponse({"error": str(error)}, 404 if isinstance(error, NotHeldError) else 400)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # Nobody reads it.
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -8,8 +8,10 @@ import webbrowser
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cyclenet.config.commands import ExploreConfig
 from cyclenet.config.naming import arm_labels
@@ -20,6 +22,21 @@ from cyclenet.devices import choose_device
 from cyclenet.lab.explain.explorer import Example, Explorer
 from cyclenet.lab.explain.explorer_app import application
 from cyclenet.training.checkpoint import load_checkpoint, load_task
+
+MOST_CONNECTIONS, HEADER_SECONDS = 64, 10.0
+
+
+class ImpatientProtocol(H11Protocol):
+    """Close a connection that sends no whole header in time: uvicorn itself waits for ever."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for the header."""
+        super().connection_made(transport)
+        self.loop.call_later(HEADER_SECONDS, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.scope is None and not self.transport.is_closing():
+            self.transport.close()
 
 
 def serve(cfg: ExploreConfig) -> None:
@@ -55,6 +72,8 @@ def serve(cfg: ExploreConfig) -> None:
             lifespan="off",
             log_level="warning",
             timeout_graceful_shutdown=1,
+            limit_concurrency=MOST_CONNECTIONS,
+            http=ImpatientProtocol,
         )
         server = uvicorn.Server(options)
         with suppress(KeyboardInterrupt):

@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cyclenet.config.load import read_config
 from cyclenet.config.schema import TrainConfig
-from cyclenet.runs.results import RunResult, read_result
+from cyclenet.runs.results import RunResult, evaluation_folder, read_result
 from cyclenet.scoring.results import Evaluation, read_evaluation
 
 CONFIGS = ("config.yaml", ".hydra/config.yaml")
@@ -120,7 +120,7 @@ def _read_evaluations(run: Run, own: str) -> None:
     found = []
     for where in named.values():
         try:
-            found.append(read_evaluation(run.folder / where))
+            found.append(read_evaluation(evaluation_folder(run.folder, where)))
         except Exception as error:  # A damaged file raises a dozen kinds.
             kind = type(error).__name__
             run.problem = f"{where} cannot be used ({kind}): run src/evaluate.py again"

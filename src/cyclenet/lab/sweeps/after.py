@@ -74,8 +74,9 @@ def results_of(page: Path) -> str:
 
 def _is_done(folder: Path, composed: DictConfig) -> bool:
     """Tell whether a job has finished, with all evaluations that are asked for."""
-    cfg = to_config(TrainConfig, composed)
-    return read_result(folder).finished and not missing_protocols(cfg, folder)
+    if not read_result(folder).finished:
+        return False
+    return not missing_protocols(to_config(TrainConfig, composed), folder)
 
 
 def digest_inputs(folders: list[Path]) -> str:
