@@ -8,7 +8,7 @@ ARM ?= cycleaspp
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table1 bench test test-web notebooks reproduce-camvid report-camvid size test-docs chaos test-slow test-slurm lint format clean
+.PHONY: help setup demo table1 bench test test-web notebooks reproduce-camvid report-camvid size test-docs chaos fuzz audit test-slow test-slurm lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,12 @@ test-docs: setup ## Run every command of README and docs, shrunk
 
 chaos: setup ## Kill trainings and sweeps at random moments and compare with undisturbed ones (minutes)
 	$(BIN)/python tests/chaos.py
+
+fuzz: setup ## Damage 500 files and run the commands that read them (half an hour)
+	$(BIN)/python tests/fuzz.py
+
+audit: setup ## Give hostile files to every command and watch what it does (minutes)
+	$(BIN)/python tests/audit.py
 
 test-slow: setup ## Run the tests that take minutes (torch.compile; needs a C++ compiler)
 	$(BIN)/pytest -m slow

@@ -446,7 +446,7 @@ def test_a_status_is_one_of_four(tmp_path):
 def test_a_table_escapes_its_cells():
     table = markdown_table(["a", "b"], [["x|y", "`<b>`\n2"]])
     assert table.splitlines()[2] == r"| x\|y | \`\<b\>\` 2 |"
-    assert plain("[a](b)") == r"\[a\](b)"
+    assert plain("[a](b)") == r"[a\](b)"
 
 
 def test_yaml_that_explodes_or_is_deep_is_refused_at_once(tmp_path):

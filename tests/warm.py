@@ -5,8 +5,11 @@ saves seconds a command.
 import json
 import os
 import runpy
+import signal
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -49,6 +52,50 @@ def command(job: dict) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def run_forked(
+    name: str,
+    words: list[str],
+    cwd: Path,
+    limit: float,
+    prepare: Callable[[], None] = lambda: None,
+    kill_after: float | None = None,
+    **environment: str,
+) -> tuple[int | None, str]:
+    """Run a command of `src/` in a fork of this process; return its exit code and its output.
+
+    Args:
+        name: the command.
+        words: its arguments.
+        cwd: where it runs; ``output.log`` there gets what it prints.
+        limit: seconds after which it is killed; the exit code is then None.
+        prepare: is called in the new process before the command.
+        kill_after: seconds after which it is killed on purpose (SIGKILL).
+        environment: variables beside those of this process.
+    """
+    log = cwd / "output.log"
+    log.unlink(missing_ok=True)
+    script = Path(__file__).resolve().parents[1] / "src" / f"{name}.py"
+    job = {"script": str(script), "words": words, "cwd": str(cwd), "output": str(log)}
+    child = os.fork()
+    if child == 0:
+        os.setpgrp()
+        prepare()
+        command({**job, "env": {**os.environ, "OMP_NUM_THREADS": "1", **environment}})
+    until = time.monotonic() + (limit if kill_after is None else kill_after)
+    while True:
+        number, status = os.waitpid(child, os.WNOHANG)
+        if number:
+            code: int | None = os.waitstatus_to_exitcode(status)
+            break
+        if time.monotonic() > until:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            code = None
+            break
+        time.sleep(0.002)
+    return code, log.read_text(errors="replace") if log.exists() else ""
 
 
 if __name__ == "__main__":

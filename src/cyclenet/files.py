@@ -17,7 +17,7 @@ from filelock import BaseFileLock, FileLock
 
 T = TypeVar("T")
 
-MOST_YAML_BYTES = 1 << 20
+MOST_YAML_BYTES, MOST_YAML_DEPTH = 1 << 20, 50
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
 """Names that Windows keeps for devices."""
 
@@ -94,13 +94,17 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(f"{path} is larger than 1 MB: it is no configuration.")
     text = read_text(path)
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise ValueError(f"{path} has YAML anchors (*name), which are not read: write it out.")
+        depth = 0
+        for token in yaml.scan(text):
+            if isinstance(token, yaml.AliasToken):
+                raise ValueError(f"{path} has YAML anchors (*name), which are not read.")
+            name = type(token).__name__
+            depth += name.endswith("StartToken") - name.endswith("EndToken")
+            if depth > MOST_YAML_DEPTH:
+                raise ValueError(f"{path} is nested too deeply to be a configuration.")
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
-    except RecursionError:
-        raise ValueError(f"{path} is nested too deeply to be a configuration.") from None
 
 
 def write_json(path: Path, value: Any) -> None:

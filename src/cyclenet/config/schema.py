@@ -342,6 +342,10 @@ class ProtocolConfig:
         )
         _require_few("protocol.scales", self.scales, 32)
         _require_at_most(self, "protocol", {"scales": 8, "window": 16384})
+        area = sum(scale**2 for scale in self.scales)
+        require(
+            area <= 100, f"protocol.scales make {area:g} images of one; at most 100 are allowed."
+        )
 
     def describe(self) -> str:
         """State the rule from its values: a changed value cannot hide behind a preset's name."""

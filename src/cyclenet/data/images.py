@@ -69,6 +69,11 @@ def decode_image(
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `check` looks.
             with Image.open(io.BytesIO(raw), formats=FORMATS) as file:
                 check(file.width, file.height)
+                if file.width * file.height > MAX_PIXELS:
+                    raise DataError(
+                        f"{name} has {file.width} x {file.height} pixels; the limit is "
+                        f"{MAX_PIXELS // 10**6} million: cut it into parts."
+                    )
                 if file.mode[0] in "IF" or _bits(file, raw) > 8:  # What is above 255 would be lost.
                     raise DataError(f"{name} has more than 8 bits a channel: convert it to 8 bits.")
                 turned = file.getexif().get(ExifTags.Base.Orientation, UPRIGHT)

@@ -22,6 +22,9 @@ from cyclenet.training.checkpoint import load_checkpoint, load_task
 KINDS = ("label", "color", "overlay")
 """Folders of the output."""
 
+MOST_PIXELS = 64_000_000
+"""Pixels of an image that is predicted as a whole."""
+
 VIDEO_ENDINGS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
 
@@ -47,6 +50,12 @@ class Predictor:
     def predict_image(self, path: Path, name: str) -> int:
         """Predict an image file; return 1."""
         image = read_image(path)
+        pixels = image.shape[0] * image.shape[1]
+        if pixels > MOST_PIXELS and not self.cfg.protocol.window:
+            raise DataError(
+                f"{path} has {pixels / 1e6:.0f} million pixels, too many for one pass: add "
+                "protocol.window=1024 protocol.stride=768."
+            )
         mask = self.predict(image)
         self._write(name, mask)
         shown = overlay_with_legend(image, mask, self.task.classes, self.palette)
