@@ -72,6 +72,7 @@ test-docs: setup ## Run every command of README and docs, shrunk
 
 chaos: setup ## Kill trainings and sweeps at random moments and compare with undisturbed ones (minutes)
 	$(BIN)/python tests/chaos.py
+	$(BIN)/python tests/kills.py
 
 fuzz: setup ## Damage 500 files and run the commands that read them (half an hour)
 	$(BIN)/python tests/fuzz.py

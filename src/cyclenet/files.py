@@ -34,6 +34,11 @@ def safe_name(text: str) -> str:
     return f"{name}-{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}".lstrip("-")
 
 
+def printable(text: str) -> str:
+    """Return a text whose bytes that are no UTF-8, as names of files may have, are written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to, and rename it to ``path`` when the block ends.

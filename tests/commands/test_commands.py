@@ -57,7 +57,7 @@ def test_train_evaluate_predict(name, tmp_path, request):
     assert abs(found["mIoU"] - result["metrics"]["val/mIoU"]) < 1e-6
     assert (scores.parent / "confusion.png").stat().st_size > 10_000
     if name == "camvid":  # By hand, into the same folder, and the same again.
-        output = run("evaluate", f"ckpt_path={last}", cwd=tmp_path)
+        output = run("evaluate", f"ckpt_path={last}", data[1], cwd=tmp_path)
         assert (
             "Protocol: whole (whole image; scale 1; no flip)" in output and "pixel acc." in output
         )
@@ -74,6 +74,7 @@ def test_train_evaluate_predict(name, tmp_path, request):
     output = run(
         "evaluate",
         f"ckpt_path={last}",
+        data[1],  # A checkpoint does not say where data lie.
         *options,
         f"output={tmp_path / 'out'}",
         "accelerator=cpu",
@@ -243,6 +244,7 @@ def test_two_processes_validate_three_images_of_unequal_size(ade20k, tmp_path):
     run(
         "evaluate",
         f"ckpt_path={folder}/checkpoints/last.ckpt",
+        "dataset.root=ade",
         "output=alone",
         "accelerator=cpu",
         cwd=tmp_path,

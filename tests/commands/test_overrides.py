@@ -56,7 +56,7 @@ def test_strange_folders_work_in_every_command(tmp_path, camvid):
     folder = tmp_path / f"runs {STRANGE}" / "run"
     run("train", *data, *TINY, f"hydra.run.dir={folder}", cwd=tmp_path)
     last = f"ckpt_path={folder}/checkpoints/last.ckpt"
-    run("evaluate", last, f"output={folder}/scores", cwd=tmp_path)
+    run("evaluate", last, data[1], f"output={folder}/scores", cwd=tmp_path)
     assert (folder / "scores/scores.json").is_file()
     write(root / "in/x.png", noise_image(np.random.default_rng(0), 40, 50))
     output = run("predict", last, f"input={root}/in", f"output={root}/out", cwd=tmp_path)

@@ -142,6 +142,11 @@ def _check(words: list[str], sweep: bool) -> None:
         raise ValueError(
             f"{swept[0].input_line} lists several values: add -m to sweep over them, or give one."
         )
+    if composed.hydra.job.chdir:
+        raise ValueError(
+            "hydra.job.chdir=true would change what relative paths mean: leave it out; the run "
+            "folder is hydra.run.dir."
+        )
     cfg = to_config(TrainConfig, composed)
     wanted_protocols(cfg)
     if not any((override.key_or_group or "").startswith("dataset") for override in swept):

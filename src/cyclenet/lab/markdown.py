@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cyclenet.files import printable
 from cyclenet.scoring.intervals import Difference
 
 NONE = "–"
@@ -17,15 +18,13 @@ class Markup(str):
 
 def plain(text: str) -> str:
     """Escape a text, so that Markdown shows it as it is, in one line."""
-    # Names of files may have bytes that are no UTF-8.
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return re.sub(r"([\\`*<>|~]|\](?=[(\[:]))", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*<>|~]|\](?=[(\[:]))", r"\\\1", " ".join(printable(text).split()))
 
 
 def code(text: str) -> Markup:
     """Set a text as code."""
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return Markup(f"`{' '.join(text.split()).replace('`', chr(39)).replace('|', chr(92) + '|')}`")
+    line = " ".join(printable(text).split())
+    return Markup("`" + line.replace("`", "'").replace("|", "\\|") + "`")
 
 
 def markdown_table(head: list[str], lines: list[list[str]]) -> str:

@@ -4,6 +4,8 @@ import base64
 import http.client
 import io
 import json
+import os
+import socket
 import threading
 import time
 import urllib.parse
@@ -16,6 +18,7 @@ from PIL import Image
 
 from conftest import run
 from cyclenet.data.images import DataError
+from cyclenet.lab.explain import explorer_app, serve
 from cyclenet.lab.explain.canvas import HEAT
 from cyclenet.lab.explain.explorer import HELD, Example, Explorer
 from cyclenet.lab.explain.explorer_app import application
@@ -314,3 +317,38 @@ def test_mistakes_on_the_command_line(tmp_path):
     ]:
         output = run("explore", "ckpt_path=a.ckpt", *words, cwd=tmp_path, ok=False)
         assert sentence in output and "Traceback" not in output
+
+
+def test_uploads_are_few_and_end(port, monkeypatch):
+    monkeypatch.setattr(explorer_app, "MOST_UPLOADS", 0)
+    status, answer = upload(port, png(picture()))
+    assert status == 503 and "uploads are in progress" in answer["error"]
+    monkeypatch.undo()
+    monkeypatch.setattr(explorer_app, "UPLOAD_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", port), 10) as silent:
+        head = "POST /api/upload?name=a.png HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n"
+        silent.sendall(f"{head}Content-Type: application/octet-stream\r\n\r\nx".encode())
+        assert silent.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_a_connection_that_says_nothing_is_closed(explorer, monkeypatch):
+    monkeypatch.setattr(serve, "HEADER_SECONDS", 0.2)
+    options = {"port": 0, "log_level": "warning", "http": serve.ImpatientProtocol}
+    server = uvicorn.Server(uvicorn.Config(application(explorer, ["127.0.0.1"]), **options))
+    threading.Thread(target=server.run, daemon=True).start()
+    until = time.monotonic() + 30
+    while not server.started and time.monotonic() < until:
+        time.sleep(0.01)
+    number = server.servers[0].sockets[0].getsockname()[1]
+    with socket.create_connection(("127.0.0.1", number), 10) as silent:
+        silent.sendall(b"GET / HTTP/1.1\r\nHost: 127")
+        assert silent.recv(100) == b""  # It was closed.
+    assert ask(number, "/")[0] == 200
+    server.should_exit = True
+
+
+def test_names_that_are_no_utf8_are_shown(explorer):
+    example = Example(os.fsdecode(b"stra\xdfe.png"), lambda: picture(1), lambda: None)
+    other = Explorer(explorer.models, [example], 1, 10_000)
+    assert json.dumps(other.describe(), ensure_ascii=False).encode()
+    assert other.open_example(0)["name"] == "stra\\udcdfe.png"

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cyclenet.data.images import DataError, decode_image
+from cyclenet.files import printable
 from cyclenet.lab.explain.canvas import HEAT, render_tight
 from cyclenet.lab.explain.features import Explained
 from cyclenet.lab.explain.image_figures import feedback_figure, offsets_figure
@@ -90,7 +91,7 @@ class Explorer:
             "models": [{"name": name, "adc": _aligns(model)} for name, model in self.models],
             "classes": task.classes,
             "palette": task.palette,
-            "examples": [example.name for example in self.examples],
+            "examples": [printable(example.name) for example in self.examples],
             "max_megabytes": self.max_bytes / 1e6,
             "max_pixels": self.max_pixels,
         }
@@ -120,7 +121,7 @@ class Explorer:
             layers["truth"] = truth
         return {
             "id": key,
-            "name": name,
+            "name": printable(name),
             "width": width,
             "height": height,
             "image": _png(image),

@@ -74,7 +74,8 @@ def _search(path: Path) -> list[Path]:
     # The search does not go below a run, where loggers have config.yaml files of their own.
     if any((path / name).is_file() for name in MARKS):
         return [path]
-    folders = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
+    # A folder that is still being written has a hidden name.
+    folders = [each for each in sorted(path.iterdir()) if each.is_dir() and each.name[0] != "."]
     return [run for folder in folders for run in _search(folder)]
 
 
