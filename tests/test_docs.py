@@ -36,6 +36,8 @@ NOT_RUN = {
     "make test-web": ".ci/run runs it.",
     "make notebooks": ".ci/run runs it.",
     "make chaos": "tests/training/test_resume.py runs its short form.",
+    "make fuzz": "It takes half an hour.",
+    "make audit": "It takes minutes; tests/test_faults.py has the same files.",
     "make test-slow": "It needs a C++ compiler and minutes.",
     "make test-slurm": "It needs SLURM's programs and root.",
     "make size": "test_size_counts runs its script.",

@@ -29,7 +29,7 @@ from cyclenet.data.open import open_split
 from cyclenet.environment import loader_problem, settle_home, settle_ranks
 from cyclenet.files import atomic_write, read_yaml, safe_name
 from cyclenet.lab.markdown import markdown_table, plain
-from cyclenet.lab.report.publish import publish_all
+from cyclenet.lab.report.publish import check_publishable, publish
 from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
 from cyclenet.runs.evaluate import write as write_evaluation
@@ -275,6 +275,29 @@ def test_starting_afresh_from_another_checkpoint_clears_the_folder(tmp_path):
         assert not list(folder.rglob("best.ckpt")) and not list(folder.rglob("scores.json"))
 
 
+def test_a_start_from_the_folders_own_checkpoint_keeps_it(tmp_path, monkeypatch):
+    cfg = TrainConfig()
+    task = scenes_task()
+    task.save_hyperparameters({"cfg": asdict(cfg)}, logger=False)
+    save_checkpoint(task, tmp_path / "run/checkpoints/best.ckpt")
+    mark(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    start = replace(cfg, resume="never", ckpt_path="run/checkpoints/best.ckpt")
+    with RunFolder(tmp_path / "run", start, []):
+        assert (tmp_path / "run/checkpoints/best.ckpt").exists()
+
+
+def test_a_start_that_failed_does_not_stand_in_the_way_of_the_next(tmp_path):
+    with (
+        pytest.raises(ValueError, match="There is no checkpoint"),
+        RunFolder(tmp_path, TrainConfig(ckpt_path="nowhere.ckpt"), []),
+    ):
+        raise AssertionError
+    assert (tmp_path / "result.json").exists()
+    with RunFolder(tmp_path, TrainConfig(), []) as entered:
+        assert entered.checkpoint is None
+
+
 def test_a_run_that_another_process_finished_is_not_begun_again(tmp_path):
     mark(tmp_path)
     RunResult("finished").write(tmp_path)
@@ -304,16 +327,16 @@ def test_publish_replaces_no_file_of_the_user_and_no_run_of_the_same_name(tmp_pa
     first = make_run(tmp_path / "a", run_config())
     second = make_run(tmp_path / "b", run_config(1))
     with pytest.raises(ValueError, match="2 of the runs are called run0"):
-        list(publish_all([first, second], tmp_path / "out"))
-    list(publish_all([first], tmp_path / "out"))
+        check_publishable([first, second], tmp_path / "out")
+    publish(first, tmp_path / "out")
     with pytest.raises(ValueError, match="where runs are published"):
-        list(publish_all([tmp_path / "out/run0"], tmp_path / "out"))
+        check_publishable([tmp_path / "out/run0"], tmp_path / "out")
     (tmp_path / "out/run0/notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"notes\.txt is not part of a published run"):
-        list(publish_all([first], tmp_path / "out"))
+        check_publishable([first], tmp_path / "out")
     (tmp_path / "out/run0/notes.txt").unlink()
     (tmp_path / "out/run0").rename(tmp_path / "out/.old-run0")  # As a kill may leave it.
-    list(publish_all([first], tmp_path / "out"))
+    publish(first, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["run0"]
 
 

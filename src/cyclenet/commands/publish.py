@@ -4,6 +4,7 @@ python src/publish.py runs=runs/camvid_ablation output=results/camvid
 python src/publish.py runs=RUN output=results/camvid check=true
 """
 
+import sys
 from pathlib import Path
 
 from cyclenet.commands.cli import run_command
@@ -17,7 +18,7 @@ def main() -> None:
 
 def run(cfg: PublishConfig) -> int:
     """Publish, or compare; return 1 where a run has not the published numbers."""
-    from cyclenet.lab.report.publish import is_reproduced, publish_all
+    from cyclenet.lab.report.publish import check_publishable, is_reproduced, publish
     from cyclenet.lab.report.runs import find_runs
 
     if not cfg.runs:
@@ -27,10 +28,16 @@ def run(cfg: PublishConfig) -> int:
     if cfg.check:
         same = [is_reproduced(run.folder, output) for run in runs]
         return 0 if all(same) else 1
-    status = {run.folder: run.status for run in runs}
-    for folder in publish_all(list(status), output):
-        print(f"{folder.name}: {status[folder]}")
-    return 0
+    check_publishable([run.folder for run in runs], output)
+    failed = 0
+    for run in runs:
+        try:
+            publish(run.folder, output)
+            print(f"{run.folder.name}: {run.status}")
+        except ValueError as error:
+            print(f"error: {run.folder.name} was left out: {error}", file=sys.stderr)
+            failed += 1
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

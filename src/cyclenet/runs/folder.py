@@ -104,9 +104,7 @@ class RunFolder:
                 self.checkpoint, self.step = str(path), checkpoint["global_step"]
                 self.precision = checkpoint.get("run", {}).get("precision")
             if self.first:
-                own = (
-                    newest[0] if newest and newest[0].parent == self.path / "checkpoints" else None
-                )
+                own = newest[0] if newest and self._is_own(newest[0]) else None
                 self._claim(own)
                 self._clear(own)
                 values = OmegaConf.create(asdict(self.cfg))
@@ -133,6 +131,7 @@ class RunFolder:
             self.result.seconds = round(time.time() - self.started, 1)
             self.result.finished_at = time.time()
             self.result.peak_rss_mb = peak_rss_mb()
+            mark(self.path)
             self.result.write(self.path)
         if self._lock:
             self._lock.release()
@@ -163,6 +162,9 @@ class RunFolder:
         if newest:
             check_resumable(newest[1], newest[0], cfg)
         return newest
+
+    def _is_own(self, checkpoint: Path) -> bool:
+        return checkpoint.resolve().parent == (self.path / "checkpoints").resolve()
 
     def _claim(self, own: Path | None) -> None:
         """Mark the folder as a run folder, unless it holds files that no training wrote.

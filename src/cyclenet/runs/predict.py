@@ -64,7 +64,7 @@ class Predictor:
 
     def predict_video(self, path: Path, name: str) -> int:
         """Predict a video frame by frame; return the number of frames."""
-        classes, done = self.task.classes, 0
+        classes, done, expected = self.task.classes, 0, count_frames(path)
         with VideoWriter(self.output / "overlay" / f"{name}.mp4") as video:
             for number, (frame, rate) in enumerate(read_video(path)):
                 mask = self.predict(frame)
@@ -72,6 +72,11 @@ class Predictor:
                 shown = overlay_with_legend(frame, mask, classes, self.palette, all_classes=True)
                 video.add(shown, rate)
                 done += 1
+        if expected - done > 1:  # Some files count one too many.
+            raise DataError(
+                f"{path} is damaged: {expected - done} of its {expected} frames could not be read; "
+                f"the {done} before them are in {self.output}."
+            )
         return done
 
     def _write(self, name: str, mask: np.ndarray) -> None:
@@ -128,6 +133,14 @@ def find_inputs(source: Path, output: Path) -> list[tuple[Path, str]]:
         )
     root = source if source.is_dir() else source.parent
     return list(zip(files, name_files(files, root), strict=True))
+
+
+def count_frames(path: Path) -> int:
+    """Return how many frames a video says that it has; 0 where it does not say."""
+    video = cv2.VideoCapture(str(path))
+    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    video.release()
+    return max(count, 0)
 
 
 def read_video(path: Path) -> Iterator[tuple[np.ndarray, float]]:

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,12 @@ MADE = (*KEPT, "result.json", "evaluate/*/images.npz")
 """What a published run consists of."""
 
 
-def publish_all(folders: list[Path], output: Path) -> Iterator[Path]:
-    """Publish runs one after the other; yield each when it is whole.
+def check_publishable(folders: list[Path], output: Path) -> None:
+    """Refuse runs that would replace each other or something else.
 
     Raises:
         ValueError: two runs have one name, a run lies in ``output``, or a folder there holds files
-            that are not of a published run; nothing is written then.
+            that are not of a published run.
     """
     for name, count in Counter(folder.name for folder in folders).items():
         if count > 1:
@@ -36,9 +35,6 @@ def publish_all(folders: list[Path], output: Path) -> Iterator[Path]:
                 "training wrote."
             )
         _replaceable(output / folder.name)
-    for folder in folders:
-        publish(folder, output)
-        yield folder
 
 
 def publish(folder: Path, output: Path) -> None:
@@ -46,6 +42,9 @@ def publish(folder: Path, output: Path) -> None:
 
     A run that failed keeps its place, with its error. What was published before stands until the
     new copy is whole.
+
+    Raises:
+        ValueError: a file of the run is damaged.
     """
     target, fresh, old = (output / f"{prefix}{folder.name}" for prefix in ("", ".new-", ".old-"))
     if old.is_dir() and not target.exists():
@@ -58,9 +57,12 @@ def publish(folder: Path, output: Path) -> None:
         if path.name not in ("scores.json", "analysis.json"):
             shutil.copyfile(path, copy)
             continue
-        values = json.loads(read_text(path))
-        # Where the checkpoint lay on this machine says nothing elsewhere.
-        values["checkpoint"] = "checkpoints/" + Path(values["checkpoint"]).name
+        try:
+            values = json.loads(read_text(path))
+            # Where the checkpoint lay on this machine says nothing elsewhere.
+            values["checkpoint"] = "checkpoints/" + Path(values["checkpoint"]).name
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged: evaluate the run again.") from error
         if path.name == "scores.json":
             counts = path.with_name(safe_name(values.get("counts", "images.npz")))
             shutil.copyfile(counts, copy.with_name("images.npz"))
