@@ -1,6 +1,8 @@
 # The same verbs for people and CI. Every target installs what it needs into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# Processes of the tests share the cores: threads that wait must not spin.
+QUIET := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0
 # More overrides for the demo's two runs, for instance: make demo DEMO_ARGS="seed=1".
 DEMO_ARGS ?=
 # The published run that reproduce-camvid makes again.
@@ -38,7 +40,7 @@ bench: .venv/.bench ## Measure what the README claims beside others' code (half 
 	touch $@
 
 test: setup lint ## Lint, check types, run the tests
-	$(BIN)/pytest
+	$(QUIET) $(BIN)/pytest
 
 test-web: setup ## Drive the explorer in a headless Chromium (installs it with apt-get if there is none)
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
@@ -68,7 +70,7 @@ size: setup ## Count the lines of core and lab, the longest file and function, l
 	@$(BIN)/python tests/size.py
 
 test-docs: setup ## Run every command of README and docs, shrunk
-	$(BIN)/pytest -m docs
+	$(QUIET) $(BIN)/pytest -m docs
 
 chaos: setup ## Kill trainings and sweeps at random moments and compare with undisturbed ones (minutes)
 	$(BIN)/python tests/chaos.py

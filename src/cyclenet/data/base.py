@@ -120,17 +120,16 @@ def list_split(folder: Path, pattern: str) -> list[Path]:
     return sorted(folder.glob(pattern))
 
 
-def find_files(folder: Path, endings: Collection[str] | None) -> list[Path]:
+def find_files(folder: Path, endings: Collection[str]) -> list[Path]:
     """Find the files of a folder and its subfolders that have one of some endings, in any case.
 
-    None stands for any ending. Hidden files and folders (``._a.jpg``, ``__MACOSX``) are left out.
+    Hidden files and folders (``._a.jpg``, ``__MACOSX``) are left out.
     """
     found = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-        fits = endings is None or path.suffix.lower() in endings
-        if not hidden and fits and path.is_file():
+        if not hidden and path.suffix.lower() in endings and path.is_file():
             found.append(path)
     return found
 

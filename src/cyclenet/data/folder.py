@@ -9,6 +9,9 @@ from cyclenet.data.images import IMAGE_ENDINGS, DataError
 from cyclenet.files import read_text
 from cyclenet.labels import IGNORE, color_map
 
+UNREAD_ENDINGS = {".gif", ".jp2", ".heic", ".heif", ".avif", ".tga", ".exr", ".jfif", ".npy"}
+"""Endings of pictures that are not read, but named."""
+
 
 class Folder(FolderSource):
     """``images/<split>/NAME.jpg`` (or another image), ``masks/<split>/NAME.png``, ``classes.txt``.
@@ -40,8 +43,9 @@ class Folder(FolderSource):
         self.legal = f"0..{count - 1} (the lines of classes.txt) and 255"
 
     def strays(self) -> list[str]:
-        """Name masks without an image, and files whose endings are not read."""
-        images, masks = (find_files(folder, endings=None) for folder in self.folders)
+        """Name masks without an image, and pictures of a kind that is not read."""
+        pictures = IMAGE_ENDINGS | UNREAD_ENDINGS
+        images, masks = (find_files(folder, pictures) for folder in self.folders)
         return super().strays() + [
             f"{path} is not read: {what} end in {' '.join(sorted(endings))}."
             for files, what, endings in (
