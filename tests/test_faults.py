@@ -37,7 +37,7 @@ from cyclenet.runs.folder import AlreadyFinishedError, RunFolder
 from cyclenet.runs.predict import find_inputs
 from cyclenet.runs.results import RunResult, mark
 from cyclenet.scoring.results import read_evaluation
-from cyclenet.training.loggers import choose_wandb_mode
+from cyclenet.training.loggers import MetricsCSV, choose_wandb_mode, read_metrics
 from made import fit, make_run, run_config, save_checkpoint, scenes_task, short_config
 
 SCENES = ["dataset.scenes_train=4", "dataset.scenes_val=2", "dataset.scenes_size=[64,96]"]
@@ -619,6 +619,22 @@ def test_one_damaged_run_does_not_end_the_report(tmp_path, damage):
         npz.write_bytes(b"")
     write_report(find_runs([tmp_path]), tmp_path / "out", "title", images=0)
     assert "run1" in (tmp_path / "out/report.md").read_text()
+
+
+def test_damaged_rows_of_a_curve_are_left_out(tmp_path):
+    path = tmp_path / "metrics.csv"
+    good = b"epoch,step,train/loss\n0,1,2.5\n"
+    path.write_bytes(good + good[:9] + good + b"0,2,\xff\xfe,7,8\n0,\0x,1\n0,3,nonsense\n0,4,1.5\n")
+    rows = read_metrics(path)
+    assert [(row["step"], row["train/loss"]) for row in rows] == [
+        ("1", "2.5"),
+        ("1", "2.5"),
+        ("4", "1.5"),
+    ]
+    logger = MetricsCSV(path, 9)
+    logger.log_metrics({"train/loss": 1.0}, 9)
+    logger.flush()
+    assert len(read_metrics(path)) == 4
 
 
 # 6. Sentences.

@@ -52,11 +52,9 @@ class MetricsCSV(Logger):
         self.columns = {"step"}
         self.written, self.saved_at = 0, 0.0
         if before and path.exists():
-            with path.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    # Earlier versions could leave half a row.
-                    if (row["step"] or "").isdigit() and int(row["step"]) < before:
-                        self._add({key: value for key, value in row.items() if value})
+            for row in read_metrics(path):
+                if int(row["step"]) < before:
+                    self._add(row)
 
     @property
     def name(self) -> str:
@@ -107,6 +105,26 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.flush()
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a metrics.csv: numbers by column. Damaged rows are left out."""
+    rows = []
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        # A NUL would end the reader.
+        for row in csv.DictReader(line.replace("\0", "") for line in file):
+            values = {key: value for key, value in row.items() if key and value}
+            if values.get("step", "").isdecimal() and all(map(_is_number, values.values())):
+                rows.append(values)
+    return rows
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        float(text)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 class ResumableWandb(WandbLogger):

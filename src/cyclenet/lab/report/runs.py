@@ -1,6 +1,5 @@
 """Read run folders, whatever they hold."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from cyclenet.config.load import read_config
 from cyclenet.config.schema import TrainConfig
 from cyclenet.runs.results import RunResult, evaluation_folder, read_result
 from cyclenet.scoring.results import Evaluation, read_evaluation
+from cyclenet.training.loggers import read_metrics
 
 CONFIGS = ("config.yaml", ".hydra/config.yaml")
 MARKS = (*CONFIGS, "result.json", "train.log")
@@ -134,9 +134,8 @@ def read_curve(folder: Path, column: str) -> tuple[list[float], list[float]]:
     steps, values = [], []
     path = folder / "metrics.csv"
     if path.is_file():
-        with path.open() as file:
-            for row in csv.DictReader(file):
-                if row.get(column) and row.get("step"):
-                    steps.append(float(row["step"]) + 1)  # Rows are numbered from 0.
-                    values.append(float(row[column]))
+        for row in read_metrics(path):
+            if column in row:
+                steps.append(float(row["step"]) + 1)  # Rows are numbered from 0.
+                values.append(float(row[column]))
     return steps, values
