@@ -176,6 +176,17 @@ def test_names_are_compared_at_resume_and_have_no_byte_order_mark(tmp_path):
         again.load_state_dict(state)
 
 
+def test_another_number_of_classes_at_resume_is_a_sentence(tmp_path):
+    root = own(tmp_path / "data")
+    words = ["dataset=folder", f"dataset.root={root}", *TINY, "dataset.crop_size=[32,32]"]
+    run("train", *words, "hydra.run.dir=r", cwd=tmp_path)
+    (tmp_path / "r/result.json").unlink()
+    (root / "classes.txt").write_text("road\nsky\ntree\n")
+    output = run("train", *words, "hydra.run.dir=r", cwd=tmp_path, ok=False)
+    assert "classes was ['road', 'sky'] and is ['road', 'sky', 'tree']" in output
+    assert "Traceback" not in output and (tmp_path / "r/checkpoints/last.ckpt").exists()
+
+
 def test_subfolders_of_a_split_are_used(tmp_path):
     root = own(tmp_path)
     for kind in ("images", "masks"):

@@ -133,6 +133,10 @@ class SegmentationData(L.LightningDataModule):
             ValueError: the data mean something else than when the checkpoint was written.
         """
         self.position = {key: state_dict[key] for key in ("epoch", "seen")}
+        self.check_same(state_dict)
+
+    def check_same(self, state_dict: dict[str, Any]) -> None:
+        """Raise `ValueError` where the data mean something else than in a checkpoint's state."""
         before, now = state_dict.get("meaning", self.meaning), self.meaning
         for key in now:
             if before[key] != now[key]:

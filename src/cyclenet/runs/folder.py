@@ -5,6 +5,7 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import lightning as L
 import torch
@@ -72,6 +73,7 @@ class RunFolder:
         checkpoint: path of the checkpoint to continue from; None where the run begins.
         step: its optimizer step; 0 where the run begins.
         precision: its precision; None where the run begins.
+        data_state: its position in the data, and what they mean; empty where the run begins.
 
     Raises:
         ValueError: on entering, another process trains in the folder, its checkpoint does not fit,
@@ -87,6 +89,7 @@ class RunFolder:
         self.checkpoint: str | None = None
         self.step = 0
         self.precision: str | None = None
+        self.data_state: dict[str, Any] = {}
         self._lock: BaseFileLock | None = None
 
     def __enter__(self) -> "RunFolder":
@@ -103,6 +106,7 @@ class RunFolder:
                 path, checkpoint = newest
                 self.checkpoint, self.step = str(path), checkpoint["global_step"]
                 self.precision = checkpoint.get("run", {}).get("precision")
+                self.data_state = checkpoint.get("SegmentationData", {})
             if self.first:
                 own = newest[0] if newest and self._is_own(newest[0]) else None
                 self._claim(own)

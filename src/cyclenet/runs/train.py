@@ -51,6 +51,7 @@ def train_in(run_folder: RunFolder) -> None:
         L.seed_everything(cfg.seed, verbose=False)
         trainer = build_trainer(cfg, run.path, run.step, run.precision)
         data = open_data(cfg, trainer)
+        data.check_same(run.data_state)
         source = data.train_source
         task = SegmentationTask(cfg, source.classes, source.palette.tolist())
         if cfg.model.compile:
