@@ -76,7 +76,7 @@ chaos: setup ## Kill trainings and sweeps at random moments and compare with und
 	$(BIN)/python tests/chaos.py
 	$(BIN)/python tests/kills.py
 
-fuzz: setup ## Damage 500 files and run the commands that read them (half an hour)
+fuzz: setup ## Damage 500 files and run the commands that read them (a quarter of an hour)
 	$(BIN)/python tests/fuzz.py
 
 audit: setup ## Give hostile files to every command and watch what it does (minutes)

@@ -185,8 +185,8 @@ def write(folder: Path, counts: Counts, result: EvaluationResult) -> None:
     ``images-<checksum>.npz`` holds the counts and the names of the images. An evaluation that is
     there already stands until the new one is whole.
     """
-    checksum = 0
-    for key in sorted(counts):  # Of the values: the file itself holds the time.
+    checksum = 0  # It is one of the values, because the file itself holds the time.
+    for key in sorted(counts):
         checksum = zlib.crc32(counts[key].tobytes(), checksum)
     result.counts = f"images-{checksum:08x}.npz"
     with atomic_write(folder / result.counts) as part, part.open("wb") as file:

@@ -27,6 +27,7 @@ from cyclenet.files import atomic_write, read_text, write_text
 from cyclenet.plots.pictures import PanelRow
 from cyclenet.scoring.metrics import Scores
 from cyclenet.scoring.results import EvaluationResult
+from cyclenet.training.curves import read_metrics
 
 FLUSH_SECONDS = 10.0
 REACHABLE_SECONDS = 5.0
@@ -105,26 +106,6 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.flush()
-
-
-def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Read the rows of a metrics.csv: numbers by column. Damaged rows are left out."""
-    rows = []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        # A NUL would end the reader.
-        for row in csv.DictReader(line.replace("\0", "") for line in file):
-            values = {key: value for key, value in row.items() if key and value}
-            if values.get("step", "").isdecimal() and all(map(_is_number, values.values())):
-                rows.append(values)
-    return rows
-
-
-def _is_number(text: Any) -> bool:
-    try:
-        float(text)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 class ResumableWandb(WandbLogger):

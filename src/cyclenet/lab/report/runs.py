@@ -10,7 +10,7 @@ from cyclenet.config.load import read_config
 from cyclenet.config.schema import TrainConfig
 from cyclenet.runs.results import RunResult, evaluation_folder, read_result
 from cyclenet.scoring.results import Evaluation, read_evaluation
-from cyclenet.training.loggers import read_metrics
+from cyclenet.training.curves import read_metrics
 
 CONFIGS = ("config.yaml", ".hydra/config.yaml")
 MARKS = (*CONFIGS, "result.json", "train.log")
