@@ -13,10 +13,10 @@ from conftest import tiny_model
 from cyclenet.config.commands import EvaluateConfig
 from cyclenet.config.load import load_protocol
 from cyclenet.config.schema import DatasetConfig, LoggerConfig, TrainConfig, TrainerConfig
-from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.open import open_split
 from cyclenet.runs.evaluate import summarise, write
 from cyclenet.runs.results import RunResult
+from cyclenet.runs.train import open_data, use_features
 from cyclenet.training.checkpoint import AtomicCheckpointIO, load_checkpoint
 from cyclenet.training.task import SegmentationTask
 from cyclenet.training.trainer import build_trainer
@@ -146,8 +146,8 @@ def fit(cfg, folder, checkpoint=None, callback=None):
     trainer = build_trainer(cfg, folder, step)
     if callback:
         trainer.callbacks.insert(0, callback)  # It comes before ours: an error may come any time.
-    data = SegmentationData(cfg.dataset, cfg.seed)
-    data.setup("fit")
+    data = open_data(cfg, trainer)
     task = SegmentationTask(cfg, data.train_source.classes, data.train_source.palette.tolist())
+    use_features(task, data, trainer.strategy.root_device)
     trainer.fit(task, data, ckpt_path=checkpoint)
     return task, trainer

@@ -21,7 +21,7 @@ def run(cfg: PrepareConfig) -> None:
     """Write or verify a cache for each split, and say what was done."""
     from cyclenet.data.prepare import prepare
 
-    for split in cfg.splits or [cfg.dataset.train_split]:
+    for split in cfg.splits or [cfg.dataset.training_split]:
         print(prepare(cfg.dataset, split))
 
 

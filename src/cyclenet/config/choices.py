@@ -19,6 +19,7 @@ class Choice:
         keys: keys of the configuration that the class takes as arguments of the same names.
         fixed: arguments that this choice gives a fixed value.
         how_to_get: for a data set, how a user gets the files that are missing.
+        folds: for a data set, whether it has the splits ``fold<n>`` and ``not-fold<n>``.
     """
 
     builder: str
@@ -26,6 +27,7 @@ class Choice:
     keys: tuple[str, ...] = ()
     fixed: dict[str, Any] = field(default_factory=dict)
     how_to_get: str = ""
+    folds: bool = False
 
     def load(self) -> Any:
         """Import the class."""
@@ -59,6 +61,12 @@ DECODERS: dict[str, Choice] = {
     "skip": Choice(
         "cyclenet.models.decoders.skip:SkipDecoder", "skip", ("head_channels", "align_corners")
     ),
+    "wide_skip": Choice(
+        "cyclenet.models.decoders.skip:SkipDecoder",
+        "wide skip",
+        ("head_channels", "align_corners"),
+        {"wide": True},
+    ),
     "adc": Choice(
         "cyclenet.models.decoders.adc:ADC",
         "ADC",
@@ -86,12 +94,14 @@ DATASETS: dict[str, Choice] = {
         "CamVid",
         ("root",),
         how_to_get="add dataset.download=true to fetch it (0.2 GB)",
+        folds=True,
     ),
     "folder": Choice(
         "cyclenet.data.folder:Folder",
         "Folder",
         ("root",),
         how_to_get="lay out your data there as docs/data.md says",
+        folds=True,
     ),
     "scenes": Choice(
         "cyclenet.data.scenes.source:Scenes",

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cyclenet.config.naming import arm_label
-from cyclenet.config.schema import TrainConfig
+from cyclenet.config.schema import ModelConfig, TrainConfig
 
 NOT_IN_THE_RESULT = {
     "trainer": (
@@ -20,7 +20,7 @@ NOT_IN_THE_RESULT = {
         "checkpoint_every_minutes",
         "log_images_every_epochs",
     ),
-    "dataset": ("download", "boundary_ratio", "cache", "cache_root"),
+    "dataset": ("download", "boundary_ratio", "cache", "cache_root", "cache_features"),
     "model": ("recompute",),
     "": ("logger", "resume", "force", "extra_protocols"),
 }
@@ -82,6 +82,16 @@ def changed_from(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, 
         elif key not in defaults or value != defaults[key]:
             changed[key] = value
     return changed
+
+
+def network_name(model: dict[str, Any]) -> str:
+    """Name a network by its label and a digest of all keys of ``model``, given as plain values."""
+    shape = ModelConfig.__new__(ModelConfig)
+    shape.__dict__.update(model)
+    # The auxiliary head of a frozen backbone is left out when the configuration is checked.
+    ignored = (*NOT_IN_THE_RESULT["model"], "aux_head")
+    values = {key: value for key, value in model.items() if key not in ignored}
+    return f"{arm_label(shape)} {digest(values, 2)}"
 
 
 def arm_name(cfg: TrainConfig) -> str:

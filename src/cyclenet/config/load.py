@@ -9,9 +9,16 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from cyclenet.config import commands
-from cyclenet.config.identity import changed_from, digest, flatten, keep_result_affecting
+from cyclenet.config.identity import (
+    changed_from,
+    digest,
+    flatten,
+    keep_result_affecting,
+    network_name,
+)
 from cyclenet.config.naming import short_name
-from cyclenet.config.schema import ModelConfig, ProtocolConfig, TrainConfig, require_choice
+from cyclenet.config.require import require_choice
+from cyclenet.config.schema import ModelConfig, ProtocolConfig, TrainConfig
 from cyclenet.files import read_yaml
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -121,6 +128,27 @@ def _rates_at_8(rates: list[int], _root_: DictConfig) -> list[int]:
     return scale_rates(rates, _root_.model.output_stride)
 
 
+def _rates_at_97(rates: list[int], _root_: DictConfig) -> list[int]:
+    """Scale rates for the paper's map of 97 x 97 features to the map of a training crop."""
+    side = min(_root_.dataset.crop_size) / _root_.model.output_stride
+    return [max(int(rate * side / 97 + 0.5), 1) for rate in rates]
+
+
+def _chosen(path: str, _root_: DictConfig) -> float:
+    """Return what `cyclenet.lab.sweeps.choose` wrote for this network: ``${chosen:PATH}``.
+
+    ``${chosen:NAME}`` reads ``conf/chosen/NAME.yaml``.
+    """
+    file = Path(path) if path.endswith(".yaml") else CONF / "chosen" / f"{path}.yaml"
+    if not file.is_file():
+        raise ValueError(f"There is no {file}: choose with experiment=heads_rates first.")
+    model: Any = OmegaConf.to_container(_root_.model, resolve=True)
+    name, values = network_name(model), read_yaml(file)
+    if not isinstance(values, dict) or not isinstance(values.get(name), int | float):
+        raise ValueError(f"{file} has no number for {name}: choose one, or give it by hand.")
+    return float(values[name])
+
+
 def run_folder_name(_root_: DictConfig) -> str:
     """Name the run folder as a function of the configuration (the resolver ``${run_folder:}``).
 
@@ -144,3 +172,5 @@ def register() -> None:
         store.store(name=schema.__name__, node=schema)
     OmegaConf.register_new_resolver("run_folder", run_folder_name, replace=True)
     OmegaConf.register_new_resolver("rates_at_8", _rates_at_8, replace=True)
+    OmegaConf.register_new_resolver("chosen", _chosen, replace=True)
+    OmegaConf.register_new_resolver("rates_at_97", _rates_at_97, replace=True)

@@ -5,11 +5,17 @@ only what differs from these defaults. Nothing heavy is imported, so that a typo
 A bad value raises `ValueError` with one sentence that names the key.
 """
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from cyclenet.config.choices import CONTEXTS, DATASETS, DECODERS
+from cyclenet.config.require import (
+    require,
+    require_above,
+    require_at_most,
+    require_choice,
+    require_few,
+    require_folder_name,
+)
 
 PREDICTION_PRECISIONS = ("32-true", "bf16-mixed")
 TRAINING_PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")
@@ -25,43 +31,11 @@ FIGURES = (
 )
 
 
-def require(ok: bool, message: str) -> None:
-    """Raise `ValueError` with the message unless a condition holds."""
-    if not ok:
-        raise ValueError(message)
-
-
-def require_folder_name(key: str, value: str) -> None:
-    """Raise `ValueError` unless a value names a folder inside another."""
-    parts = value.replace("\\", "/").split("/")
-    inside = all(part not in ("", ".", "..") for part in parts) and ":" not in value
-    require(inside, f"{key} must be the name of a folder inside the data's; got {value!r}.")
-
-
-def require_choice(key: str, value: str, choices: Collection[str]) -> None:
-    """Raise `ValueError` unless a key has one of the values that it may have."""
-    require(value in choices, f"{key} must be one of {', '.join(choices)}; got {value!r}.")
-
-
-def _require_at_most(part: object, name: str, limits: Mapping[str, float]) -> None:
-    """Bound what a configuration, which may come with a checkpoint, can ask of a machine."""
-    for key, most in limits.items():
-        value = getattr(part, key)
-        for each in value if isinstance(value, list) else (value,):
-            require(each <= most, f"{name}.{key} must be at most {most:g}; got {each:g}.")
-
-
-def _require_few(name: str, values: list[Any], most: int) -> None:
-    require(len(values) <= most, f"{name} may have {most} values; got {len(values)}.")
-
-
-def _require_above(part: object, name: str, keys: tuple[str, ...], least: float) -> None:
-    for key in keys:
-        value = getattr(part, key)
-        if least == 0:
-            require(value >= 0, f"{name}.{key} must be 0 or more; got {value}.")
-        else:
-            require(value > 0, f"{name}.{key} must be positive; got {value}.")
+def _require_fold(name: str, fold: int | None) -> None:
+    if fold is not None:
+        able = [key for key, choice in DATASETS.items() if choice.folds]
+        require(name in able, f"dataset.fold is for {' and '.join(able)}, not for {name}.")
+        require(0 <= fold < 1000, f"dataset.fold must be 0 or more; got {fold}.")
 
 
 @dataclass
@@ -82,6 +56,9 @@ class ModelConfig:
     # (torchvision, timm, mmsegmentation); `stage` takes the stage's own, 2 and 4 (CCNet, semseg
     # and the paper's words; ResNets only).
     first_block_dilation: str = "previous"
+    # Whether the backbone stays as it is: no gradients, batch norm with its stored statistics. The
+    # auxiliary head is then left out.
+    freeze_backbone: bool = False
     # Context module: none (Table 2's baseline), aspp, denseaspp, cycleaspp.
     context: str = "cycleaspp"
     # Dilation rates r_j of the atrous layers, increasing, in pixels of the context features.
@@ -99,7 +76,8 @@ class ModelConfig:
     # Whether all passes through an atrous layer share one set of batch-norm statistics. By default
     # each pass has its own, as in CliqueNet.
     share_norm: bool = False
-    # Decoder: none (bilinear), skip (interpolate, concatenate with 1/4 features), adc (eq. 4-5).
+    # Decoder: none (bilinear), skip (interpolate, concatenate with 1/4 features), wide_skip (the
+    # same with one more 3x3 convolution, which is ADC without offsets), adc (eq. 4-5).
     decoder: str = "adc"
     # ADC: groups of channels with offsets of their own. DCNv2 has 1, FaPN 8.
     offset_groups: int = 1
@@ -121,6 +99,7 @@ class ModelConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        self.aux_head = self.aux_head and not self.freeze_backbone
         require_choice("model.context", self.context, CONTEXTS)
         require_choice("model.decoder", self.decoder, DECODERS)
         require_choice(
@@ -143,17 +122,17 @@ class ModelConfig:
             f"{self.feedback}; got {rates}.",
         )
         widths = ("reduce_channels", "bottleneck_channels", "growth_channels", "head_channels")
-        _require_few("model.atrous_rates", rates, 32)
+        require_few("model.atrous_rates", rates, 32)
         limits = dict.fromkeys(widths, 8192) | {"feedback": 16, "atrous_rates": 1024}
-        _require_at_most(self, "model", limits)
-        _require_above(self, "model", (*widths, "offset_groups"), 1)
+        require_at_most(self, "model", limits)
+        require_above(self, "model", (*widths, "offset_groups"), 1)
         require(
             self.head_channels % self.offset_groups == 0,
             f"model.offset_groups must divide model.head_channels ({self.head_channels}); "
             f"got {self.offset_groups}.",
         )
         require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1); got {self.dropout}.")
-        _require_above(self, "model", ("mask_scale",), 0)
+        require_above(self, "model", ("mask_scale",), 0)
         require(
             not (self.compile and self.recompute),
             "model.compile and model.recompute exclude each other: PyTorch cannot compile what is "
@@ -182,6 +161,9 @@ class DatasetConfig:
     train_split: str = "train"
     # Name of the split that is validated on.
     val_split: str = "val"
+    # Cross-validation: train on all folds but this one, and validate on it. CamVid has 0 to 4, by
+    # drive; `folder` has those of its folds.csv. null takes the splits.
+    fold: int | None = None
     # Use only the first N training images, for trials; 0 uses all.
     train_limit: int = 0
     # Use only the first N validation images, for trials; 0 uses all.
@@ -208,6 +190,12 @@ class DatasetConfig:
     boundary_ratio: float = 0.02
     # RGB that fills a crop beyond a small image (ImageNet's mean, as in semseg). Its mask is 255.
     pad_value: list[int] = field(default_factory=lambda: [124, 116, 104])
+    # With a frozen backbone: scales of whole images whose features the crops are windows of. They
+    # replace `scale`. [] crops images as usual.
+    views: list[float] = field(default_factory=list)
+    # Whether a frozen backbone's features of the views are written once to the folder of the caches
+    # and read from there.
+    cache_features: bool = False
 
     def __post_init__(self) -> None:
         require_choice("dataset.name", self.name, DATASETS)
@@ -237,15 +225,36 @@ class DatasetConfig:
             len(self.pad_value) == 3 and all(0 <= v <= 255 for v in self.pad_value),
             f"dataset.pad_value must be three integers in 0..255; got {list(self.pad_value)}.",
         )
-        _require_above(self, "dataset", ("batch_size", "scenes_train", "scenes_val"), 1)
+        require_above(self, "dataset", ("batch_size", "scenes_train", "scenes_val"), 1)
         limits = {"crop_size": 16384, "batch_size": 65536, "scale": 16}
         limits |= {"scenes_train": 10_000_000, "scenes_val": 10_000_000, "scenes_seed": 2**32 - 1}
-        _require_at_most(self, "dataset", limits)
+        require_at_most(self, "dataset", limits)
+        require_few("dataset.views", self.views, 8)
+        require(
+            all(0 < view <= 16 for view in self.views),
+            f"dataset.views must be scales between 0 and 16; got {list(self.views)}.",
+        )
+        require(
+            not self.cache_features or len(self.views) > 0,
+            "dataset.cache_features=true needs dataset.views, the scales that features are kept "
+            "of: for instance [1,1.5].",
+        )
+        _require_fold(self.name, self.fold)
         for key in ("train_split", "val_split"):
             require_folder_name(f"dataset.{key}", getattr(self, key))
         for key in ("train_limit", "val_limit"):
             value = getattr(self, key)
             require(value >= 0, f"dataset.{key} must be 0 (all) or more; got {value}.")
+
+    @property
+    def training_split(self) -> str:
+        """The split that is trained on; with a fold, all the others."""
+        return self.train_split if self.fold is None else f"not-fold{self.fold}"
+
+    @property
+    def validation_split(self) -> str:
+        """The split that is validated on; with a fold, that one."""
+        return self.val_split if self.fold is None else f"fold{self.fold}"
 
 
 @dataclass
@@ -279,7 +288,7 @@ class OptimConfig:
             f"optim.min_lr must be between 0 and optim.lr; got {self.min_lr}.",
         )
         keys = ("weight_decay", "head_lr_scale", "poly_power", "warmup_steps")
-        _require_above(self, "optim", keys, 0)
+        require_above(self, "optim", keys, 0)
 
 
 @dataclass
@@ -298,13 +307,13 @@ class LossConfig:
     class_weights: list[float] | None = None
 
     def __post_init__(self) -> None:
-        _require_above(self, "loss", ("aux_weight",), 0)
+        require_above(self, "loss", ("aux_weight",), 0)
         threshold = self.ohem_threshold
         require(
             threshold is None or 0 < threshold <= 1,
             f"loss.ohem_threshold must be in (0, 1] or null; got {threshold}.",
         )
-        _require_above(self, "loss", ("ohem_min_kept",), 1)
+        require_above(self, "loss", ("ohem_min_kept",), 1)
 
 
 @dataclass
@@ -340,12 +349,17 @@ class ProtocolConfig:
             len(self.scales) > 0 and min(self.scales) > 0,
             f"protocol.scales must be positive factors; got {list(self.scales)}.",
         )
-        _require_few("protocol.scales", self.scales, 32)
-        _require_at_most(self, "protocol", {"scales": 8, "window": 16384})
+        require_few("protocol.scales", self.scales, 32)
+        require_at_most(self, "protocol", {"scales": 8, "window": 16384})
         area = sum(scale**2 for scale in self.scales)
         require(
             area <= 100, f"protocol.scales make {area:g} images of one; at most 100 are allowed."
         )
+
+    @property
+    def looks_once(self) -> bool:
+        """Whether the network sees each image once, as it is."""
+        return not self.window and list(self.scales) == [1.0] and not self.flip
 
     def describe(self) -> str:
         """State the rule from its values: a changed value cannot hide behind a preset's name."""
@@ -400,10 +414,10 @@ class TrainerConfig:
             f"trainer.devices must be a positive number or auto; got {self.devices!r}.",
         )
         keys = ("num_nodes", "max_epochs", "accumulate_grad_batches", "val_every_epochs")
-        _require_above(self, "trainer", keys, 1)
+        require_above(self, "trainer", keys, 1)
         saves = ("checkpoint_every_steps", "checkpoint_every_minutes")
         keys = ("gradient_clip_norm", *saves, "log_images_every_epochs")
-        _require_above(self, "trainer", keys, 0)
+        require_above(self, "trainer", keys, 0)
         require(
             self.num_workers >= -1,
             f"trainer.num_workers must be -1 (automatic) or more; got {self.num_workers}.",
@@ -430,7 +444,7 @@ class LoggerConfig:
 
     def __post_init__(self) -> None:
         require_choice("logger.wandb", self.wandb, ("auto", "offline", "online", "disabled"))
-        _require_above(self, "logger", ("every_n_steps",), 1)
+        require_above(self, "logger", ("every_n_steps",), 1)
 
 
 @dataclass
@@ -467,4 +481,22 @@ class TrainConfig:
             not self.model.aux_head or self.loss.aux_weight > 0,
             "loss.aux_weight is 0, so the auxiliary head would never learn: "
             "set model.aux_head=false.",
+        )
+        require(
+            self.model.freeze_backbone or not self.dataset.views,
+            "dataset.views are for frozen features: set model.freeze_backbone=true, or "
+            "dataset.views=[].",
+        )
+        extra, stride = int(self.model.align_corners), self.model.output_stride
+        require(
+            not self.dataset.views
+            or all((side - extra) % stride == 0 for side in self.dataset.crop_size),
+            f"dataset.crop_size must be multiples of model.output_stride ({stride})"
+            f"{' plus 1' if extra else ''} where there are dataset.views, because crops are "
+            f"windows of features; got {list(self.dataset.crop_size)}.",
+        )
+        require(
+            not (self.model.compile and self.dataset.views),
+            "model.compile has no effect on heads that are trained on features of views: set it "
+            "to false.",
         )

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,10 @@ class Source(ABC):
     def mask(self, index: int) -> np.ndarray:
         """Return a mask (H, W) uint8 of train ids with 255 ignored."""
 
+    @abstractmethod
+    def stamp(self, index: int) -> list[Any]:
+        """Return plain values that change where the image does."""
+
     def strays(self) -> list[str]:
         """Name files that are not used, such as masks that have no image, a sentence each."""
         return []
@@ -80,6 +84,10 @@ class FolderSource(Source):
         strays = [mask for mask in sorted(self.masks) if mask not in known]
         return [f"{mask} is a mask without an image." for mask in strays]
 
+    def stamp(self, index: int) -> list[Any]:
+        path = self.pairs[index].image.resolve()
+        return [str(path), path.stat().st_size, path.stat().st_mtime_ns]
+
     def image(self, index: int) -> np.ndarray:
         return read_image(self.pairs[index].image, paired=True)
 
@@ -100,6 +108,9 @@ class Limited(Source):
 
     def name(self, index: int) -> str:
         return self.source.name(index)
+
+    def stamp(self, index: int) -> list[Any]:
+        return self.source.stamp(index)
 
     def image(self, index: int) -> np.ndarray:
         return self.source.image(index)

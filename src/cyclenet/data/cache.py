@@ -44,6 +44,9 @@ class CachedSource(Source):
     def name(self, index: int) -> str:
         return self.source.name(index)
 
+    def stamp(self, index: int) -> list[Any]:
+        return self.source.stamp(index)
+
     def image(self, index: int) -> np.ndarray:
         """View an image's pixels. Raises `DataError` where the cache is damaged."""
         height, width = self.entries[index]["size"]

@@ -5,16 +5,25 @@ from functools import cached_property
 from typing import Any
 
 import lightning as L
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.base import Limited, Source
 from cyclenet.data.cache import cached
+from cyclenet.data.features import FeatureCache
 from cyclenet.data.images import DataError
-from cyclenet.data.loader import Batch, KeyedBatchSampler, TrainDataset, TrainLoader, eval_loader
+from cyclenet.data.loader import (
+    Batch,
+    KeyedBatchSampler,
+    TrainDataset,
+    TrainLoader,
+    ViewDataset,
+    eval_loader,
+)
 from cyclenet.data.meaning import check_meaning, describe_meaning
 from cyclenet.data.open import open_split, open_validation
 from cyclenet.data.transforms import TrainTransform
+from cyclenet.data.views import Views
 from cyclenet.devices import cores
 from cyclenet.environment import loader_problem
 from cyclenet.processes import start_loader_worker
@@ -28,6 +37,13 @@ class SegmentationData(L.LightningDataModule):
         seed: seed of shuffling and augmentation.
         num_workers: loader processes of each device; -1 for as many as the cores allow, 4 at most.
         pin_memory: copy batches to page-locked memory (for a GPU).
+        views: for a frozen backbone, the views whose windows the crops are; None for crops of
+            images.
+
+    Attributes:
+        features: cached features of the views; None where the network computes them.
+        val_features: cached features of the validation images; None where the network computes
+            them.
 
     Raises:
         DataError: in `setup`, where data is missing or a split has fewer images than a batch.
@@ -37,9 +53,17 @@ class SegmentationData(L.LightningDataModule):
     val_source: Source
 
     def __init__(
-        self, cfg: DatasetConfig, seed: int, num_workers: int = 0, pin_memory: bool = False
+        self,
+        cfg: DatasetConfig,
+        seed: int,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        views: Views | None = None,
     ) -> None:
         super().__init__()
+        self.views = views
+        self.features: FeatureCache | None = None
+        self.val_features: FeatureCache | None = None
         self.cfg, self.seed = cfg, seed
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.loader: TrainLoader | None = None
@@ -53,7 +77,7 @@ class SegmentationData(L.LightningDataModule):
         self.prepared = True
         # A trial on a few images does not write the cache of a whole split.
         if not self.cfg.train_limit or self.cfg.cache == "always":
-            split = self.cfg.train_split
+            split = self.cfg.training_split
             cached(open_split(self.cfg, split), self.cfg, split, build=True)
 
     def setup(self, stage: str | None = None) -> None:
@@ -61,11 +85,11 @@ class SegmentationData(L.LightningDataModule):
             return
         cfg = self.cfg
         if stage in (None, "fit"):
-            train = cached(open_split(cfg, cfg.train_split), cfg, cfg.train_split)
+            train = cached(open_split(cfg, cfg.training_split), cfg, cfg.training_split)
             self.train_source = Limited(train, cfg.train_limit) if cfg.train_limit else train
             if len(self.train_source) < cfg.batch_size:
                 raise DataError(
-                    f"dataset.batch_size is {cfg.batch_size}, but {cfg.train_split} has "
+                    f"dataset.batch_size is {cfg.batch_size}, but {cfg.training_split} has "
                     f"{len(self.train_source)} images: lower it."
                 )
         self.val_source = open_validation(cfg)
@@ -103,8 +127,13 @@ class SegmentationData(L.LightningDataModule):
         if problem := loader_problem(self._workers() * self._processes_here(), batch_bytes):
             raise ValueError(problem)
         sampler = KeyedBatchSampler(len(self.train_source), size, self.seed, rank, world_size)
+        dataset: Dataset[Batch] = TrainDataset(
+            self.train_source, TrainTransform(self.cfg), self.seed
+        )
+        if self.views:
+            dataset = ViewDataset(self.train_source, self.views, self.features, self.seed)
         self.loader = TrainLoader(
-            TrainDataset(self.train_source, TrainTransform(self.cfg), self.seed),
+            dataset,
             sampler,
             num_workers=self._workers(),
             pin_memory=self.pin_memory,
@@ -149,5 +178,9 @@ class SegmentationData(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         workers = min(self._workers(), 1)
         return eval_loader(
-            self.val_source, *self._ranks(), num_workers=workers, pin_memory=self.pin_memory
+            self.val_source,
+            *self._ranks(),
+            self.val_features,
+            num_workers=workers,
+            pin_memory=self.pin_memory,
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from cyclenet.data.base import FolderSource, Pair, find_files, list_split, list_tree
+from cyclenet.data.folds import choose_fold, is_fold, read_folds
 from cyclenet.data.images import IMAGE_ENDINGS, DataError
 from cyclenet.files import read_text
 from cyclenet.labels import IGNORE, color_map
@@ -17,25 +18,35 @@ class Folder(FolderSource):
     """``images/<split>/NAME.jpg`` (or another image), ``masks/<split>/NAME.png``, ``classes.txt``.
 
     NAME may have subfolders, and endings any case. A mask holds the number of a pixel's line in
-    ``classes.txt``, counted from 0; 255 is ignored. The colours are PASCAL VOC's.
+    ``classes.txt``, counted from 0; 255 is ignored. The colours are PASCAL VOC's. ``folds.csv``
+    may put images into folds, whatever their split: a line ``<split>/NAME,<number>`` for each.
     """
 
     def __init__(self, split: str, root: Path) -> None:
-        list_split(root / "images" / split, "*")  # It names the splits that there are.
-        images = list_tree(root / "images" / split, IMAGE_ENDINGS)
-        folder = root / "masks" / split
+        folds = read_folds(root / "folds.csv") if is_fold(split) else {}
+        inside = "." if folds else split
+        list_split(root / "images" / inside, "*")  # It names the splits that there are.
+        images = list_tree(root / "images" / inside, IMAGE_ENDINGS)
+        folder = root / "masks" / inside
         masks = list_tree(folder, {".png"})
         pairs = [
             Pair(name, image, masks.get(name, folder / f"{name}.png"))
             for name, image in images.items()
         ]
+        if folds:
+            if missing := [name for name in folds if name not in images]:
+                raise DataError(
+                    f"{root}/folds.csv names {missing[0]}, but there is no such image in "
+                    f"{root}/images."
+                )
+            pairs, masks = choose_fold(split, pairs, folds, {}), {}
         super().__init__(pairs, f"{root}/images/{split}", list(masks.values()))
         if masks and not any(name in masks for name in images):
             raise DataError(
                 f"No image of {root}/images/{split} has a mask of its name; masks there are called "
                 f"like {next(iter(masks))}.png: name masks as their images ({pairs[0].name}.png)."
             )
-        self.folders = (root / "images" / split, folder)
+        self.folders = (root / "images" / inside, folder)
         self.classes = _read_names(root / "classes.txt")
         count = len(self.classes)
         self.palette = color_map(count)

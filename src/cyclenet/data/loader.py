@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cyclenet.data.base import Source, check_sizes
+from cyclenet.data.features import FeatureCache
 from cyclenet.data.transforms import TrainTransform
+from cyclenet.data.views import Views, to_tensor
 from cyclenet.processes import start_loader_worker
 from cyclenet.seeding import derive
 
@@ -34,11 +35,36 @@ class TrainDataset(Dataset[Batch]):
         return {"image": image, "mask": mask, "name": self.source.name(index)}
 
 
-class EvalDataset(Dataset[Batch]):
-    """Samples as they are, at their own size."""
+class ViewDataset(Dataset[Batch]):
+    """Crops of views, by (epoch, index), for a frozen backbone.
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    A sample has the crop's ``features`` where there is a cache. Else it has the pixels of the whole
+    ``view`` and the ``place`` of the crop in its features.
+    """
+
+    def __init__(
+        self, source: Source, views: Views, features: FeatureCache | None, seed: int
+    ) -> None:
+        self.source, self.views, self.features, self.seed = source, views, features, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, index = key
+        mask, name = self.source.mask(index), self.source.name(index)
+        size = (mask.shape[0], mask.shape[1])
+        view, place = self.views.draw(size, derive(self.seed, "augment", epoch, index))
+        sample = {"mask": self.views.crop_mask(mask, view, place), "name": name}
+        if self.features:
+            return sample | {"features": self.features.crop(self.source, index, size, view, place)}
+        image = self.source.image(index)
+        check_sizes(name, image, mask)
+        return sample | {"view": to_tensor(self.views.pixels(image, view)), "place": tuple(place)}
+
+
+class EvalDataset(Dataset[Batch]):
+    """Samples as they are, at their own size, with the features of the image where there are."""
+
+    def __init__(self, source: Source, features: FeatureCache | None = None) -> None:
+        self.source, self.features = source, features
 
     def __len__(self) -> int:
         return len(self.source)
@@ -46,19 +72,36 @@ class EvalDataset(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         image, mask = self.source.image(index), self.source.mask(index)
         check_sizes(self.source.name(index), image, mask)
-        return {"image": image, "mask": mask, "name": self.source.name(index)}
+        sample = {"image": image, "mask": mask, "name": self.source.name(index)}
+        found = self.features.whole(self.source, index) if self.features else None
+        return sample | {"features": found} if found else sample
 
 
 def collate(samples: list[Batch]) -> Batch:
     """Stack samples.
 
     Returns:
-        ``image`` (N, 3, H, W) uint8 in channels-last layout, ``mask`` (N, H, W) uint8, ``name``.
+        ``mask`` (N, H, W) uint8, ``name``, and what the samples have of: ``image`` (N, 3, H, W)
+        uint8; ``features``, of each level (N, C, h, w) bfloat16; ``view`` and ``place``, lists.
+        Layouts are channels-last.
     """
-    images = np.stack([sample["image"] for sample in samples])
-    image: Tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
-    mask = torch.from_numpy(np.stack([sample["mask"] for sample in samples]))
-    return {"image": image, "mask": mask, "name": [sample["name"] for sample in samples]}
+    batch: Batch = {key: [sample[key] for sample in samples] for key in samples[0]}
+    batch["mask"] = torch.from_numpy(np.stack(batch["mask"]))
+    if "image" in batch:
+        batch["image"] = torch.from_numpy(np.stack(batch["image"])).permute(0, 3, 1, 2)
+    if "features" in batch:
+        levels = zip(*batch["features"], strict=True)
+        batch["features"] = [torch.stack(level).permute(0, 3, 1, 2) for level in levels]
+    return batch
+
+
+def pick(batch: Batch, number: int) -> Batch:
+    """Return a batch of one of the samples of a batch."""
+    one = slice(number, number + 1)
+    return {
+        key: [level[one] for level in value] if key == "features" else value[one]
+        for key, value in batch.items()
+    }
 
 
 class KeyedBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -102,7 +145,7 @@ class TrainLoader(DataLoader[Batch]):
 
     batch_sampler: KeyedBatchSampler
 
-    def __init__(self, dataset: TrainDataset, sampler: KeyedBatchSampler, **kwargs: Any) -> None:
+    def __init__(self, dataset: Dataset[Batch], sampler: KeyedBatchSampler, **kwargs: Any) -> None:
         super().__init__(dataset, batch_sampler=sampler, collate_fn=collate, **kwargs)
         self.epoch = self.seen = 0
 
@@ -117,13 +160,19 @@ class TrainLoader(DataLoader[Batch]):
             yield batch
 
 
-def eval_loader(source: Source, rank: int, world_size: int, **kwargs: Any) -> DataLoader[Batch]:
+def eval_loader(
+    source: Source,
+    rank: int,
+    world_size: int,
+    features: FeatureCache | None = None,
+    **kwargs: Any,
+) -> DataLoader[Batch]:
     """Load image by image: process r takes every world_size-th.
 
     No image is counted twice and none is dropped.
     """
     return DataLoader(
-        EvalDataset(source),
+        EvalDataset(source, features),
         batch_size=1,
         sampler=range(rank, len(source), world_size),
         collate_fn=collate,

@@ -45,12 +45,12 @@ def open_split(cfg: DatasetConfig, split: str) -> Source:
 
 
 def open_validation(cfg: DatasetConfig, split: str | None = None) -> Source:
-    """Open a split for evaluation: ``cfg.val_split`` unless another is given, cut to its limit.
+    """Open a split for evaluation: the validation split unless another is given, cut to its limit.
 
     Raises:
         DataError: as `open_split`.
     """
-    source = open_split(cfg, split or cfg.val_split)
+    source = open_split(cfg, split or cfg.validation_split)
     return Limited(source, cfg.val_limit) if cfg.val_limit else source
 
 

@@ -48,9 +48,6 @@ class Backbone(nn.Module):
                 "give a local file, or none."
             ) from error
         self.channels: list[int] = _feature_info(self.body).channels()
-        for module in self.body.modules():
-            if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-                _keep_float32_on_cpu(module)
         if first_block_dilation == "stage":
             _dilate_first_blocks(self.body, name)
         data = timm.get_pretrained_cfg(name)
@@ -86,21 +83,6 @@ def _stages(name: str, output_stride: int) -> tuple[int, int, int]:
         )
     low = len(reductions) - 1 - reductions[::-1].index(4)
     return low, len(reductions) - 2, len(reductions) - 1
-
-
-class _Float32OnCpu(nn.Conv2d):
-    # On CPU, the backward pass of depthwise convolutions is slower in bfloat16 than in float32.
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float())
-
-
-def _keep_float32_on_cpu(conv: nn.Conv2d) -> None:
-    # timm's own subclasses (Conv2dSame) stay below, so that their padding is kept.
-    own = type(conv)
-    conv.__class__ = type(f"Float32{own.__name__}", (_Float32OnCpu, own), {})
 
 
 def _dilate_first_blocks(body: nn.Module, name: str) -> None:

@@ -1,5 +1,7 @@
 """CycleNet: backbone -> context -> decoder -> classifier (Fig. 1)."""
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -8,7 +10,13 @@ from cyclenet.config.schema import ModelConfig
 from cyclenet.models.backbone import Backbone
 from cyclenet.models.contexts.base import Context
 from cyclenet.models.decoders.base import Decoder
-from cyclenet.models.layers import ChannelDropout, ConvNormReLU, normalise
+from cyclenet.models.layers import (
+    Classifier,
+    ConvNormReLU,
+    be_kind_to_cpu,
+    initialise,
+    normalise,
+)
 from cyclenet.models.resize import Grid
 
 
@@ -44,42 +52,40 @@ class CycleNet(nn.Module):
 
     def __init__(self, cfg: ModelConfig, num_classes: int) -> None:
         super().__init__()
-        self.grid = Grid(cfg.output_stride, cfg.align_corners)
+        # It is drawn before all else, so that arms of one seed have it in common.
+        seed = int(torch.randint(2**31, (), device="cpu"))
+        self.grid, self.frozen = Grid(cfg.output_stride, cfg.align_corners), cfg.freeze_backbone
         self.backbone = Backbone(
             cfg.backbone, cfg.backbone_weights, cfg.output_stride, cfg.first_block_dilation
         )
+        if self.frozen:
+            self.backbone.requires_grad_(False)
         low, third, last = self.backbone.channels
         self.context = build_context(last, cfg)
         self.decoder = build_decoder(low, cfg)
         width = self.decoder.out_channels if self.decoder else self.context.out_channels
-        self.classifier = nn.Sequential(
-            ChannelDropout(cfg.dropout), nn.Conv2d(width, num_classes, 1)
-        )
+        self.classifier = Classifier(width, num_classes, cfg.dropout)
         self.aux: nn.Sequential | None = None
         if cfg.aux_head:
+            hidden = min(256, third)
             self.aux = nn.Sequential(
-                ConvNormReLU(third, min(256, third), 3),
-                ChannelDropout(cfg.dropout),
-                nn.Conv2d(min(256, third), num_classes, 1),
+                ConvNormReLU(third, hidden, 3), *Classifier(hidden, num_classes, cfg.dropout)
             )
         # They normalise images in 0..255, and are kept with the weights, so that a checkpoint
         # knows how its input was normalised.
         self.register_buffer("mean", 255 * torch.tensor(self.backbone.mean).view(3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(self.backbone.std).view(3, 1, 1))
-        self._initialise()
+        for name in ("context", "decoder", "classifier", "aux"):
+            if (part := getattr(self, name)) is not None:
+                initialise(part, name, seed)
+        self.train()
 
-    def _initialise(self) -> None:
-        # Convolutions before a batch norm follow He's rule. The backbone and the offsets have
-        # their own initialisation.
-        for part in (self.context, self.decoder, self.aux):
-            for module in part.modules() if part is not None else ():
-                if isinstance(module, nn.Conv2d) and module.bias is None:
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        # Classifiers start near zero, so that all classes start alike.
-        for head in (self.classifier, self.aux):
-            if head is not None:
-                nn.init.normal_(head[-1].weight, std=0.01)  # type: ignore[arg-type]
-                nn.init.zeros_(head[-1].bias)  # type: ignore[arg-type]
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; a frozen backbone always keeps its stored statistics."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         """Segment images of any size.
@@ -92,14 +98,24 @@ class CycleNet(nn.Module):
             which cover the padded image (`cyclenet.models.resize.Grid`); and in training those of
             the auxiliary head at the third stage, else None.
         """
-        low, third, last = self.features(image)
+        return self.segment(self.features(image))
+
+    def segment(self, features: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Return what `forward` does, from the features of an image or of a window of it."""
+        low, third, last = features
         logits = self.head(self.context(last), low)
         return logits, self.aux(third) if self.aux is not None and self.training else None
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Normalise and pad an image; return the [1/4, third stage, last stage] features."""
+        """Normalise and pad an image; return the [1/4, third stage, last stage] features.
+
+        Those of a frozen backbone are rounded to bfloat16, which a cache holds: what is trained on
+        cached features then predicts from the same numbers.
+        """
         padded = self.grid.pad(normalise(image, self.mean, self.std))
         features: list[Tensor] = self.backbone(padded)
+        if self.frozen:
+            features = [x.to(torch.bfloat16).to(x.dtype) for x in features]
         return features
 
     def head(self, context: Tensor, low: Tensor) -> Tensor:
@@ -114,4 +130,6 @@ def build_model(cfg: ModelConfig, num_classes: int) -> CycleNet:
 
     The factor was measured on a CPU.
     """
-    return CycleNet(cfg, num_classes).to(memory_format=torch.channels_last)
+    net = CycleNet(cfg, num_classes).to(memory_format=torch.channels_last)
+    be_kind_to_cpu(net)
+    return net

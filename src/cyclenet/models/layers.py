@@ -1,8 +1,65 @@
 """The blocks that every part of the network is made of."""
 
+import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from cyclenet.seeding import derive
+
+
+def initialise(part: nn.Module, prefix: str, seed: int) -> None:
+    """Initialise the weights of a part of the network, each by (seed, its name).
+
+    Networks that differ in some layers start alike in all others. Convolutions without a bias,
+    which come before a batch norm, follow He's rule. A class that overrides ``reset_parameters``
+    has an initialisation of its own.
+
+    Args:
+        part: the part.
+        prefix: its name in the network.
+        seed: seed of the network.
+    """
+    for name, module in part.named_modules(prefix=prefix):
+        reset = getattr(module, "reset_parameters", None)
+        if reset is None:
+            continue
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, name))
+            own = not isinstance(module, nn.Conv2d) or type(module).reset_parameters != _USUAL
+            if own or module.bias is not None:
+                reset()
+            else:
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+_USUAL = nn.Conv2d.reset_parameters
+
+
+class ZeroConv2d(nn.Conv2d):
+    """A convolution that starts at zero."""
+
+    def reset_parameters(self) -> None:
+        """Set weights and biases to 0."""
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+
+class Classifier(nn.Sequential):
+    """Dropout of channels and a 1x1 convolution to logits, which start near zero.
+
+    All classes then start alike.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, dropout: float) -> None:
+        super().__init__(ChannelDropout(dropout), _NearZero(in_channels, num_classes, 1))
+
+
+class _NearZero(nn.Conv2d):
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=0.01)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
 
 class SumConv2d(nn.Conv2d):
@@ -87,3 +144,37 @@ class ChannelDropout(nn.Module):
         kept = x.new_empty(world_size * count, channels, 1, 1)
         kept = kept.bernoulli_(1 - self.p).div_(1 - self.p)
         return x * kept[rank * count : (rank + 1) * count]
+
+
+class _KindToCpu(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        if _far_apart(self):
+            x = x.contiguous()
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
+def _far_apart(conv: nn.Conv2d) -> bool:
+    return conv.groups > 1 and conv.dilation[0] * (conv.kernel_size[0] - 1) >= 16
+
+
+def be_kind_to_cpu(network: nn.Module) -> None:
+    """Let the convolutions that a CPU treats badly compute in float32 there, and in its layout.
+
+    The backward pass of depthwise ones is slower in bfloat16 than in float32. In channels-last
+    layout, depthwise ones whose taps lie far apart (5x5 at rate 4) take 3 times as long. The
+    backward pass of dilated ones gives NaN in bfloat16 and channels-last where the input channels
+    are no multiple of 16 (torch 2.14.1 with bfloat16 in hardware; 87 channels at 23 x 30 pixels,
+    for instance).
+    """
+    for conv in [module for module in network.modules() if isinstance(module, nn.Conv2d)]:
+        depthwise = conv.groups == conv.in_channels > 1
+        dilated = max(conv.dilation) > 1 and conv.in_channels % 16 != 0
+        if depthwise or dilated:
+            # timm's own subclasses (Conv2dSame) stay below, so that their padding is kept.
+            if _far_apart(conv):  # Strides of the filter choose the layout too.
+                conv.weight.data = conv.weight.data.flatten().view(conv.weight.shape)
+            own = type(conv)
+            conv.__class__ = type(f"Kind{own.__name__}", (_KindToCpu, own), {})

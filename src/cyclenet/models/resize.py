@@ -35,6 +35,20 @@ class Grid(NamedTuple):
         extra = int(self.align_corners)
         return -(-(side - extra) // self.stride) * self.stride + extra
 
+    def window(self, length: int, padded: int, start: int, crop: int) -> slice:
+        """Return the rows (or columns) of a feature map that lie over a crop.
+
+        Args:
+            length: rows of the map, which covers the padded image.
+            padded: rows of the padded image.
+            start: where the crop begins, in cells of ``stride`` pixels.
+            crop: rows of the crop, a size of the grid.
+        """
+        extra = int(self.align_corners)
+        step = (padded - extra) // (length - extra)  # Pixels of the image per row of the map.
+        first = start * self.stride // step
+        return slice(first, first + (crop - extra) // step + extra)
+
     def pad(self, x: Tensor) -> Tensor:
         """Pad (N, C, H, W) with zeros, ImageNet's mean colour, to the next size of the grid."""
         height, width = self.padded(x.shape[-2:])

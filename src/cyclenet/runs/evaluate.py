@@ -21,16 +21,10 @@ from cyclenet.data.open import check_classes, open_validation
 from cyclenet.environment import loader_problem
 from cyclenet.files import atomic_write, safe_name, write_json
 from cyclenet.plots.charts import confusion_chart, trimap_chart
+from cyclenet.runs.features import open_features
 from cyclenet.scoring.boundary import TRIMAP_WIDTHS, boundary_counts, trimap_counts
-from cyclenet.scoring.metrics import (
-    ConfusionMatrix,
-    by_class,
-    class_iou,
-    mean_iou,
-    scores,
-    triples,
-)
-from cyclenet.scoring.results import BoundaryScores, Counts, EvaluationResult, TrimapScores
+from cyclenet.scoring.metrics import ConfusionMatrix, scores, triples
+from cyclenet.scoring.results import Counts, EvaluationResult, boundary_scores, trimap_scores
 from cyclenet.seeding import derive
 from cyclenet.training.task import SegmentationTask
 
@@ -72,7 +66,7 @@ def evaluate(
 
 def _folder_name(cfg: EvaluateConfig, images: int) -> str:
     """Name the folder of an evaluation by all that its numbers depend on."""
-    dataset, split = cfg.dataset, cfg.split or cfg.dataset.val_split
+    dataset, split = cfg.dataset, cfg.split or cfg.dataset.validation_split
     lower = [cfg.precision] if cfg.precision != "32-true" else []
     ratio = str(dataset.boundary_ratio)
     protocol = cfg.protocol.describe()
@@ -108,11 +102,13 @@ def count(
         shapes |= {"boundary": (classes, 3), "trimap": (len(TRIMAP_WIDTHS), classes, 3)}
     rows: dict[str, list[np.ndarray]] = {key: [] for key in shapes}
     workers = 0 if loader_problem(1, 0) else 1
-    loader = eval_loader(source, rank, world_size, num_workers=workers)
+    features = open_features(task, cfg.dataset) if cfg.protocol.looks_once else None
+    loader = eval_loader(source, rank, world_size, features, num_workers=workers)
     title, quiet = f"{cfg.dataset.name}, {cfg.protocol.name}", rank > 0 or not sys.stderr.isatty()
     for batch in track(loader, title, disable=quiet):
         image, mask = batch["image"].to(device), batch["mask"].to(device)
-        prediction = task.predict(image, cfg.protocol, cfg.precision)
+        maps = [level.to(device) for level in batch["features"]] if "features" in batch else None
+        prediction = task.predict(image, cfg.protocol, cfg.precision, maps)
         before = confusion.counts.clone()
         confusion.update(prediction, mask)
         rows["pixels"].append(triples((confusion.counts - before).cpu().numpy()))
@@ -158,24 +154,15 @@ def summarise(counts: Counts, classes: list[str], cfg: EvaluateConfig) -> Evalua
         protocol=cfg.protocol.describe(),
         protocol_name=cfg.protocol.name,
         dataset=cfg.dataset.name,
-        split=cfg.split or cfg.dataset.val_split,
+        split=cfg.split or cfg.dataset.validation_split,
         images=len(counts["pixels"]),
         checkpoint=str(cfg.ckpt_path),
         precision=cfg.precision,
         confusion=counts["confusion"].tolist(),
     )
     if "boundary" in counts:
-        boundary = counts["boundary"].sum(0, dtype=np.int64)
-        trimap = counts["trimap"].sum(0, dtype=np.int64)
-        iou = by_class(class_iou(boundary), classes)
-        mean = float(mean_iou(boundary))
-        result.boundary = BoundaryScores(cfg.dataset.boundary_ratio, mean, iou)
-        curves = [by_class(row, classes) for row in class_iou(trimap)]
-        result.trimap = TrimapScores(
-            list(TRIMAP_WIDTHS),
-            mean_iou(trimap).tolist(),
-            {name: [curve[name] for curve in curves] for name in classes},
-        )
+        result.boundary = boundary_scores(counts["boundary"], classes, cfg.dataset.boundary_ratio)
+        result.trimap = trimap_scores(counts["trimap"], classes, TRIMAP_WIDTHS)
     return result
 
 

@@ -34,6 +34,7 @@ class RunResult:
         metrics: the last value of everything that was logged.
         overrides: words of the command line.
         error: the sentence that a failed run ended with.
+        warning: what makes the scores doubtful, a sentence or two.
         protocol: description of the protocol of the validations.
         evaluations: folders of the evaluations in the run folder, by the protocol's description.
         epochs: epochs that were trained.
@@ -52,6 +53,7 @@ class RunResult:
     metrics: dict[str, float] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
     error: str | None = None
+    warning: str | None = None
     protocol: str | None = None
     evaluations: dict[str, str] = field(default_factory=dict)
     epochs: int | None = None

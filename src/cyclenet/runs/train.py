@@ -6,10 +6,14 @@ import lightning as L
 import torch
 
 from cyclenet.config.commands import EvaluateConfig
+from cyclenet.config.reach import untrained_taps
 from cyclenet.config.schema import ProtocolConfig, TrainConfig
 from cyclenet.data.datamodule import SegmentationData
+from cyclenet.data.views import AS_IT_IS, Views
 from cyclenet.devices import choose_device
+from cyclenet.models.resize import Grid
 from cyclenet.runs.evaluate import evaluate
+from cyclenet.runs.features import open_features, write_features
 from cyclenet.runs.folder import AlreadyFinishedError, RunFolder
 from cyclenet.runs.results import (
     announce_finished,
@@ -57,6 +61,7 @@ def train_in(run_folder: RunFolder) -> None:
         if cfg.model.compile:
             task.net.compile()
         announce(run, trainer, data)
+        use_features(task, data, trainer.strategy.root_device)
         trainer.fit(task, data, ckpt_path=run.checkpoint)
         validate_the_end(trainer, task, data)
         run.check_saved(trainer)
@@ -67,10 +72,26 @@ def train_in(run_folder: RunFolder) -> None:
 def open_data(cfg: TrainConfig, trainer: L.Trainer) -> SegmentationData:
     """Open the training and the validation split, and write the cache where there is none."""
     on_gpu = trainer.strategy.root_device.type == "cuda"
-    data = SegmentationData(cfg.dataset, cfg.seed, cfg.trainer.num_workers, pin_memory=on_gpu)
+    views = None
+    if cfg.dataset.views:
+        views = Views(cfg.dataset, Grid(cfg.model.output_stride, cfg.model.align_corners))
+    options = (cfg.trainer.num_workers, on_gpu, views)
+    data = SegmentationData(cfg.dataset, cfg.seed, *options)
     data.prepare_data()
     data.setup("fit")
     return data
+
+
+def use_features(task: SegmentationTask, data: SegmentationData, device: torch.device) -> None:
+    """Let the data come with a frozen backbone's features, which are written where missing."""
+    cache = open_features(task, data.cfg)
+    if cache is None:
+        return
+    write_features(cache, task, data.train_source, cache.views.all(), device)
+    data.features = cache
+    if task.cfg.protocol.looks_once:
+        write_features(cache, task, data.val_source, [AS_IT_IS], device)
+        data.val_features = cache
 
 
 def announce(run: RunFolder, trainer: L.Trainer, data: SegmentationData) -> None:
@@ -80,6 +101,13 @@ def announce(run: RunFolder, trainer: L.Trainer, data: SegmentationData) -> None
     if run.checkpoint:
         trainer.print(f"Continuing from {run.checkpoint}, step {run.step}")
     trainer.print(f"Validated by {run.cfg.protocol.describe()}")
+    if run.cfg.model.freeze_backbone:
+        trainer.print("The backbone is frozen, so there is no auxiliary head.")
+    if len(data.val_source):
+        height, width = data.val_source.mask(0).shape
+        run.result.warning = untrained_taps(run.cfg, [(height, width)]) or None
+    if run.result.warning:
+        trainer.print(f"Warning: {run.result.warning}")
 
 
 def validate_the_end(trainer: L.Trainer, task: SegmentationTask, data: SegmentationData) -> None:

@@ -1,11 +1,22 @@
 """Differences of mean IoU with 95 % intervals: a bootstrap over images, Student's t over seeds."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from cyclenet.scoring.metrics import mean_iou
+
+Score = Callable[[np.ndarray], np.ndarray]
+"""From summed counts (..., C, 3) to a score of each."""
+
+
+def near_minus_far(counts: np.ndarray) -> np.ndarray:
+    """Return mIoU near edges minus mIoU far from them, from counts (..., 2, C, 3) of the two."""
+    both = mean_iou(counts)
+    difference: np.ndarray = both[..., 0] - both[..., 1]
+    return difference
 
 
 class Difference(NamedTuple):
@@ -15,6 +26,21 @@ class Difference(NamedTuple):
     low: float
     high: float
 
+    @property
+    def p(self) -> float:
+        """The two-sided p value, of a normal distribution with this interval."""
+        half = (self.high - self.low) / 2
+        return float(2 * stats.norm.sf(1.96 * abs(self.value) / half)) if half else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p values for their number by Holm's step-down procedure (Holm 1979)."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
 
 def difference(
     a: list[np.ndarray],
@@ -22,6 +48,8 @@ def difference(
     paired: bool = True,
     draws: int = 2000,
     block: int = 1,
+    folds: Sequence[int] = (),
+    score: Score = mean_iou,
 ) -> Difference:
     """Compare two arms by a paired bootstrap over images and Student's t over seeds.
 
@@ -40,18 +68,29 @@ def difference(
         block: images are drawn in stretches of so many neighbours; the neighbour after the last is
             the first (circular block bootstrap, Politis and Romano 1992). This suits frames of a
             video, whose neighbours say the same.
+        folds: numbers of images that follow each other and were each predicted by a training of
+            their own. Images are then drawn within folds, and what training again changes is
+            pooled over the folds (`fold_half_width`).
+        score: from summed counts to a score.
 
     Returns:
-        mIoU of ``a`` minus that of ``b``, each the mean over its seeds.
+        The score of ``a`` minus that of ``b``, each the mean over its seeds.
     """
-    weights = _drawn_images(len(a[0]), draws, block)
-    drawn = _drawn_scores(a, weights) - _drawn_scores(b, weights)
+    lengths = folds or [len(a[0])]
+    weights = np.concatenate(
+        [_drawn_images(length, draws, block, n) for n, length in enumerate(lengths)], 1
+    )
+    drawn = _drawn_scores(a, weights, score) - _drawn_scores(b, weights, score)
     low, high = np.percentile(drawn, [2.5, 97.5])
     score_a, score_b = (
-        np.array([mean_iou(counts.sum(0, dtype=np.int64)) for counts in arm]) for arm in (a, b)
+        np.array([score(counts.sum(0, dtype=np.int64)) for counts in arm]) for arm in (a, b)
     )
     value = score_a.mean() - score_b.mean()
-    seeds = seed_half_width(score_a, score_b, paired)
+    if folds:
+        moved_a, moved_b = (fold_deviations(arm, folds, score) for arm in (a, b))
+        seeds = fold_half_width(moved_a, moved_b, paired)
+    else:
+        seeds = seed_half_width(score_a, score_b, paired)
     return Difference(
         float(value),
         float(value - np.hypot(value - low, seeds)),
@@ -59,9 +98,9 @@ def difference(
     )
 
 
-def _drawn_images(images: int, draws: int, block: int) -> np.ndarray:
+def _drawn_images(images: int, draws: int, block: int, seed: int = 0) -> np.ndarray:
     """Return how often each draw holds each image, (draws, images)."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     if block == 1:
         even = np.full(images, 1 / images)
         return rng.multinomial(images, even, size=draws).astype(np.float64)
@@ -70,12 +109,40 @@ def _drawn_images(images: int, draws: int, block: int) -> np.ndarray:
     return np.stack([np.bincount(row, minlength=images) for row in drawn]).astype(np.float64)
 
 
-def _drawn_scores(arm: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
+def fold_deviations(arm: list[np.ndarray], folds: Sequence[int], score: Score) -> np.ndarray:
+    """Return how far each training moves an arm's score from its mean, (seeds, folds).
+
+    A training is one of a fold: its counts replace the mean counts of its fold over the seeds.
+    """
+    edges = np.cumsum(folds)[:-1]
+    counts = np.array(
+        [[part.sum(0, dtype=np.int64) for part in np.split(one, edges)] for one in arm], float
+    )
+    mean = counts.mean(0)
+    moved: np.ndarray = score(mean.sum(0) - mean + counts)
+    return moved - moved.mean(0)
+
+
+def fold_half_width(a: np.ndarray, b: np.ndarray, paired: bool) -> float:
+    """Return the half width of the 95 % t interval over trainings, from `fold_deviations`.
+
+    A fold has as many trainings as there are seeds, and their variances add up. It is 0 for a
+    single seed.
+    """
+    arms = [a - b] if paired and a.shape == b.shape else [a, b]
+    if min(len(arm) for arm in arms) < 2:
+        return 0.0
+    variance = sum((arm**2).sum() / ((len(arm) - 1) * len(arm)) for arm in arms)
+    freedom = sum((len(arm) - 1) * arm.shape[1] for arm in arms)
+    return float(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
+
+
+def _drawn_scores(arm: list[np.ndarray], weights: np.ndarray, score: Score) -> np.ndarray:
     """Return an arm's mean score in each draw."""
     draws, images = weights.shape
     # Sums of counts are whole numbers below 2 ** 53, which float64 holds.
     sums = [(weights @ c.reshape(images, -1)).reshape(draws, *c.shape[1:]) for c in arm]
-    mean: np.ndarray = np.mean([mean_iou(each) for each in sums], 0)
+    mean: np.ndarray = np.mean([score(each) for each in sums], 0)
     return mean
 
 

@@ -1,13 +1,14 @@
 """What an evaluation finds, as it is written to ``scores.json`` and ``images.npz``."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from cyclenet.files import parse_json, safe_name
-from cyclenet.scoring.metrics import ByClass, Scores
+from cyclenet.scoring.metrics import ByClass, Scores, by_class, class_iou, mean_iou, scores
 
 Counts = dict[str, np.ndarray]
 """Pixel counts of a split, as `cyclenet.runs.evaluate.count` returns them."""
@@ -63,6 +64,20 @@ class EvaluationResult(Scores):
     counts: str = "images.npz"
 
 
+def boundary_scores(counts: np.ndarray, classes: list[str], ratio: float) -> BoundaryScores:
+    """Derive the scores in boundaries from counts (images, C, 3)."""
+    total = counts.sum(0, dtype=np.int64)
+    return BoundaryScores(ratio, float(mean_iou(total)), by_class(class_iou(total), classes))
+
+
+def trimap_scores(counts: np.ndarray, classes: list[str], widths: Sequence[int]) -> TrimapScores:
+    """Derive the scores in bands of some widths from counts (images, widths, C, 3)."""
+    total = counts.sum(0, dtype=np.int64)
+    curves = [by_class(row, classes) for row in class_iou(total)]
+    by_name = {name: [curve[name] for curve in curves] for name in classes}
+    return TrimapScores(list(widths), mean_iou(total).tolist(), by_name)
+
+
 class Evaluation(NamedTuple):
     """An evaluation that was read back: its scores, and the counts of each image."""
 
@@ -86,6 +101,25 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise
     except Exception as error:  # A damaged file raises a dozen kinds.
         raise ValueError(f"{path} is damaged ({type(error).__name__})") from error
+
+
+def join_folds(parts: list[Evaluation]) -> Evaluation:
+    """Join evaluations of folds to one of all their images: counts are summed, not scores."""
+    first = parts[0].scores
+    counts = {key: np.concatenate([part.counts[key] for part in parts]) for key in parts[0].counts}
+    counts["confusion"] = np.sum([part.counts["confusion"] for part in parts], 0)
+    classes = list(first.IoU)
+    joined = replace(
+        first,
+        **vars(scores(counts["confusion"], classes)),
+        split=", ".join(part.scores.split for part in parts),
+        images=sum(part.scores.images for part in parts),
+        confusion=counts["confusion"].tolist(),
+    )
+    if first.boundary and first.trimap and "boundary" in counts:
+        joined.boundary = boundary_scores(counts["boundary"], classes, first.boundary.ratio)
+        joined.trimap = trimap_scores(counts["trimap"], classes, first.trimap.widths)
+    return Evaluation(joined, counts)
 
 
 def score_table(scores: Scores) -> str:

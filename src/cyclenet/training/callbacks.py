@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from cyclenet.data.loader import pick
 from cyclenet.plots.pictures import PanelRow, panel, save_png
 from cyclenet.seeding import derive
 from cyclenet.training.loggers import ResumableWandb
@@ -97,7 +98,9 @@ class LogSteps(L.Callback):
 
 
 class StopAtNonFinite(L.Callback):
-    """Stop at a loss that is not finite, before it reaches the weights, and name the samples.
+    """Stop at a loss or gradient that is not finite, before it reaches the weights.
+
+    The samples are named, or the layer.
 
     Args:
         folder: receives ``step-<n>-rank<r>.pt`` with the batch, the weights before the step and the
@@ -139,13 +142,29 @@ class StopAtNonFinite(L.Callback):
             f"it are in {path}; lower optim.lr, or mend the data. The checkpoints are from before."
         )
 
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if str(trainer.precision) == "16-mixed":  # Its scaler skips such steps, and needs some.
+            return
+        named = [(name, p.grad) for name, p in module.named_parameters() if p.grad is not None]
+        norms = torch.stack(torch._foreach_norm([grad for _, grad in named]))
+        if torch.isfinite(norms.sum()):
+            return
+        bad = [name for (name, _), norm in zip(named, norms, strict=True) if not norm.isfinite()]
+        raise ValueError(
+            f"The gradient of {bad[-1]} ({len(bad)} of {len(named)} weights) is not finite at step "
+            f"{trainer.global_step}, although the loss is: try trainer.precision=32-true. The "
+            "checkpoints are from before."
+        )
+
     def _bad_samples(self, task: SegmentationTask) -> list[str]:
         """Name the samples whose own outputs are not finite."""
         task.eval()  # Each sample stands for itself, because batch norm does not join them.
         bad = []
         with torch.no_grad():
-            for image, name in zip(self.batch["image"], self.batch["name"], strict=True):
-                if not torch.isfinite(task.net(image[None])[0]).all():
+            for number, name in enumerate(self.batch["name"]):
+                if not torch.isfinite(task.outputs(pick(self.batch, number))[0]).all():
                     bad.append(name)
         return bad
 

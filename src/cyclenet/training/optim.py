@@ -19,9 +19,10 @@ def poly(step: int, steps: int, cfg: OptimConfig) -> float:
 
 
 def parameter_groups(net: torch.nn.Module, cfg: OptimConfig) -> list[dict[str, Any]]:
-    """Split parameters into backbone and head (x ``head_lr_scale``), and by weight decay."""
+    """Split what is trained into backbone and head (x ``head_lr_scale``), and by weight decay."""
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    for name, parameter in net.named_parameters():
+    trained = [named for named in net.named_parameters() if named[1].requires_grad]
+    for name, parameter in trained:
         lr = cfg.lr * (1.0 if name.startswith("backbone.") else cfg.head_lr_scale)
         decays = cfg.decay_norm_and_bias or parameter.ndim > 1
         groups.setdefault((lr, cfg.weight_decay if decays else 0.0), []).append(parameter)

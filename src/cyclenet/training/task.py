@@ -3,6 +3,8 @@
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from cyclenet.config.schema import ProtocolConfig, TrainConfig
 from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.images import DataError
+from cyclenet.data.views import Place, Views
 from cyclenet.models.cyclenet import build_model
 from cyclenet.scoring.inference import predict
 from cyclenet.scoring.metrics import ConfusionMatrix, Scores, scores
@@ -22,6 +25,16 @@ from cyclenet.training.optim import parameter_groups, poly
 
 LAYOUT = 2
 """Number of the layout of the weights that checkpoints are written with; version 0.1 had none."""
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep cuDNN from computing float32 convolutions in TF32, which has 10 bits of them."""
+    tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = tf32
 
 
 class SegmentationTask(L.LightningModule):
@@ -56,7 +69,7 @@ class SegmentationTask(L.LightningModule):
         self._began = time.monotonic()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        logits, aux = self.net(batch["image"])
+        logits, aux = self.outputs(batch)
         loss = self.loss(logits, batch["mask"])
         self._note("loss_main", loss)
         if aux is not None:
@@ -68,6 +81,40 @@ class SegmentationTask(L.LightningModule):
             self._note(name, value)
         total: Tensor = loss * self._window_correction(batch_idx)
         return total
+
+    def outputs(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """Return the logits of a batch of images, of crops of views, or of their features."""
+        if "image" in batch:
+            outputs: tuple[Tensor, Tensor | None] = self.net(batch["image"])
+            return outputs
+        if "features" in batch:
+            return self.net.segment(self._as_input(batch["features"]))
+        maps = [
+            self._crop(self.view_features(view[None]), view, Place(*place))
+            for view, place in zip(batch["view"], batch["place"], strict=True)
+        ]
+        layout = torch.channels_last
+        levels = zip(*maps, strict=True)
+        return self.net.segment(
+            [torch.cat(level).contiguous(memory_format=layout) for level in levels]
+        )
+
+    def view_features(self, view: Tensor) -> list[Tensor]:
+        """Return a frozen backbone's features of a view (1, 3, H, W), in full precision.
+
+        They are what a cache holds.
+        """
+        with torch.no_grad(), full_precision(), torch.autocast(self.device.type, enabled=False):
+            return self.net.features(view)
+
+    def _crop(self, maps: list[Tensor], view: Tensor, place: Place) -> list[Tensor]:
+        views = Views(self.cfg.dataset, self.net.grid)
+        padded = self.net.grid.padded(view.shape[-2:])
+        windows = views.windows([(x.shape[-2], x.shape[-1]) for x in maps], padded, place)
+        return [x[..., rows, columns] for x, (rows, columns) in zip(maps, windows, strict=True)]
+
+    def _as_input(self, features: list[Tensor]) -> list[Tensor]:
+        return [level.to(self.net.mean.dtype) for level in features]
 
     def _window_correction(self, batch_idx: int) -> float:
         """Return what makes a step's gradient the mean over the batches that it was made from.
@@ -85,7 +132,7 @@ class SegmentationTask(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Count one image, at its mask's own size; return its prediction (1, H, W)."""
-        prediction = self.predict(batch["image"])
+        prediction = self.predict(batch["image"], features=batch.get("features"))
         self.confusion.update(prediction, batch["mask"])
         return prediction
 
@@ -94,6 +141,7 @@ class SegmentationTask(L.LightningModule):
         image: Tensor,
         protocol: ProtocolConfig | None = None,
         precision: str = "32-true",
+        features: list[Tensor] | None = None,
     ) -> Tensor:
         """Return the predicted train ids (N, H, W), uint8, of images (N, 3, H, W), RGB in 0..255.
 
@@ -102,17 +150,20 @@ class SegmentationTask(L.LightningModule):
             protocol: windows, scales and flip; None takes those of the training's validation.
             precision: precision of the network, ``32-true`` or ``bf16-mixed``. It is float32 unless
                 one asks, whatever the training's: a reported number must not depend on it.
+            features: a frozen backbone's features of the images, where they are cached and the
+                protocol looks at images once, as they are.
         """
         protocol, grid = protocol or self.cfg.protocol, self.net.grid
-        # cuDNN computes float32 convolutions in TF32 by default, which has 10 bits of them.
-        tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+
+        def network(view: Tensor) -> Tensor:
+            if features is not None:
+                return self.net.segment(self._as_input(features))[0]
+            # The network is not compiled here, because images differ in size.
+            return self.net.forward(view)[0]
+
         low = precision == "bf16-mixed"
-        try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-                # The network is not compiled here, because images differ in size.
-                return predict(lambda view: self.net.forward(view)[0], image, protocol, grid)
-        finally:
-            torch.backends.cudnn.allow_tf32 = tf32
+        with full_precision(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            return predict(network, image, protocol, grid)
 
     def on_validation_epoch_end(self) -> None:
         counts = self.confusion.compute().cpu()

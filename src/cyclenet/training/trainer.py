@@ -47,6 +47,8 @@ SILENCED = (
     "`broadcast_buffers` is deprecated",
     # One process on a machine that has SLURM is no mistake.
     "The `srun` command is available",
+    # A frozen backbone is.
+    "Found .* module.* in eval mode",
     # The data module chooses the number of workers by the cores.
     ".*does not have many workers",
 )

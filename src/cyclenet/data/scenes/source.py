@@ -9,6 +9,7 @@ wide; things occlude each other; light, haze, shadow, texture, blur and noise va
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,9 @@ class Scenes(Source):
 
     def name(self, index: int) -> str:
         return f"{self.split}_{index:05d}"
+
+    def stamp(self, index: int) -> list[Any]:
+        return ["scenes", self.seed, self.split, index, *self.size]
 
     def image(self, index: int) -> np.ndarray:
         return self._draw(index)[0]

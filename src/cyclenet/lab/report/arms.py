@@ -11,8 +11,10 @@ from cyclenet.config.naming import arm_label
 from cyclenet.config.schema import TrainConfig
 from cyclenet.lab.paper import find_row
 from cyclenet.lab.report.runs import Run
-from cyclenet.scoring.intervals import Difference, difference
-from cyclenet.scoring.results import Evaluation
+from cyclenet.scoring.boundary import TRIMAP_WIDTHS
+from cyclenet.scoring.intervals import Difference, difference, near_minus_far
+from cyclenet.scoring.metrics import mean_iou
+from cyclenet.scoring.results import Evaluation, join_folds
 
 
 @dataclass
@@ -22,7 +24,8 @@ class Arm:
     Attributes:
         label: what the arm is made of, and what tells it from others that are made of the same.
         cfg: the configuration of its first run.
-        runs: the finished ones, by seed.
+        runs: the finished ones, by seed; in cross-validation by seed and fold, and only those of
+            folds and seeds that all arms have.
     """
 
     label: str
@@ -30,12 +33,29 @@ class Arm:
     runs: list[Run]
 
     def evaluations(self, protocol: str) -> list[Evaluation]:
-        """Return an evaluation for each seed that has one."""
-        return [run.evaluations[protocol] for run in self.runs if protocol in run.evaluations]
+        """Return an evaluation for each seed that has one; those of its folds are joined."""
+        return [
+            join_folds(parts) if len(parts) > 1 else parts[0]
+            for parts in self._by_seed(protocol).values()
+        ]
 
     def seeds(self, protocol: str) -> list[int]:
         """Return the seeds of `evaluations`."""
-        return [r.cfg.seed for r in self.runs if protocol in r.evaluations and r.cfg]
+        return list(self._by_seed(protocol))
+
+    def folds(self, protocol: str) -> list[int]:
+        """Return the number of images of each fold; [] where there is no cross-validation."""
+        if self.cfg.dataset.fold is None:
+            return []
+        parts = next(iter(self._by_seed(protocol).values()))
+        return [part.scores.images for part in parts]
+
+    def _by_seed(self, protocol: str) -> dict[int, list[Evaluation]]:
+        found: dict[int, list[Evaluation]] = {}
+        for run in self.runs:
+            if run.cfg and protocol in run.evaluations:
+                found.setdefault(run.cfg.seed, []).append(run.evaluations[protocol])
+        return found
 
     @property
     def protocols(self) -> list[str]:
@@ -93,26 +113,58 @@ def group_arms(runs: list[Run]) -> list[Arm]:
             "These runs have different classes, or another order of them, and cannot be compared; "
             "give those of one data set."
         )
-    data = {(cfg.dataset.name, cfg.dataset.val_split) for cfg in configs.values()}
+    data = {
+        (cfg.dataset.name, cfg.dataset.val_split, cfg.dataset.fold is None)
+        for cfg in configs.values()
+    }
     if len(data) > 1:
-        names = ", ".join(sorted(f"{name} {split}" for name, split in data))
+        names = ", ".join(
+            sorted(f"{name} {split if whole else 'folds'}" for name, split, whole in data)
+        )
         raise ValueError(
             f"These runs are of different data ({names}) and cannot be compared; "
             "give those of one, such as runs/ablation/camvid-*."
         )
     labels = _tell_apart(configs)
+    cells = complete_cells(list(groups.values()))
     return [
         Arm(
-            labels[key], configs[key], sorted(group, key=lambda run: run.cfg.seed if run.cfg else 0)
+            labels[key],
+            configs[key],
+            sorted((run for run in group if _cell(run) in cells), key=_cell),
         )
         for key, group in groups.items()
     ]
+
+
+def complete_cells(groups: list[list[Run]]) -> set[tuple[int, int]]:
+    """Return the (seed, fold) whose runs are compared; without folds, all.
+
+    In cross-validation arms must be compared on the same images. These are the folds that all arms
+    have of one seed, the seed with the most of them, and the seeds of which all arms have those.
+    """
+    cells = [{_cell(run) for run in group} for group in groups]
+    every = set().union(*cells)
+    if all(fold < 0 for _, fold in every):
+        return every
+    common = set.intersection(*cells)
+    by_seed = {seed: {f for s, f in common if s == seed} for seed, _ in common}
+    folds = max((by_seed[seed] for seed in sorted(by_seed)), key=len, default=set())
+    return {(seed, fold) for seed in by_seed if folds <= by_seed[seed] for fold in folds}
+
+
+def _cell(run: Run) -> tuple[int, int]:
+    if run.cfg is None:
+        return 0, -1
+    fold = run.cfg.dataset.fold
+    return run.cfg.seed, -1 if fold is None else fold
 
 
 def _without_seed(cfg: TrainConfig) -> dict[str, Any]:
     values = result_affecting(cfg)
     for key in ("seed", "name"):
         values.pop(key)
+    values["dataset"].pop("fold")
     return values
 
 
@@ -124,17 +176,24 @@ def _tell_apart(configs: dict[str, TrainConfig]) -> dict[str, str]:
     """
     labels = {key: arm_label(cfg.model) for key, cfg in configs.items()}
     values = {key: flatten(json.loads(key)) for key in configs}
-    told = {}
-    for key, own in values.items():
-        alike = [values[other] for other in configs if labels[other] == labels[key]]
-        extra = [
-            f"{name}={own[name]}"
-            for name in own
-            if any(each.get(name) != own[name] for each in alike)
-            and own[name] != _most_common([each.get(name) for each in values.values()])
-        ]
-        told[key] = labels[key] + (f" [{', '.join(extra)}]" if extra else "")
+    # Where the networks differ, the other keys need not be told: each arm may have its own rate.
+    told = {key: labels[key] + _extra(key, values, labels, "model.") for key in configs}
+    if len(set(told.values())) < len(told):
+        told = {key: labels[key] + _extra(key, values, labels, "") for key in configs}
     return told
+
+
+def _extra(key: str, values: dict[str, dict[str, Any]], labels: dict[str, str], prefix: str) -> str:
+    own = values[key]
+    alike = [values[other] for other in values if labels[other] == labels[key]]
+    extra = [
+        f"{name}={own[name]}"
+        for name in own
+        if name.startswith(prefix)
+        and any(each.get(name) != own[name] for each in alike)
+        and own[name] != _most_common([each.get(name) for each in values.values()])
+    ]
+    return f" [{', '.join(extra)}]" if extra else ""
 
 
 def _most_common(values: list[Any]) -> Any:
@@ -149,14 +208,19 @@ def comparable(a: list[Evaluation], b: list[Evaluation]) -> bool:
 
 
 def compare(
-    row: Row, other: Row, key: str = "pixels", band: int | None = None, block: int = 1
+    row: Row,
+    other: Row,
+    key: str = "pixels",
+    band: int | None = None,
+    block: int = 1,
 ) -> Difference | None:
     """Compare two rows by their counts.
 
     Args:
         row: the row that is compared.
         other: the row that it is compared with.
-        key: name of the counts: pixels, boundary or trimap.
+        key: name of the counts: pixels, boundary or trimap; or ``contrast``, for mIoU within 4
+            pixels of an edge minus mIoU beyond 15.
         band: number of the trimap's band.
         block: as in `cyclenet.scoring.intervals.difference`.
 
@@ -164,12 +228,40 @@ def compare(
         None where the rows are the same, not of the same images, or without such counts.
     """
     a, b = row.evaluations, other.evaluations
-    if row == other or not comparable(a, b) or any(key not in e.counts for e in (*a, *b)):
+    needed = "trimap" if key == "contrast" else key
+    if row == other or not comparable(a, b) or any(needed not in e.counts for e in (*a, *b)):
         return None
     paired = row.arm.seeds(row.protocol) == other.arm.seeds(other.protocol)
-    return difference(_counts(a, key, band), _counts(b, key, band), paired, block=block)
+    return difference(
+        _counts(a, key, band),
+        _counts(b, key, band),
+        paired,
+        block=block,
+        folds=row.arm.folds(row.protocol),
+        score=near_minus_far if key == "contrast" else mean_iou,
+    )
+
+
+def fold_gains(row: Row, other: Row, key: str = "pixels", band: int | None = None) -> list[float]:
+    """Return the difference of two rows' scores in each fold, over the mean counts of the seeds."""
+    lengths, gains = row.arm.folds(row.protocol), []
+    score = near_minus_far if key == "contrast" else mean_iou
+    means = [
+        np.mean(_counts(each.evaluations, key, band), 0, dtype=np.float64) for each in (row, other)
+    ]
+    for ours, theirs in zip(*(np.split(m, np.cumsum(lengths)[:-1]) for m in means), strict=True):
+        gains.append(float(score(ours.sum(0)) - score(theirs.sum(0))))
+    return gains
 
 
 def _counts(evaluations: list[Evaluation], key: str, band: int | None) -> list[np.ndarray]:
+    if key == "contrast":
+        near, wide = (TRIMAP_WIDTHS.index(width) for width in (4, 15))
+        return [
+            np.stack(
+                [e.counts["trimap"][:, near], e.counts["pixels"] - e.counts["trimap"][:, wide]], 1
+            )
+            for e in evaluations
+        ]
     counts = [evaluation.counts[key] for evaluation in evaluations]
     return counts if band is None else [each[:, band] for each in counts]

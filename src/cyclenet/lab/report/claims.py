@@ -1,12 +1,12 @@
 """Claims that were written down before the runs, and what the runs say of each."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cyclenet.files import read_yaml
 from cyclenet.lab.markdown import NONE, Markup, interval, markdown_table
-from cyclenet.lab.report.arms import Row, compare
-from cyclenet.scoring.intervals import Difference
+from cyclenet.lab.report.arms import Row, compare, fold_gains
+from cyclenet.scoring.intervals import Difference, holm
 
 BAND = 1
 """Number of the trimap's band that tables show; the plot has all."""
@@ -15,7 +15,24 @@ SCORES: dict[str, tuple[str, int | None]] = {
     "mIoU": ("pixels", None),
     "boundary": ("boundary", None),
     "edges": ("trimap", BAND),
+    "contrast": ("contrast", None),
 }
+
+
+class Comparison(NamedTuple):
+    """One arm beside another, by one score.
+
+    Attributes:
+        arm: name of the arm, or a part of it that no arm before it has; followed by
+            ``, <protocol>`` where it has several.
+        than: name of the other arm.
+        score: ``mIoU``, ``boundary`` (IoU), ``edges`` (mIoU within 4 pixels of them) or
+            ``contrast`` (mIoU within 4 pixels of an edge minus mIoU beyond 15).
+    """
+
+    arm: str
+    than: str
+    score: str
 
 
 class Claim(NamedTuple):
@@ -23,97 +40,197 @@ class Claim(NamedTuple):
 
     Attributes:
         text: the claim, in words.
-        arm: name of the arm, or a part of it that no arm before it has; followed by
-            ``, <protocol>`` where it has several.
-        than: name of the other arm.
-        score: ``mIoU``, ``boundary`` (IoU) or ``edges`` (mIoU within a narrow band around them).
-        seeds: seeds planned for each of the two; with fewer, the verdict is provisional.
+        needs: the comparisons that must all show it.
+        seeds: seeds planned for each arm; with fewer, the verdict is provisional.
+        holm: whether its p values are adjusted for the number of all that are (Holm 1979).
+        folds: folds in which the first comparison must have its sign.
+        refuted_below: the claim is refuted, in this regime, where upper bounds lie below so many
+            points; None where it cannot be.
+        refuted_in: whether the bound of ``any`` comparison refutes it, of ``all``, or of the
+            ``first``.
     """
 
     text: str
-    arm: str
-    than: str
-    score: str
+    needs: list[Comparison]
     seeds: int = 2
+    holm: bool = False
+    folds: int = 0
+    refuted_below: float | None = None
+    refuted_in: str = "first"
 
 
 def read_plan(path: Path) -> list[Claim]:
-    """Read claims from a YAML list of mappings: claim, arm, than, score, and optionally seeds.
+    """Read claims from a YAML list of mappings.
+
+    Each has ``claim`` and either arm, than and score, or ``needs``, a list of such; and what
+    `Claim` has beside.
 
     Raises:
         ValueError: the file is not such a list.
     """
     try:
-        rows = read_yaml(path)
-        claims = [
-            Claim(
-                str(r["claim"]), str(r["arm"]), str(r["than"]), r["score"], int(r.get("seeds", 2))
-            )
-            for r in rows
-        ]
+        claims = [_read_claim(dict(row)) for row in read_yaml(path)]
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         problem = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise ValueError(
             f"{path} is not a list of claims with the keys claim, arm, than and score: {problem}."
         ) from error
     for claim in claims:
-        if claim.score not in SCORES:
-            raise ValueError(
-                f"{path}: score must be one of {', '.join(SCORES)}; got {claim.score!r}."
-            )
+        for need in claim.needs:
+            if need.score not in SCORES:
+                raise ValueError(
+                    f"{path}: score must be one of {', '.join(SCORES)}; got {need.score!r}."
+                )
     return claims
+
+
+def _read_claim(row: dict[str, Any]) -> Claim:
+    needs = row.pop("needs", None)
+    if needs is None:
+        needs = [{key: row.pop(key) for key in Comparison._fields}]
+    comparisons = [Comparison(*(str(need[key]) for key in Comparison._fields)) for need in needs]
+    return Claim(str(row.pop("claim")), comparisons, **row)
+
+
+class Judged(NamedTuple):
+    """A comparison of a claim, with what came of it; no change where it could not be tested."""
+
+    need: Comparison
+    row: Row | None
+    other: Row | None
+    change: Difference | None
+    p: float = 1.0
+
+    @property
+    def seeds(self) -> list[int]:
+        """Number of seeds of both arms."""
+        return [len(each.evaluations) for each in (self.row, self.other) if each]
 
 
 def describe_claims(plan: list[Claim], rows: list[Row], block: int) -> str:
     """Judge each claim: it held, the opposite was seen, or the runs cannot tell."""
-    lines = [_judge(claim, rows, block) for claim in plan]
+    folds = any(row.arm.cfg.dataset.fold is not None for row in rows)
+    # In cross-validation blocks are the rule: neighbours of a fold are frames of one drive.
+    first_block = block if folds else 1
+    judged = [[_compare(need, rows, first_block) for need in claim.needs] for claim in plan]
+    # A comparison that several claims need is one test.
+    family = {
+        one.need: one.p
+        for claim, found in zip(plan, judged, strict=True)
+        for one in found
+        if claim.holm
+    }
+    adjusted = dict(zip(family, holm(list(family.values())), strict=True))
+    judged = [[one._replace(p=adjusted.get(one.need, one.p)) for one in found] for found in judged]
+    wider = block if block > 1 and not folds else 0
+    lines = [
+        line
+        for claim, found in zip(plan, judged, strict=True)
+        for line in _lines(claim, found, wider)
+    ]
+    columns = ["claim", "score", "seeds", "paper's gap", "difference [95 %]"]
+    columns += [f"in blocks of {block}"] if wider else []
+    columns += ["p, Holm"] if family else []
+    note = _note(plan, rows, block, bool(wider), len(family))
+    return markdown_table([*columns, "what follows"], lines) + "\n\n" + note
+
+
+def _note(plan: list[Claim], rows: list[Row], block: int, wider: bool, family: int) -> str:
     note = (
         "A claim held where its whole 95 % interval lies above 0, the opposite was seen where it "
         "lies below; else the runs do not decide, nor does a single seed. A claim is not tested "
         "where an arm has no finished run. Differences are percentage points; the paper's are of "
-        f"Cityscapes val, one run each. {len(plan)} claims are judged, without a correction for "
-        "their number."
+        "Cityscapes val, one run each. "
     )
-    columns = ["claim", "score", "seeds", "paper's gap", "difference [95 %]"]
-    if block > 1:
-        columns.append(f"in blocks of {block}")
+    if family:
+        note += (
+            f"The p values of {family} comparisons are adjusted by Holm's procedure, and a claim "
+            "holds only where they are below 0.05. "
+        )
+    else:
+        note += f"{len(plan)} claims are judged, without a correction for their number. "
+    if wider:
         images = rows[0].evaluations[0].scores.images
         note += (
-            f" In blocks, stretches of {block} neighbouring images are drawn instead of single "
+            f"In blocks, stretches of {block} neighbouring images are drawn instead of single "
             "ones, because neighbours may be frames of one video; the verdict is that of the first "
             f"interval. {images} images hold about {images // block} such stretches; the fewer "
             "they are, the more this interval is too narrow as well."
         )
-    return markdown_table([*columns, "what follows"], lines) + "\n\n" + note
+    elif block > 1:
+        note += (
+            f"Intervals draw stretches of {block} neighbouring images within each fold, and add "
+            "what another training changes, pooled over folds."
+        )
+    return note.strip()
 
 
-def _judge(claim: Claim, rows: list[Row], block: int) -> list[str]:
-    row, other = find_named(claim.arm, rows), find_named(claim.than, rows)
-    counts = SCORES[claim.score]
-    change = compare(row, other, *counts) if row and other else None
-    if row is None or other is None or change is None:
-        empty = [NONE] * (4 if block > 1 else 3)
-        return [claim.text, claim.score, *empty, Markup("**not tested**")]
-    seeds = [len(each.evaluations) for each in (row, other)]
+def _compare(need: Comparison, rows: list[Row], block: int) -> Judged:
+    row, other = find_named(need.arm, rows), find_named(need.than, rows)
+    if row is None or other is None:
+        return Judged(need, row, other, None)
+    change = compare(row, other, *SCORES[need.score], block=block)
+    return Judged(need, row, other, change, change.p if change else 1.0)
+
+
+def _lines(claim: Claim, found: list[Judged], wider: int) -> list[list[str]]:
+    """Return the table's lines of a claim: a line for each comparison, the verdict in the first."""
+    lines = []
+    for number, one in enumerate(found):
+        text = claim.text if number == 0 else f"and {one.need.arm} above {one.need.than}"
+        second = None
+        if wider and one.row and one.other:
+            second = compare(one.row, one.other, *SCORES[one.need.score], block=wider)
+        numbers = [" / ".join(map(str, one.seeds)) or NONE, _papers_gap(one), interval(one.change)]
+        numbers += [interval(second)] if wider else []
+        numbers += [f"{one.p:.3f}" if one.change else NONE] if claim.holm else []
+        follows: str = Markup(_judge(claim, found)) if number == 0 else ""
+        if second and one.change and number == 0 and min(one.seeds) > 1:
+            decided = one.change.low * one.change.high > 0
+            if decided and second.low * second.high <= 0:
+                follows = Markup(f"{follows}; by blocks of {wider} images it would not be decided")
+        lines.append([text, one.need.score, *numbers, follows])
+    return lines
+
+
+def _judge(claim: Claim, found: list[Judged]) -> str:
+    changes = [one.change for one in found if one.change]
+    if len(changes) < len(found):
+        return "**not tested**"
+    seeds = min(min(one.seeds) for one in found)
     # The interval of a single seed says nothing about training again.
-    follows = verdict(change) if min(seeds) > 1 else "**not decided**: one seed"
-    wider = []
-    second = compare(row, other, *counts, block=block) if block > 1 else None
-    if second:
-        wider = [interval(second)]
-        decided = change.low * change.high > 0
-        if min(seeds) > 1 and decided and second.low * second.high <= 0:
-            follows += f"; by blocks of {block} images it would not be decided"
-    if 1 < min(seeds) < claim.seeds:
-        follows = f"so far ({claim.seeds} seeds are planned): {follows}"
-    gap = _papers_gap(claim, row, other)
-    numbers = [" / ".join(map(str, seeds)), gap, interval(change), *wider]
-    return [claim.text, claim.score, *numbers, Markup(follows)]
+    if seeds < 2:
+        return "**not decided**: one seed"
+    so_far = f"so far ({claim.seeds} seeds are planned): " if seeds < claim.seeds else ""
+    if len(found) == 1 and claim.refuted_below is None and not claim.holm:
+        return so_far + verdict(changes[0])
+    above = all(one.change and one.change.low > 0 and one.p < 0.05 for one in found)
+    agree = _folds_agreeing(found[0])
+    if above and agree >= claim.folds:
+        return f"{so_far}**held**: higher by no less than {100 * min(c.low for c in changes):.2f}"
+    if claim.refuted_below is not None:
+        bounds = [100 * change.high < claim.refuted_below for change in changes]
+        ways = {"first": bounds[0], "any": any(bounds), "all": all(bounds)}
+        if ways[claim.refuted_in]:
+            return f"{so_far}**refuted here**: a gain above {claim.refuted_below:g} is ruled out"
+    reason = f"; the first has its sign in {agree} folds" if above else ""
+    highest = 100 * changes[0].high
+    return f"{so_far}**not decided**: gains above {highest:.2f} are ruled out{reason}"
 
 
-def _papers_gap(claim: Claim, row: Row, other: Row) -> str:
-    ours, theirs = row.papers, other.papers
-    if claim.score != "mIoU" or ours is None or theirs is None:
+def _folds_agreeing(one: Judged) -> int:
+    """Count the folds in which a comparison has the sign that it has over all."""
+    if one.row is None or one.other is None or one.change is None:
+        return 0
+    gains = fold_gains(one.row, one.other, *SCORES[one.need.score])
+    return sum(gain * one.change.value > 0 for gain in gains)
+
+
+def _papers_gap(one: Judged) -> str:
+    if one.need.score != "mIoU" or one.row is None or one.other is None:
+        return NONE
+    ours, theirs = one.row.papers, one.other.papers
+    if ours is None or theirs is None:
         return NONE
     return f"{ours - theirs:+.2f}"
 

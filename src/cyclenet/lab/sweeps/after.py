@@ -18,7 +18,15 @@ from cyclenet.runs.results import missing_protocols, read_result
 
 
 class ReportAfterSweep(Callback):
-    """When all jobs of a sweep have ended, compare the runs; exit with 1 if one is not complete."""
+    """When all jobs of a sweep have ended, compare the runs; exit with 1 if one is not complete.
+
+    Args:
+        choose: a key of the configuration whose best value for each network is written to
+            ``chosen.yaml`` beside the report; "" for none.
+    """
+
+    def __init__(self, choose: str = "") -> None:
+        self.choose = choose
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         swept = swept_jobs(config)
@@ -30,6 +38,12 @@ class ReportAfterSweep(Callback):
             page = make_report(folders, title)
             print(results_of(page))
             print(f"Report: {page}")
+            if self.choose:
+                from cyclenet.lab.report.runs import read_run
+                from cyclenet.lab.sweeps.choose import write_chosen
+
+                runs = [read_run(folder) for folder in dict.fromkeys(folders)]
+                print(write_chosen(runs, self.choose, page.with_name("chosen.yaml")))
         except ValueError as error:
             print(f"No report: {error}", file=sys.stderr)
         except Exception:  # Hydra would make a warning of it, and forget the exit code.

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from cyclenet.models.decoders.base import Alignment, Decoder
 from cyclenet.models.decoders.skip import FuseWithLow
 from cyclenet.models.deform import deform_conv2d
-from cyclenet.models.layers import ConvNormReLU, SumConv2d
+from cyclenet.models.layers import ConvNormReLU, SumConv2d, ZeroConv2d
 from cyclenet.models.resize import resize
 
 TAPS = 9
@@ -43,15 +43,17 @@ class ADC(Decoder):
         self.offset_groups, self.mask_scale = offset_groups, mask_scale
         self.fuse = FuseWithLow(low_channels, head_channels)
         predicted = offset_groups * TAPS * (3 if mask_scale > 0 else 2)
-        last = nn.Conv2d(head_channels, predicted, 3, padding=1)
-        for parameter in last.parameters():
-            nn.init.zeros_(parameter)
         self.offset_conv = nn.Sequential(
-            ConvNormReLU(low_channels + head_channels, head_channels, 3, conv=SumConv2d), last
+            ConvNormReLU(low_channels + head_channels, head_channels, 3, conv=SumConv2d),
+            ZeroConv2d(head_channels, predicted, 3, padding=1),
         )
         self.weight = nn.Parameter(torch.empty(head_channels, head_channels, 3, 3))
-        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         self.norm = nn.Sequential(nn.BatchNorm2d(head_channels), nn.ReLU(inplace=True))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise the aligning filter; `cyclenet.models.layers.initialise` calls it."""
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
         high = resize(high, low.shape[-2:], self.align_corners)

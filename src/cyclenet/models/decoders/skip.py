@@ -24,14 +24,24 @@ class SkipDecoder(Decoder):
         low_channels: channels of the low-level features.
         head_channels: channels of the context features and of the output.
         align_corners: corner alignment of the interpolation.
+        wide: a 3x3 convolution follows the interpolation, which is ADC's without its offsets.
     """
 
-    def __init__(self, low_channels: int, head_channels: int, align_corners: bool = False) -> None:
+    def __init__(
+        self,
+        low_channels: int,
+        head_channels: int,
+        align_corners: bool = False,
+        *,
+        wide: bool = False,
+    ) -> None:
         super().__init__()
         self.out_channels, self.align_corners = head_channels, align_corners
+        self.filter = ConvNormReLU(head_channels, head_channels, 3) if wide else None
         self.fuse = FuseWithLow(low_channels, head_channels)
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
         high = resize(high, low.shape[-2:], self.align_corners)
+        high = high if self.filter is None else self.filter(high)
         features: Tensor = self.fuse([low, high])
         return features

@@ -1,0 +1,51 @@
+"""What a sweep chose: the best value of one key for each network, as a file for later runs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cyclenet.config.identity import flatten, network_name, result_affecting
+from cyclenet.files import write_text
+from cyclenet.lab.report.runs import Run
+
+
+def write_chosen(runs: list[Run], key: str, path: Path) -> str:
+    """Write the best value of a key for each network, by mIoU over its seeds.
+
+    ``${chosen:PATH}`` reads it (`cyclenet.config.load`).
+
+    Args:
+        runs: runs of a sweep; those that have not finished do not count.
+        key: what was swept over beside the networks, for instance ``optim.lr``.
+        path: the YAML file.
+
+    Returns:
+        What to say of it: where it is, and networks whose best value is the last that was tried.
+    """
+    scores: dict[str, dict[float, list[float]]] = {}
+    for run in runs:
+        if run.cfg is None or not run.finished:
+            continue
+        found = next(iter(run.evaluations.values())).scores
+        values = result_affecting(run.cfg)
+        tried = scores.setdefault(network_name(values["model"]), {})
+        tried.setdefault(flatten(values)[key], []).append(found.mIoU)
+        where = f"{found.dataset} {found.split} ({found.protocol})"
+    if not scores:
+        return f"Nothing was chosen for {key}: no run has finished."
+    lines, at_the_end = [f"# {key} with the best mIoU on {where}; behind it, mIoU by value."], []
+    for name, tried in scores.items():
+        means = {value: float(np.mean(tried[value])) for value in sorted(tried)}
+        best = max(means, key=lambda value: means[value])
+        shown = ", ".join(f"{value:g}: {100 * mean:.2f} %" for value, mean in means.items())
+        lines.append(f"{name}: {best:g}  # {shown}")
+        if best in (min(means), max(means)):
+            at_the_end.append(f"{name} ({best:g})")
+    write_text(path, "\n".join(lines) + "\n")
+    said = f"Chosen: {path}"
+    if at_the_end:
+        said += (
+            f". The best {key} is the lowest or the highest that was tried for "
+            f"{', '.join(at_the_end)}: try one more."
+        )
+    return said

@@ -1,0 +1,132 @@
+"""Write the features of a frozen backbone that a run will read, once for all runs."""
+
+import hashlib
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import torch
+from filelock import Timeout
+from rich.progress import track
+
+from cyclenet.config.schema import DatasetConfig, TrainConfig
+from cyclenet.data.base import Source
+from cyclenet.data.features import FeatureCache, features_folder
+from cyclenet.data.views import View, Views, to_tensor
+from cyclenet.devices import cores
+from cyclenet.files import lock
+from cyclenet.training.task import SegmentationTask
+
+SIZES = 16
+"""Images whose sizes are looked at to tell how large the cache will be."""
+
+Todo = list[tuple[int, View]]
+
+
+def open_features(task: SegmentationTask, dataset: DatasetConfig) -> FeatureCache | None:
+    """Open the cache of a network's features; None where the network or the data have none."""
+    cfg: TrainConfig = task.cfg
+    if not (cfg.model.freeze_backbone and cfg.dataset.cache_features):
+        return None
+    # Where an evaluation has other data, the views are still those of the training.
+    views = replace(cfg.dataset, cache_root=dataset.cache_root)
+    folder = features_folder(views, cfg.model.backbone, digest_backbone(task))
+    return FeatureCache(folder, Views(views, task.net.grid))
+
+
+def digest_backbone(task: SegmentationTask) -> str:
+    """Hash all that a backbone's features depend on but the image: its weights and its grid."""
+    net, model = task.net, task.cfg.model
+    what = (model.backbone, model.first_block_dilation, tuple(net.grid))
+    found = hashlib.blake2b(repr(what).encode(), digest_size=8)
+    tensors = {**net.backbone.state_dict(), "mean": net.mean, "std": net.std}
+    for name, value in tensors.items():
+        found.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def write_features(
+    cache: FeatureCache,
+    task: SegmentationTask,
+    source: Source,
+    views: list[View],
+    device: torch.device,
+) -> None:
+    """Write the features of a source's images that are missing in the cache.
+
+    An interrupted writing is continued; another process that writes is waited for.
+
+    Raises:
+        ValueError: there is no room for them.
+        DataError: an image cannot be read.
+    """
+    if not _missing(cache, source, views):
+        return
+    with_lock = cache.folder.with_name(cache.folder.name + ".lock")
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        held = lock(with_lock, seconds=0)
+    except Timeout:
+        print(f"Another process writes {cache.folder}; waiting for it.", file=sys.stderr)
+        held = lock(with_lock, seconds=-1)
+    try:
+        if todo := _missing(cache, source, views):
+            _write(cache, task.to(device), source, todo, device)
+    finally:
+        held.release()
+
+
+def _missing(cache: FeatureCache, source: Source, views: list[View]) -> Todo:
+    everything = [(index, view) for index in range(len(source)) for view in views]
+    return [(n, view) for n, view in everything if not cache.path(source, n, view).is_file()]
+
+
+def _write(
+    cache: FeatureCache, task: SegmentationTask, source: Source, todo: Todo, device: torch.device
+) -> None:
+    size = _estimate(cache, task, source, todo, device)
+    title = f"{cache.folder}: features of {len(todo)} views, {size / 1e9:.2f} GB, once"
+    if size > (free := shutil.disk_usage(cache.folder).free):
+        raise ValueError(
+            f"{title}: {free / 1e9:.2f} GB are free there. Set dataset.cache_root to another "
+            "disk, fewer dataset.views, or dataset.cache_features=false."
+        )
+    terminal = sys.stderr.isatty()
+    if not terminal:
+        print(f"Writing {title}", file=sys.stderr)
+
+    def write_one(one: tuple[int, View]) -> None:
+        index, view = one
+        image = to_tensor(cache.views.pixels(source.image(index), view))
+        levels = task.view_features(image[None].to(device))
+        maps = [level[0].permute(1, 2, 0).to("cpu", torch.bfloat16) for level in levels]
+        cache.write(cache.path(source, index, view), maps)
+
+    # On a CPU, a thread for each core computes whole views: faster than sharing one view.
+    workers = cores() if device.type == "cpu" else 1
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            done = pool.map(write_one, todo)
+            for _ in track(done, title, len(todo), disable=not terminal):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _estimate(
+    cache: FeatureCache, task: SegmentationTask, source: Source, todo: Todo, device: torch.device
+) -> float:
+    """Return about how many bytes the features will take, from a few images' sizes."""
+    spread = np.linspace(0, len(todo) - 1, min(SIZES, len(todo))).round().astype(int)
+    pixels = [
+        np.prod(cache.views.padded((shape[0], shape[1]), todo[n][1]))
+        for n in spread
+        for shape in [source.mask(todo[n][0]).shape]
+    ]
+    side = 8 * task.net.grid.stride + int(task.net.grid.align_corners)
+    probe = torch.zeros(1, 3, side, side, device=device)
+    values = sum(level.numel() for level in task.view_features(probe))
+    return float(2 * values / side**2 * np.mean(pixels) * len(todo))

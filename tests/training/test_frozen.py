@@ -1,0 +1,185 @@
+"""Heads on a frozen backbone's features: cached or not, they are trained on the same numbers."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import tiny_model
+from cyclenet.config.schema import DatasetConfig, ModelConfig, TrainConfig
+from cyclenet.data.images import DataError
+from cyclenet.data.open import open_split
+from cyclenet.data.views import AS_IT_IS, Place, View, Views, to_tensor
+from cyclenet.models.cyclenet import build_model
+from cyclenet.models.resize import Grid
+from cyclenet.runs.features import open_features, write_features
+from cyclenet.training.checkpoint import load_checkpoint, load_task
+from cyclenet.training.task import SegmentationTask
+from made import fit, short_config, short_trainer
+
+
+def frozen_config(cache=True, root=None, steps=-1, **model) -> TrainConfig:
+    dataset = DatasetConfig(
+        scenes_train=6,
+        scenes_val=2,
+        scenes_size=[64, 128],
+        crop_size=[64, 96],
+        batch_size=2,
+        views=[1.0, 1.3],
+        cache_features=cache,
+        cache_root=str(root) if root else None,
+    )
+    options = short_trainer(max_epochs=7, max_steps=steps, precision="32-true")
+    model = tiny_model(freeze_backbone=True, **model)
+    return short_config(model=model, dataset=dataset, trainer=replace(options, val_every_epochs=7))
+
+
+torch.set_num_threads(1)  # Threads change the last digits, and the cache is written by single ones.
+
+
+def equal(a: SegmentationTask, b: SegmentationTask) -> bool:
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_cached_and_uncached_features_train_equal_heads(tmp_path, align_corners):
+    """20 steps, with a decoder, whose low-level features are windows too."""
+    tasks = []
+    for cache in (True, False):
+        cfg = frozen_config(cache, tmp_path, 20, decoder="skip", align_corners=align_corners)
+        if align_corners:
+            cfg.dataset.crop_size = [65, 97]
+        tasks.append(fit(cfg, tmp_path / str(cache))[0])
+    assert equal(*tasks)
+    assert tasks[0].val_scores == tasks[1].val_scores
+    assert len(list(tmp_path.glob("features-*/*.safetensors"))) == 6 * 4 + 2
+
+
+def test_a_resumed_training_of_a_head_is_bit_equal(tmp_path):
+    cfg = frozen_config(True, tmp_path, 8)
+    whole, _ = fit(cfg, tmp_path / "whole")
+    part, _ = fit(replace(cfg, trainer=replace(cfg.trainer, max_steps=5)), tmp_path / "part")
+    assert not equal(whole, part)
+    resumed, trainer = fit(cfg, tmp_path / "part", tmp_path / "part/checkpoints/last.ckpt")
+    assert trainer.global_step == 8 and equal(whole, resumed)
+
+
+def test_a_frozen_backbone_stays_as_it_is_and_goes_with_the_checkpoint(tmp_path):
+    task, trainer = fit(frozen_config(True, tmp_path, 4), tmp_path / "run")
+    torch.manual_seed(0)
+    before = build_model(task.cfg.model, 19).backbone.state_dict()
+    assert all(
+        torch.equal(value, before[name]) for name, value in task.net.backbone.state_dict().items()
+    )
+    trained = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
+    assert trained.isdisjoint(id(p) for p in task.net.backbone.parameters())
+    assert trained == {id(p) for p in task.net.parameters() if p.requires_grad}
+    assert task.net.aux is None
+    shutil.rmtree(next(tmp_path.glob("features-*")))  # The checkpoint predicts without a cache.
+    image = to_tensor(open_split(task.cfg.dataset, "val").image(0))[None]
+    loaded = load_task(load_checkpoint(tmp_path / "run/checkpoints/last.ckpt"))
+    assert torch.equal(loaded.predict(image), task.eval().predict(image))
+
+
+@pytest.fixture
+def cached(tmp_path):
+    """A task, its source, and the cache of its features, written."""
+    cfg = frozen_config(True, tmp_path)
+    source = open_split(cfg.dataset, "train")
+    torch.manual_seed(0)
+    task = SegmentationTask(cfg, source.classes, source.palette.tolist())
+    cache = open_features(task, cfg.dataset)
+    write_features(cache, task, source, cache.views.all(), torch.device("cpu"))
+    return task, source, cache
+
+
+def test_a_damaged_or_missing_file_is_told(cached):
+    task, source, cache = cached
+    crop = (source, 0, (64, 128), AS_IT_IS, Place(0, 1))
+    assert [tuple(level.shape[:2]) for level in cache.crop(*crop)][-1] == (8, 12)
+    path = cache.path(source, 0, AS_IT_IS)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    cache.verified.clear()
+    with pytest.raises(DataError, match="is missing or damaged"):
+        cache.crop(*crop)
+    path.unlink()
+    with pytest.raises(DataError, match="is missing or damaged"):
+        cache.crop(*crop)
+    before = len(list(cache.folder.iterdir()))
+    write_features(cache, task, source, cache.views.all(), torch.device("cpu"))
+    assert len(list(cache.folder.iterdir())) == before + 1  # Nothing else was written again.
+
+
+def test_other_weights_or_data_have_other_features(cached):
+    task, source, cache = cached
+    with torch.no_grad():
+        next(task.net.backbone.parameters()).mul_(1.5)
+    assert open_features(task, task.cfg.dataset).folder != cache.folder
+    other = open_split(replace(task.cfg.dataset, scenes_seed=1), "train")
+    assert not cache.path(other, 0, AS_IT_IS).exists()
+
+
+def test_no_room_is_told_before_anything_is_written(cached, monkeypatch):
+    task, source, cache = cached
+    for path in cache.folder.iterdir():
+        path.unlink()
+    usage = shutil.disk_usage(cache.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1000))
+    with pytest.raises(ValueError, match=r"features of 24 views, 0.0\d GB, once: 0.00 GB are free"):
+        write_features(cache, task, source, cache.views.all(), torch.device("cpu"))
+    assert not list(cache.folder.iterdir())
+
+
+def test_a_crop_of_features_lies_over_its_mask():
+    """A view's pixels, cut where the mask is cut, are the image that the features are of."""
+    cfg = DatasetConfig(crop_size=[64, 96], views=[1.5])
+    views = Views(cfg, Grid(8, False))
+    image = np.zeros((64, 128, 3), np.uint8)
+    image[20:40, 50:90] = 255
+    mask = (image[..., 0] > 0).astype(np.uint8)
+    view, place = View(1.5, True), Place(3, 5)
+    pixels = views.pixels(image, view)[3 * 8 : 3 * 8 + 64, 5 * 8 : 5 * 8 + 96, 0]
+    agree = (views.crop_mask(mask, view, place) > 0) == (pixels > 127)
+    assert agree.mean() > 0.98 and 0.05 < (pixels > 127).mean() < 0.9
+    rows, columns = views.windows([(24, 48)], (96, 192), place)[0]  # A map at 1/4.
+    assert (rows, columns) == (slice(6, 22), slice(10, 34))
+
+
+def test_views_smaller_than_the_crop_are_padded_and_drawn():
+    views = Views(DatasetConfig(crop_size=[64, 96], views=[0.5, 1.0]), Grid(8, False))
+    image = np.full((64, 128, 3), 7, np.uint8)
+    assert views.pixels(image, View(0.5, False)).shape == (64, 96, 3)
+    mask = views.crop_mask(np.zeros((64, 128), np.uint8), View(0.5, False), Place(0, 0))
+    assert mask.shape == (64, 96) and (mask == 255).mean() == pytest.approx(1 - 32 * 64 / 64 / 96)
+    drawn = {views.draw((64, 128), seed) for seed in range(200)}
+    assert {view for view, _ in drawn} == set(views.all())
+    assert {place.left for view, place in drawn if view.scale == 1} == set(range(5))
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="set model.freeze_backbone=true"):
+        TrainConfig(dataset=DatasetConfig(views=[1.0]))
+    with pytest.raises(ValueError, match="multiples of model.output_stride"):
+        frozen = ModelConfig(freeze_backbone=True)
+        TrainConfig(model=frozen, dataset=DatasetConfig(crop_size=[100, 96], views=[1.0]))
+    with pytest.raises(ValueError, match="cache_features=true needs dataset.views"):
+        DatasetConfig(cache_features=True)
+
+
+def test_arms_of_a_seed_start_alike_in_all_they_share():
+    nets = []
+    for changes in ({"feedback": 0}, {"feedback": 1}, {"feedback": 1, "decoder": "skip"}):
+        torch.manual_seed(5)
+        nets.append(dict(build_model(tiny_model(**changes), 5).named_parameters()))
+    for a, b in ((nets[0], nets[1]), (nets[1], nets[2])):
+        shared = [name for name in a if name in b and a[name].shape == b[name].shape]
+        assert len(shared) > 40 and "context.fuse_conv.0.weight" in shared
+        assert all(torch.equal(a[name], b[name]) for name in shared)
+    torch.manual_seed(6)
+    other = dict(build_model(tiny_model(), 5).named_parameters())
+    assert not torch.equal(other["classifier.1.weight"], nets[1]["classifier.1.weight"])
