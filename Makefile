@@ -8,9 +8,10 @@ DEMO_ARGS ?=
 # The published run that reproduce-camvid makes again.
 ARM ?= cycleaspp
 SEED ?= 0
+FOLD ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table1 bench test test-web notebooks reproduce-camvid report-camvid size test-docs chaos fuzz audit test-slow test-slurm lint format clean
+.PHONY: help setup demo table1 bench test test-web notebooks reproduce-camvid report-camvid reproduce-heads report-heads size test-docs chaos fuzz audit test-slow test-slurm lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +58,17 @@ reproduce-camvid: setup ## Train one published run afresh and compare: make repr
 	  hydra.run.dir=runs/reproduce_camvid/$(ARM)-seed$(SEED)
 	$(BIN)/python src/publish.py runs=runs/reproduce_camvid/$(ARM)-seed$(SEED) \
 	  output=results/camvid check=true
+
+reproduce-heads: setup ## Train one published run of results/heads afresh: make reproduce-heads ARM=cycleaspp FOLD=0 SEED=0
+	OMP_NUM_THREADS=1 $(BIN)/python src/train.py experiment=heads hydra.mode=RUN arm=heads/$(ARM) \
+	  dataset.fold=$(FOLD) seed=$(SEED) resume=never \
+	  hydra.run.dir=runs/reproduce_heads/$(ARM)-fold$(FOLD)-seed$(SEED)
+	$(BIN)/python src/publish.py runs=runs/reproduce_heads/$(ARM)-fold$(FOLD)-seed$(SEED) \
+	  output=results/heads check=true
+
+report-heads: setup ## Write the report of results/heads again, from that folder alone
+	$(BIN)/python src/report.py runs=results/heads output=results/heads/report images=0 \
+	  title="Heads on frozen features of CamVid" plan=results/heads/plan.yaml baseline=Baseline block=20
 
 report-camvid: setup ## Write both reports of the published CamVid ablation again, from results/camvid alone
 	$(BIN)/python src/report.py runs=results/camvid output=results/camvid/report images=0 \

@@ -63,6 +63,7 @@ def rows() -> dict[str, Row]:
         "adc_fp32": Row(operator, half(sides.adc, dtype="fp32"), 9, rounds=3),
         "adc_bf16": Row(operator, half(sides.adc, dtype="bf16"), 15, rounds=3),
         "step": Row(plain, sides.step, 2.8, rounds=3),
+        "frozen": Row("end to end, same images and stride", sides.frozen, 8, rounds=3),
         "step_smp": Row(
             "segmentation_models_pytorch",
             sides.step_smp,

@@ -100,6 +100,46 @@ def step(ours: bool) -> Work:
     return work
 
 
+def frozen(ours: bool) -> Work:
+    """A training step of CycleASPP on 4 images of 360 x 480 at 1/8, float32: a head on cached
+    features, read from their files, or all of the network on the images.
+    """
+    import torch
+
+    from cyclenet.config.load import compose_config
+    from cyclenet.data.loader import ViewDataset, collate
+    from cyclenet.data.open import open_split
+    from cyclenet.runs.features import open_features, write_features
+    from cyclenet.training.optim import parameter_groups
+    from cyclenet.training.task import SegmentationTask
+
+    words = ["dataset=scenes", "arm=heads/cycleaspp", "dataset.scenes_size=[360,480]"]
+    words += ["dataset.crop_size=[360,480]", "dataset.scenes_train=4", "model.output_stride=8"]
+    words += ["model=cyclenet_lite", "model.backbone_weights=none", "model.aux_head=false"]
+    if ours:
+        words += ["model.freeze_backbone=true", "dataset.views=[1]", "dataset.cache_features=true"]
+        words.append(f"dataset.cache_root={tempfile.mkdtemp(prefix='cyclenet-bench-')}")
+    cfg = compose_config("train", words)
+    source = open_split(cfg.dataset, "train")
+    torch.manual_seed(0)
+    task = SegmentationTask(cfg, source.classes, source.palette.tolist()).train()
+    optimizer = _sgd(parameter_groups(task.net, cfg.optim), fused=True)
+    cache = open_features(task, cfg.dataset)
+    if cache:
+        write_features(cache, task, source, cache.views.all(), torch.device("cpu"))
+        dataset = ViewDataset(source, cache.views, cache, 0)
+    images = [{"image": source.image(n), "mask": source.mask(n), "name": str(n)} for n in range(4)]
+
+    def work() -> None:
+        batch = collate([dataset[0, n] for n in range(4)] if cache else images)
+        loss = task.loss(task.outputs(batch)[0], batch["mask"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return work
+
+
 def _step_straightforward() -> Work:
     from straightforward import Straightforward, loss
 

@@ -45,6 +45,12 @@ NOT_RUN = {
     "make table1": "tests/lab/cost/test_complexity.py computes the table.",
     "make report-camvid": "test_the_published_report_can_be_made_again makes one of its two.",
     "make reproduce-camvid ARM=cycleaspp SEED=0": "It needs CamVid and half an hour.",
+    "python src/train.py experiment=heads": (
+        "It needs CamVid's drives and hours; tests/training/test_frozen.py trains such heads."
+    ),
+    "python src/report.py runs=runs/heads": (
+        "Its runs take hours; tests/lab/report/test_cross_validation.py makes such a report."
+    ),
     "torchrun": "It starts processes on two machines; tests/training/test_parallel.py has two.",
     "python src/explore.py": "It serves until Ctrl-C; test_explorer.py calls it.",
     "python src/train.py experiment=ablation_cycle hydra/launcher=submitit_slurm": (

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from conftest import ROOT, run
 from cyclenet.config.errors import sentence
 from cyclenet.config.load import CONF, compose_config, run_folder_name
+from cyclenet.config.reach import untrained_taps
 from cyclenet.config.schema import TrainConfig
 from cyclenet.runs.results import wanted_protocols
 
@@ -192,7 +193,9 @@ def test_seed_zero_is_a_seed():
     "path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_every_experiment_composes(path):
-    cfg = compose_config("train", [f"experiment={path.stem}"])
+    # Rates that another sweep chose are there for its arms alone.
+    rate = ["optim.lr=0.1"] if "${chosen:" in path.read_text() else []
+    cfg = compose_config("train", [f"experiment={path.stem}", *rate])
     assert cfg.name == ("ablation" if path.stem.startswith("ablation_") else path.stem)
 
 
@@ -320,3 +323,19 @@ def test_the_papers_runs_are_to_the_letter():
         ade.dataset.crop_size,
     ) == (2e-2, 120, 16, [512, 512])
     assert ade.model.atrous_rates == [3, 6, 12, 18, 24]
+
+
+def test_the_heads_have_the_papers_rates_for_their_map():
+    """Maps of 45 x 60 features: rates keep the share of the map that they have of 97 x 97."""
+    rates = {
+        arm: compose_config("train", ["experiment=heads_rates", f"arm=heads/{arm}", "optim.lr=0.1"])
+        for arm in ("baseline", "aspp", "denseaspp_flops", "cycleaspp_wide")
+    }
+    assert rates["aspp"].model.atrous_rates == [3, 6, 8]
+    flops, wide = rates["denseaspp_flops"].model, rates["cycleaspp_wide"].model
+    assert flops.atrous_rates == wide.atrous_rates == [1, 3, 6, 8, 11, 14]
+    assert (flops.context, flops.bottleneck_channels) == ("denseaspp", 96)
+    assert (wide.context, wide.decoder, wide.bottleneck_channels) == ("cycleaspp", "wide_skip", 64)
+    for cfg in rates.values():
+        assert cfg.model.freeze_backbone and not cfg.model.aux_head
+        assert untrained_taps(cfg, [(360, 480)]) == ""

@@ -6,6 +6,7 @@ import torch
 from conftest import tiny_model
 from cyclenet.config.choices import CONTEXTS, DECODERS
 from cyclenet.models.cyclenet import build_model
+from cyclenet.models.layers import be_kind_to_cpu
 
 ARMS = list(itertools.product(CONTEXTS, DECODERS))
 
@@ -58,3 +59,30 @@ def test_paper_widths():
     assert [layer.atrous.dilation[0] for layer in net.context.layers] == [3, 6, 12, 18, 24, 30]
     assert net.context.fuse_conv[0].in_channels == 1024 + 6 * 128
     assert net.decoder.offset_conv[-1].out_channels == 27
+
+
+def test_convolutions_that_break_in_bfloat16_on_a_cpu_compute_in_float32():
+    """torch 2.14.1 gives NaN gradients for dilated convolutions of 87 channels, channels-last, in
+    bfloat16 hardware, which this test cannot assume: it looks at the dtype that they compute in.
+    """
+    net = build_model(tiny_model(bottleneck_channels=87, growth_channels=43), 4)
+    seen: dict[str, torch.dtype] = {}
+    for name, module in net.context.named_modules():
+        if isinstance(module, torch.nn.Conv2d) and name.endswith("atrous"):
+            module.register_forward_hook(lambda m, i, o, name=name: seen.update({name: o.dtype}))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, _ = net(torch.zeros(2, 3, 64, 64))
+    logits.float().sum().backward()
+    assert len(seen) == 3 and set(seen.values()) == {torch.float32}
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+
+
+def test_taps_far_apart_are_computed_in_the_layout_of_their_filter():
+    """A depthwise 5x5 filter at rate 4 gives what a plain one gives."""
+    conv = torch.nn.Conv2d(8, 8, 5, padding=8, dilation=4, groups=8, bias=False)
+    x = torch.randn(2, 8, 20, 20).to(memory_format=torch.channels_last)
+    expected = conv(x)
+    module = torch.nn.Sequential(conv).to(memory_format=torch.channels_last)
+    be_kind_to_cpu(module)
+    assert torch.allclose(module(x), expected, atol=1e-5)
+    assert module(x).is_contiguous()

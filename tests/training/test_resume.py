@@ -307,3 +307,21 @@ def test_wandb_goes_on_with_each_row_once(tmp_path):
     assert {(s, k) for s, k in rows | kept if (s, k) in scalars} == scalars and not {
         r for r in rows & kept if r in scalars
     }
+
+
+class BreakGradient(L.Callback):
+    """Make a gradient infinite after the backward pass of step 1."""
+
+    def on_after_backward(self, trainer, module):
+        if trainer.global_step == 1:
+            module.net.classifier[1].weight.grad[0, 0] = float("inf")
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights(tmp_path):
+    message = (
+        r"The gradient of net.classifier.1.weight \(1 of \d+ weights\) is not finite at step 1"
+    )
+    with pytest.raises(ValueError, match=message):
+        fit(short_config(), tmp_path, callback=BreakGradient())
+    checkpoint = load_checkpoint(tmp_path / "checkpoints/last.ckpt")
+    assert checkpoint["global_step"] == 1

@@ -21,7 +21,7 @@ def untrained_taps(cfg: TrainConfig, image_sizes: Sequence[tuple[int, int]] = ()
     """
     if "atrous_rates" not in CONTEXTS[cfg.model.context].keys:
         return ""
-    height, width = (_cells(cfg, side) for side in cfg.dataset.crop_size)
+    height, width = training_map(cfg)
     rates = list(cfg.model.atrous_rates)
     dead = {rate: OUTER - taps_inside(rate, height, width) for rate in rates}
     dead = {rate: taps for rate, taps in dead.items() if taps}
@@ -42,16 +42,16 @@ def untrained_taps(cfg: TrainConfig, image_sizes: Sequence[tuple[int, int]] = ()
     return text + " Enlarge dataset.crop_size, or lower the rates."
 
 
+def training_map(cfg: TrainConfig) -> tuple[int, int]:
+    """Return the (height, width) of a training crop in context features."""
+    height, width = (_cells(cfg, side) for side in cfg.dataset.crop_size)
+    return height, width
+
+
 def taps_inside(rate: int, height: int, width: int) -> int:
     """Count the outer taps of a 3x3 filter that lie inside a map at one position at least."""
     down, across = rate < height, rate < width
     return 2 * down + 2 * across + 4 * (down and across)
-
-
-def share_inside(rate: int, height: int, width: int) -> float:
-    """Return the share of outer taps inside a map, over all positions of the filter."""
-    down, across = max(1 - rate / height, 0), max(1 - rate / width, 0)
-    return (2 * down + 2 * across + 4 * down * across) / OUTER
 
 
 def _cells(cfg: TrainConfig, side: int) -> int:

@@ -495,8 +495,5 @@ class TrainConfig:
             f"{' plus 1' if extra else ''} where there are dataset.views, because crops are "
             f"windows of features; got {list(self.dataset.crop_size)}.",
         )
-        require(
-            not (self.model.compile and self.dataset.views),
-            "model.compile has no effect on heads that are trained on features of views: set it "
-            "to false.",
-        )
+        compiled = self.model.compile and self.dataset.views
+        require(not compiled, "model.compile=true does not compile heads on dataset.views.")

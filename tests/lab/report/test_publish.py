@@ -21,7 +21,7 @@ from cyclenet.lab.explain.results import (
     SplitAnalysis,
 )
 from cyclenet.lab.report.arms import group_arms
-from cyclenet.lab.report.claims import Claim, read_plan
+from cyclenet.lab.report.claims import Claim, Comparison, read_plan
 from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
 from cyclenet.scoring.intervals import Difference
@@ -65,7 +65,9 @@ def test_every_claim_names_two_arms_of_the_sweep():
         for name in ("denseaspp_flops", "denseaspp_params")
     }
     plan = read_plan(PLAN)
-    assert {claim.arm for claim in plan} | {claim.than for claim in plan} == known
+    assert {need.arm for claim in plan for need in claim.needs} | {
+        need.than for claim in plan for need in claim.needs
+    } == known
 
 
 def test_published_runs_are_small_and_make_the_same_report(tmp_path):
@@ -170,7 +172,7 @@ def test_a_claim_that_blocks_would_not_decide_says_so(tmp_path, monkeypatch):
             tmp_path / "out",
             "title",
             images=0,
-            plan=[Claim("a", names[1], names[0], "mIoU")],
+            plan=[Claim("a", [Comparison(names[1], names[0], "mIoU")])],
             block=20,
         )
         said.append(
@@ -252,7 +254,7 @@ def test_claims_are_judged_by_their_intervals(tmp_path):
         read_plan(plan)
     plan.write_text("- {claim: a, arm: b, than: c, score: beauty}\n")
     with pytest.raises(
-        ValueError, match="score must be one of mIoU, boundary, edges; got 'beauty'"
+        ValueError, match="score must be one of mIoU, boundary, edges, contrast; got 'beauty'"
     ):
         read_plan(plan)
 

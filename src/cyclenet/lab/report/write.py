@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from cyclenet.config.reach import untrained_taps
 from cyclenet.lab.markdown import plain
 from cyclenet.lab.report.arms import Arm, Row, group_arms
 from cyclenet.lab.report.claims import Claim, describe_claims
 from cyclenet.lab.report.cost import cost_of_arms, describe_cost
+from cyclenet.lab.report.folds import describe_folds
 from cyclenet.lab.report.inside import describe_inside
 from cyclenet.lab.report.live import describe_progress
 from cyclenet.lab.report.page import write_page
@@ -63,6 +65,7 @@ def write_report(
     sections = {
         "Results": describe_results(rows, output),
         "What was claimed": describe_claims(plan, rows, block) if plan else "",
+        "By fold": describe_folds(rows, runs),
         "At boundaries": describe_boundaries(rows, output),
         "By class": describe_classes(rows, output),
         "Inside the networks": describe_inside(arms),
@@ -118,6 +121,10 @@ def _describe_data(runs: list[Run], arms: list[Arm]) -> str:
         f"1/{cfg.model.output_stride}. {finished}; seeds {', '.join(map(str, seeds))}.",
         "Protocols: " + plain("; ".join(protocols)) + ".",
     ]
+    warnings = {
+        run.result.warning or untrained_taps(run.cfg) for run in runs if run.finished and run.cfg
+    }
+    lines += [f"**Warning:** {plain(warning)}" for warning in sorted(warnings) if warning]
     if len(seeds) == 1:
         lines.append(
             "**One seed:** the intervals are over images only. They say nothing about training "

@@ -1,0 +1,35 @@
+"""The best rate of each network: chosen from a sweep's runs, read back by the next."""
+
+import pytest
+from omegaconf.errors import OmegaConfBaseException
+
+from cyclenet.config.identity import network_name
+from cyclenet.config.load import compose_config
+from cyclenet.lab.report.runs import read_run
+from cyclenet.lab.sweeps.choose import write_chosen
+from made import make_run, run_config
+
+
+def test_each_network_gets_its_best(tmp_path):
+    """CycleASPP is best at the middle rate, DenseASPP at the last, which is told."""
+    accuracies = {"cycleaspp": (0.5, 0.8, 0.6), "denseaspp": (0.5, 0.6, 0.8)}
+    runs = []
+    for arm, scores in accuracies.items():
+        for lr, accuracy in zip((0.02, 0.05, 0.1), scores, strict=True):
+            cfg = compose_config("train", [f"arm={arm}", f"optim.lr={lr}"])
+            runs.append(read_run(make_run(tmp_path, cfg, accuracy, number=len(runs))))
+    path = tmp_path / "chosen.yaml"
+    said = write_chosen(runs, "optim.lr", path)
+    assert "DenseASPP" in said and "(0.1)" in said and "CycleASPP" not in said
+    for arm, best in (("cycleaspp", 0.05), ("denseaspp", 0.1)):
+        words = [f"arm={arm}", f"optim.lr=${{chosen:{path}}}"]
+        assert compose_config("train", words).optim.lr == best
+    # A network that was not in the sweep is refused by name.
+    with pytest.raises(OmegaConfBaseException, match="has no number for CycleASPP"):
+        compose_config("train", ["arm=cycleaspp_adc", f"optim.lr=${{chosen:{path}}}"])
+
+
+def test_a_networks_name_changes_with_any_of_its_keys():
+    model = vars(run_config().model)
+    assert network_name(model) == network_name(model | {"recompute": True, "aux_head": False})
+    assert network_name(model) != network_name(model | {"growth_channels": 40})

@@ -1,0 +1,119 @@
+"""Cross-validation: folds of data, and what is said of scores that are summed over them."""
+
+import csv
+import itertools
+
+import numpy as np
+import pytest
+
+from conftest import noise_image, write
+from cyclenet.config.schema import DatasetConfig
+from cyclenet.data.camvid import number_folds
+from cyclenet.data.images import DataError
+from cyclenet.data.open import open_split, open_validation
+from cyclenet.scoring.intervals import difference, fold_deviations, holm, near_minus_far
+from cyclenet.scoring.metrics import mean_iou
+
+
+def test_camvids_folds_are_its_drives():
+    drives = {"0001TP": 4, "0006R0": 3, "0016E5": 20, "Seq05VD": 5}
+    names = [f"{drive}_{n:03d}" for drive, count in drives.items() for n in range(count)]
+    folds, near = number_folds(names)
+    assert [list(folds.values()).count(fold) for fold in range(5)] == [4, 3, 10, 10, 5]
+    # Half of the twenty frames lie within five of the cut.
+    assert near == {f"0016E5_{n:03d}": 3 if n < 10 else 2 for n in range(5, 15)}
+    with pytest.raises(DataError, match="0002XX_1 is of none of the drives"):
+        number_folds(["0002XX_1"])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, number in itertools.product(("train", "val"), range(3)):
+        write(tmp_path / f"images/{split}/{number}.png", noise_image(rng, 40, 50))
+        write(tmp_path / f"masks/{split}/{number}.png", rng.integers(0, 2, (40, 50), np.uint8))
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    return tmp_path
+
+
+def write_folds(folder, rows):
+    with (folder / "folds.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "fold"), *rows])
+
+
+def test_a_folders_folds_cover_splits_and_share_no_image(folder):
+    names = [f"{split}/{number}" for split in ("train", "val") for number in range(3)]
+    write_folds(folder, [(name, number % 2) for number, name in enumerate(names)])
+    cfg = DatasetConfig(name="folder", root=str(folder), fold=1)
+    train, held_out = open_split(cfg, cfg.training_split), open_validation(cfg)
+    assert [held_out.name(n) for n in range(len(held_out))] == names[1::2]
+    assert [train.name(n) for n in range(len(train))] == names[::2]
+    assert train.image(0).shape == (40, 50, 3) and train.mask(0).max() == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("train/0", "x")], "line 2: 'train/0,x' is not an image"),
+        ([("train/0", 0), ("train/0", 1)], "line 3"),
+        ([("train/9", 0)], "names train/9, but there is no such image"),
+        ([("train/0", 2)], "There is no fold 0; there are 2"),
+    ],
+)
+def test_wrong_folds_are_told(folder, rows, message):
+    write_folds(folder, rows)
+    with pytest.raises(DataError, match=message):
+        open_validation(DatasetConfig(name="folder", root=str(folder), fold=0))
+
+
+def test_folds_are_refused_where_there_are_none():
+    with pytest.raises(ValueError, match="is for camvid and folder, not for scenes"):
+        DatasetConfig(fold=0)
+
+
+def counts(accuracy, images, seed, classes=3):
+    rng = np.random.default_rng(seed)
+    right = rng.binomial(100, np.clip(accuracy, 0, 1), (images, classes))
+    wrong = 100 - right
+    return np.stack([right, np.full_like(right, 100), right + np.roll(wrong, 1, 1)], 2)
+
+
+def test_the_spread_of_trainings_is_pooled_over_folds():
+    """Trainings move folds by 4 points, and images hardly matter: over many experiments, the
+    interval of a true difference of 0 holds it about as often as it says.
+    """
+    rng, folds, held = np.random.default_rng(1), [30, 30, 30], 0
+    for number in range(120):
+        arms = []
+        for _ in "ab":
+            moves = rng.normal(0, 0.04, (3, 3))
+            parts = [
+                [counts(0.7 + move, 30, [number, 7, n]) for n, move in enumerate(row)]
+                for row in moves
+            ]
+            arms.append([np.concatenate(row) for row in parts])
+        found = difference(*arms, folds=folds, draws=100)
+        held += found.low <= 0 <= found.high
+    assert 0.88 <= held / 120 <= 0.99
+
+
+def test_deviations_of_a_fold_are_its_own():
+    """Only the second fold's trainings differ: the others deviate by 0."""
+    same, other = counts(0.7, 20, 0), counts(0.5, 10, 1)
+    arm = [np.concatenate([same, counts(0.8, 10, 2)]), np.concatenate([same, other])]
+    moved = fold_deviations(arm, [20, 10], mean_iou)
+    assert moved.shape == (2, 2)
+    assert np.allclose(moved[:, 0], 0) and moved[0, 1] > 0.01
+    assert np.isclose(moved[:, 1].sum(), 0)
+
+
+def test_holm_adjusts_as_r_does():
+    # p.adjust(c(0.01, 0.04, 0.03, 0.5), "holm") of R.
+    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+
+
+def test_near_minus_far_is_the_difference_of_two_scores():
+    near, far = counts(0.6, 5, 0).sum(0), counts(0.9, 5, 1).sum(0)
+    both = np.stack([near, far])
+    assert near_minus_far(both) == pytest.approx(mean_iou(near) - mean_iou(far))
+    assert near_minus_far(both) < 0
