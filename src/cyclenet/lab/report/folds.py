@@ -36,7 +36,7 @@ def _table(rows: list[Row], what: str, groups: list[str]) -> str:
     head = ["mIoU, %", *(f"{what} {plain(kind)} ({members[kind].sum()})" for kind in kinds)]
     lines = []
     for row in rows:
-        mean = np.mean([e.counts["pixels"] for e in row.evaluations], 0, dtype=np.float64)
+        mean: np.ndarray = np.stack([e.counts["pixels"] for e in row.evaluations]).mean(0)
         scores = [100 * float(mean_iou(mean[members[kind]].sum(0))) for kind in kinds]
         lines.append([row.name, *(f"{score:.2f}" for score in scores)])
     return markdown_table(head, lines)
