@@ -99,8 +99,8 @@ def _train(side: int) -> Callable[[], Any]:
     mask = torch.randint(0, 19, (2, side, side), dtype=torch.uint8)
 
     def work() -> None:
-        logits, aux = net(image)
-        (criterion(logits, mask) + criterion(aux, mask)).backward()
+        logits, extras = net(image)
+        (criterion(logits, mask) + criterion(extras["aux"], mask)).backward()
         net.zero_grad()
 
     return work

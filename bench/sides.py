@@ -91,8 +91,8 @@ def step(ours: bool) -> Work:
 
     def work() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            logits, aux = net(image.contiguous(memory_format=torch.channels_last))
-            loss = criterion(logits, mask) + 0.4 * criterion(aux, mask)
+            logits, extras = net(image.contiguous(memory_format=torch.channels_last))
+            loss = criterion(logits, mask) + 0.4 * criterion(extras["aux"], mask)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -148,8 +148,8 @@ def _step_straightforward() -> Work:
     optimizer = _sgd(net.parameters())
 
     def work() -> None:
-        logits, aux = net(image)
-        total = loss(logits, mask) + 0.4 * loss(aux, mask)
+        logits, extras = net(image)
+        total = loss(logits, mask) + 0.4 * loss(extras["aux"], mask)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

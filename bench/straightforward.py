@@ -23,12 +23,12 @@ class Straightforward(nn.Module):
         super().__init__()
         self.net = net.to(memory_format=torch.contiguous_format)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return logits at 1/4 of the image, and in training those of the auxiliary head."""
         net = self.net
         low, third, last = net.backbone((image.to(net.mean.dtype) - net.mean) / net.std)
         decoded = decode(net.decoder, context(net.context, last), low)
-        return net.classifier(decoded), self.auxiliary(third) if net.training else None
+        return net.classifier(decoded), {"aux": self.auxiliary(third)} if net.training else {}
 
     def auxiliary(self, x: Tensor) -> Tensor:
         return self.net.aux(x)

@@ -40,10 +40,9 @@ def test_the_straightforward_build_is_the_model_in_value_and_gradient(feedback):
         # Its predicted offsets are float32, as bfloat16's are; in float64 the comparison is sharp.
         monkey = pytest.MonkeyPatch()
         monkey.setattr(torch.Tensor, "float", lambda tensor: tensor)
-        logits, aux = (straightforward.Straightforward(net) if plain else net)(image)
-        losses = [
-            (straightforward.loss if plain else criterion)(each, mask) for each in (logits, aux)
-        ]
+        logits, extras = (straightforward.Straightforward(net) if plain else net)(image)
+        loss = straightforward.loss if plain else criterion
+        losses = [loss(each, mask) for each in (logits, extras["aux"])]
         monkey.undo()
         (losses[0] + 0.4 * losses[1]).backward()
         results.append([logits, *losses, *(p.grad for p in net.parameters()), *net.buffers()])

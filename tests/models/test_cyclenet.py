@@ -14,9 +14,13 @@ ARMS = list(itertools.product(CONTEXTS, DECODERS))
 @pytest.mark.parametrize(("context", "decoder"), ARMS)
 def test_every_parameter_of_every_arm_gets_a_gradient(context, decoder):
     """Every arm builds only what it uses, so DDP needs no find_unused_parameters."""
-    net = build_model(tiny_model(context=context, decoder=decoder), 5).train()
-    logits, aux = net(torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8))
-    (logits.square().mean() + aux.square().mean()).backward()
+    net = build_model(tiny_model(context=context, decoder=decoder), 5, (64, 64)).train()
+    for name, parameter in net.named_parameters():
+        if name.endswith("gamma"):  # It starts at 0, and hides what an attention computes.
+            parameter.data.fill_(0.7)
+    logits, extras = net(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
+    assert set(extras) == {"aux", *net.context.extra_weights}
+    sum((each.square().mean() for each in extras.values()), logits.square().mean()).backward()
     without = [name for name, p in net.named_parameters() if p.grad is None]
     assert not without
     # Nor is one multiplied by zero, but for what starts behind a zero: the offset branch, and
@@ -28,11 +32,19 @@ def test_every_parameter_of_every_arm_gets_a_gradient(context, decoder):
 @pytest.mark.parametrize("size", [(33, 47), (64, 64)])
 @pytest.mark.parametrize(("context", "decoder"), ARMS)
 def test_any_size_and_batch_one(context, decoder, size):
-    net = build_model(tiny_model(context=context, decoder=decoder), 5)
+    net = build_model(tiny_model(context=context, decoder=decoder), 5, (64, 64))
     image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
-    logits, aux = net.eval()(image)
+    if context == "psanet" and size != (64, 64):
+        with pytest.raises(ValueError, match="evaluate by windows"):
+            net.eval()(image)
+        return
+    logits, extras = net.eval()(image)
     height, width = (side // (8 if decoder == "none" else 4) for side in net.grid.padded(size))
-    assert logits.shape == (1, 5, height, width) and aux is None
+    assert logits.shape == (1, 5, height, width) and extras == {}
+    if context == "pspnet":
+        with pytest.raises(ValueError, match="needs 2 images"):
+            net.train()(image)
+        return
     net.train()(image)[0].sum().backward()
 
 

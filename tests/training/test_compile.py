@@ -24,9 +24,9 @@ def test_the_compiled_model_is_the_model():
         net = build_model(tiny_model(dropout=0.0), 5).train()
         if compiled:
             net.compile()
-        logits, aux = net(image)
-        (logits.square().mean() + aux.square().mean()).backward()
-        results.append((logits, aux, net))
+        logits, extras = net(image)
+        (logits.square().mean() + extras["aux"].square().mean()).backward()
+        results.append((logits, extras["aux"], net))
     (a, b, plain), (c, d, compiled) = results
     torch.testing.assert_close((a, b), (c, d), rtol=1e-3, atol=1e-4)
     assert list(plain.state_dict()) == list(compiled.state_dict())

@@ -115,9 +115,9 @@ def train_tiny(rows=slice(None), dtype=torch.float64, lr=0.01):
     mask[0, 8:] = 255
     for step in range(20):
         torch.manual_seed(step)  # As SeedPerBatch.
-        logits, aux = parallel(image[rows])
+        logits, extras = parallel(image[rows])
         optimizer.zero_grad()
-        (loss(logits, mask[rows]) + 0.4 * loss(aux, mask[rows])).backward()
+        (loss(logits, mask[rows]) + 0.4 * loss(extras["aux"], mask[rows])).backward()
         optimizer.step()
     return net.state_dict()
 

@@ -220,9 +220,9 @@ def test_four_images_are_learnt_by_heart():
     optimizer = torch.optim.SGD(parameter_groups(net, cfg), momentum=cfg.momentum)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: poly(step, 200, cfg))
     for _ in range(200):
-        logits, aux = net(image)
+        logits, extras = net(image)
         optimizer.zero_grad()
-        (loss(logits, mask) + 0.4 * loss(aux, mask)).backward()
+        (loss(logits, mask) + 0.4 * loss(extras["aux"], mask)).backward()
         optimizer.step()
         schedule.step()
     confusion = ConfusionMatrix(5)

@@ -18,6 +18,8 @@ class Choice:
         label: how tables and figures name it.
         keys: keys of the configuration that the class takes as arguments of the same names.
         fixed: arguments that this choice gives a fixed value.
+        wants: arguments that follow from the data: ``num_classes``, or ``crop_cells``, the (height,
+            width) of the features of a training crop.
         how_to_get: for a data set, how a user gets the files that are missing.
         folds: for a data set, whether it has the splits ``fold<n>`` and ``not-fold<n>``.
     """
@@ -26,6 +28,7 @@ class Choice:
     label: str
     keys: tuple[str, ...] = ()
     fixed: dict[str, Any] = field(default_factory=dict)
+    wants: tuple[str, ...] = ()
     how_to_get: str = ""
     folds: bool = False
 
@@ -49,28 +52,44 @@ _ATROUS_KEYS = (
     "recompute",
 )
 
+_WIDTH = ("head_channels",)
+_ALIGNED = (*_WIDTH, "align_corners")
+
 CONTEXTS: dict[str, Choice] = {
-    "none": Choice("cyclenet.models.contexts.baseline:Baseline", "Baseline", ("head_channels",)),
+    "none": Choice("cyclenet.models.contexts.baseline:Baseline", "Baseline", _WIDTH),
     "aspp": Choice("cyclenet.models.contexts.aspp:ASPP", "ASPP", ("atrous_rates", "head_channels")),
     "denseaspp": Choice(_ATROUS, "DenseASPP", _ATROUS_KEYS, {"feedback": 0}),
     "cycleaspp": Choice(_ATROUS, "CycleASPP", (*_ATROUS_KEYS, "feedback")),
+    "pspnet": Choice("cyclenet.models.contexts.pspnet:PSPNet", "PSPNet", _ALIGNED),
+    "psanet": Choice(
+        "cyclenet.models.contexts.psanet:PSANet", "PSANet", _ALIGNED, wants=("crop_cells",)
+    ),
+    "encnet": Choice(
+        "cyclenet.models.contexts.encnet:EncNet", "EncNet", _WIDTH, wants=("num_classes",)
+    ),
+    "danet": Choice(
+        "cyclenet.models.contexts.danet:DANet",
+        "DANet",
+        (*_WIDTH, "dropout"),
+        wants=("num_classes",),
+    ),
+    "ccnet": Choice("cyclenet.models.contexts.ccnet:CCNet", "CCNet", _WIDTH),
+    "spnet": Choice("cyclenet.models.contexts.spnet:SPNet", "SPNet", _ALIGNED),
 }
 
 DECODERS: dict[str, Choice] = {
     "none": Choice("", ""),
-    "skip": Choice(
-        "cyclenet.models.decoders.skip:SkipDecoder", "skip", ("head_channels", "align_corners")
-    ),
+    "skip": Choice("cyclenet.models.decoders.skip:SkipDecoder", "skip", _ALIGNED),
     "wide_skip": Choice(
         "cyclenet.models.decoders.skip:SkipDecoder",
         "wide skip",
-        ("head_channels", "align_corners"),
+        _ALIGNED,
         {"wide": True},
     ),
     "adc": Choice(
         "cyclenet.models.decoders.adc:ADC",
         "ADC",
-        ("head_channels", "align_corners", "offset_groups", "mask_scale"),
+        (*_ALIGNED, "offset_groups", "mask_scale"),
     ),
 }
 

@@ -59,7 +59,8 @@ class ModelConfig:
     # Whether the backbone stays as it is: no gradients, batch norm with its stored statistics. The
     # auxiliary head is then left out.
     freeze_backbone: bool = False
-    # Context module: none (Table 2's baseline), aspp, denseaspp, cycleaspp.
+    # Context module: none (Table 2's baseline), aspp, denseaspp, cycleaspp; of the compared systems
+    # pspnet, psanet, encnet, danet, ccnet, spnet.
     context: str = "cycleaspp"
     # Dilation rates r_j of the atrous layers, increasing, in pixels of the context features.
     atrous_rates: list[int] = field(default_factory=lambda: [3, 6, 12, 18, 24, 30])

@@ -53,8 +53,8 @@ class Views:
         """Draw a view and a crop of an image of a size (height, width); a function of the seed."""
         rng = random.Random(seed)
         view = View(rng.choice(self.cfg.views), rng.random() < self.cfg.flip)
-        cells = self.cells(self.padded(size, view))
-        most = [side - crop for side, crop in zip(cells, self.cells(self.crop), strict=True)]
+        cells = self.grid.cells(self.padded(size, view))
+        most = [side - crop for side, crop in zip(cells, self.grid.cells(self.crop), strict=True)]
         return view, Place(rng.randint(0, most[0]), rng.randint(0, most[1]))
 
     def scaled(self, size: tuple[int, int], view: View) -> tuple[int, int]:
@@ -65,12 +65,6 @@ class Views:
         """Return the (height, width) that an image's view has for the network."""
         height, width = self.scaled(size, view)
         return self.grid.padded((max(height, self.crop[0]), max(width, self.crop[1])))
-
-    def cells(self, padded: tuple[int, int]) -> tuple[int, int]:
-        """Return the (height, width) of the coarsest features of a padded view."""
-        extra = int(self.grid.align_corners)
-        height, width = ((side - extra) // self.grid.stride + extra for side in padded)
-        return height, width
 
     def pixels(self, image: np.ndarray, view: View) -> np.ndarray:
         """Make a view (h, w, 3) uint8 of an image (H, W, 3) uint8."""

@@ -1,6 +1,7 @@
 """CycleNet: backbone -> context -> decoder -> classifier (Fig. 1)."""
 
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +21,17 @@ from cyclenet.models.layers import (
 from cyclenet.models.resize import Grid
 
 
-def build_context(in_channels: int, cfg: ModelConfig) -> Context:
-    """Build the context module that ``cfg.context`` names."""
+def build_context(in_channels: int, cfg: ModelConfig, known: dict[str, Any]) -> Context:
+    """Build the context module that ``cfg.context`` names.
+
+    Args:
+        in_channels: channels of the backbone's features.
+        cfg: the architecture.
+        known: what follows from the data, of which the module takes what it wants.
+    """
     choice = CONTEXTS[cfg.context]
-    context: Context = choice.load()(in_channels, **choice.arguments(cfg))
+    wanted = {key: known[key] for key in choice.wants}
+    context: Context = choice.load()(in_channels, **choice.arguments(cfg), **wanted)
     return context
 
 
@@ -42,6 +50,7 @@ class CycleNet(nn.Module):
     Args:
         cfg: the architecture.
         num_classes: channels of the logits.
+        crop_size: (height, width) of a training crop, pixels; few contexts want it.
 
     Raises:
         ValueError: timm has no such backbone, or its weights cannot be had.
@@ -50,7 +59,9 @@ class CycleNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, cfg: ModelConfig, num_classes: int) -> None:
+    def __init__(
+        self, cfg: ModelConfig, num_classes: int, crop_size: Sequence[int] = (769, 769)
+    ) -> None:
         super().__init__()
         # It is drawn before all else, so that arms of one seed have it in common.
         seed = int(torch.randint(2**31, (), device="cpu"))
@@ -61,7 +72,8 @@ class CycleNet(nn.Module):
         if self.frozen:
             self.backbone.requires_grad_(False)
         low, third, last = self.backbone.channels
-        self.context = build_context(last, cfg)
+        known = {"num_classes": num_classes, "crop_cells": self.grid.cells(crop_size)}
+        self.context = build_context(last, cfg, known)
         self.decoder = build_decoder(low, cfg)
         width = self.decoder.out_channels if self.decoder else self.context.out_channels
         self.classifier = Classifier(width, num_classes, cfg.dropout)
@@ -87,7 +99,7 @@ class CycleNet(nn.Module):
             self.backbone.eval()
         return self
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Segment images of any size.
 
         Args:
@@ -95,16 +107,20 @@ class CycleNet(nn.Module):
 
         Returns:
             Logits (N, num_classes, h, w) at 1/4 with a decoder and at ``output_stride`` without,
-            which cover the padded image (`cyclenet.models.resize.Grid`); and in training those of
-            the auxiliary head at the third stage, else None.
+            which cover the padded image (`cyclenet.models.resize.Grid`); and in training, by name,
+            what only the loss reads: ``aux``, logits of the third stage, and the context's own.
         """
         return self.segment(self.features(image))
 
-    def segment(self, features: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+    def segment(self, features: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what `forward` does, from the features of an image or of a window of it."""
         low, third, last = features
-        logits = self.head(self.context(last), low)
-        return logits, self.aux(third) if self.aux is not None and self.training else None
+        if not self.training:
+            return self.head(self.context(last), low), {}
+        context, extras = self.context.with_extras(last)
+        if self.aux is not None:
+            extras = {"aux": self.aux(third), **extras}
+        return self.head(context, low), extras
 
     def features(self, image: Tensor) -> list[Tensor]:
         """Normalise and pad an image; return the [1/4, third stage, last stage] features.
@@ -125,11 +141,13 @@ class CycleNet(nn.Module):
         return logits
 
 
-def build_model(cfg: ModelConfig, num_classes: int) -> CycleNet:
+def build_model(
+    cfg: ModelConfig, num_classes: int, crop_size: Sequence[int] = (769, 769)
+) -> CycleNet:
     """Build the network in channels-last layout, in which dilated convolutions are up to 3x faster.
 
     The factor was measured on a CPU.
     """
-    net = CycleNet(cfg, num_classes).to(memory_format=torch.channels_last)
+    net = CycleNet(cfg, num_classes, crop_size).to(memory_format=torch.channels_last)
     be_kind_to_cpu(net)
     return net

@@ -1,5 +1,8 @@
 """The blocks that every part of the network is made of."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -82,7 +85,7 @@ class SumConv2d(nn.Conv2d):
 class ConvNormReLU(nn.Sequential):
     """Convolution that keeps the size, batch norm, ReLU: (N, in, H, W) -> (N, out, H, W).
 
-    With ``conv=SumConv2d`` the input is a list of tensors.
+    With ``conv=SumConv2d`` the input is a list of tensors; with a ``slope`` the ReLU is leaky.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class ConvNormReLU(nn.Sequential):
         kernel_size: int,
         dilation: int = 1,
         conv: type[nn.Conv2d] = nn.Conv2d,
+        slope: float = 0.0,
     ) -> None:
         padding = dilation * (kernel_size // 2)
         super().__init__(
@@ -104,8 +108,15 @@ class ConvNormReLU(nn.Sequential):
                 bias=False,
             ),
             nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
+            nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True),
         )
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Compute in the dtype of the operands, whatever the caller's autocast says."""
+    if x.is_meta:
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def normalise(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -35,6 +35,12 @@ class Grid(NamedTuple):
         extra = int(self.align_corners)
         return -(-(side - extra) // self.stride) * self.stride + extra
 
+    def cells(self, size: Sequence[int]) -> tuple[int, int]:
+        """Return the (height, width) of the coarsest features of an image or crop."""
+        extra = int(self.align_corners)
+        height, width = ((side - extra) // self.stride + extra for side in self.padded(size))
+        return height, width
+
     def window(self, length: int, padded: int, start: int, crop: int) -> slice:
         """Return the rows (or columns) of a feature map that lie over a crop.
 

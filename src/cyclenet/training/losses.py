@@ -90,6 +90,16 @@ class SegmentationLoss(nn.Module):
         return probability <= threshold
 
 
+def occurrence_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return the binary cross entropy of which classes occur (N, C), against masks (N, H, W).
+
+    Source: EncNet's SE loss.
+    """
+    pixels = torch.stack([torch.bincount(one.flatten(), minlength=IGNORE + 1) for one in mask])
+    occurs = (pixels[:, : logits.shape[1]] > 0).to(_exact(logits))
+    return F.binary_cross_entropy_with_logits(logits.to(occurs.dtype), occurs)
+
+
 class _StripCrossEntropy(torch.autograd.Function):
     """Sum of the cross entropy of logits upsampled to the target, strip by strip of its rows.
 

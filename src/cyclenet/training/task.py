@@ -20,7 +20,7 @@ from cyclenet.data.views import Place, Views
 from cyclenet.models.cyclenet import build_model
 from cyclenet.scoring.inference import predict
 from cyclenet.scoring.metrics import ConfusionMatrix, Scores, scores
-from cyclenet.training.losses import SegmentationLoss
+from cyclenet.training.losses import SegmentationLoss, occurrence_loss
 from cyclenet.training.optim import parameter_groups, poly
 
 LAYOUT = 2
@@ -59,7 +59,7 @@ class SegmentationTask(L.LightningModule):
         plain = {"cfg": asdict(cfg), "classes": classes, "palette": palette}
         self.save_hyperparameters(plain, logger=False)
         self.cfg, self.classes, self.palette = cfg, classes, palette
-        self.net = build_model(cfg.model, len(classes))
+        self.net = build_model(cfg.model, len(classes), cfg.dataset.crop_size)
         self.loss = SegmentationLoss(cfg.loss, len(classes), self.net.grid)
         self.confusion = ConfusionMatrix(len(classes))
         self.val_scores: Scores | None = None
@@ -69,23 +69,25 @@ class SegmentationTask(L.LightningModule):
         self._began = time.monotonic()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        logits, aux = self.outputs(batch)
+        logits, extras = self.outputs(batch)
         loss = self.loss(logits, batch["mask"])
         self._note("loss_main", loss)
-        if aux is not None:
-            aux_loss = self.loss(aux, batch["mask"])
-            self._note("loss_aux", aux_loss)
-            loss = loss + self.cfg.loss.aux_weight * aux_loss
+        weights = {"aux": self.cfg.loss.aux_weight, **self.net.context.extra_weights}
+        for name, value in extras.items():
+            of_image = value.ndim == 2
+            extra = (occurrence_loss if of_image else self.loss)(value, batch["mask"])
+            self._note(f"loss_{name}", extra)
+            loss = loss + weights[name] * extra
         self._note("loss", loss)
         for name, value in self.net.decoder.diagnostics.items() if self.net.decoder else ():
             self._note(name, value)
         total: Tensor = loss * self._window_correction(batch_idx)
         return total
 
-    def outputs(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        """Return the logits of a batch of images, of crops of views, or of their features."""
+    def outputs(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the network's outputs for images, for crops of views, or for their features."""
         if "image" in batch:
-            outputs: tuple[Tensor, Tensor | None] = self.net(batch["image"])
+            outputs: tuple[Tensor, dict[str, Tensor]] = self.net(batch["image"])
             return outputs
         if "features" in batch:
             return self.net.segment(self._as_input(batch["features"]))

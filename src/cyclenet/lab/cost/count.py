@@ -47,7 +47,7 @@ def count_cost(cfg: ModelConfig, height: int, width: int, num_classes: int = 19)
     Returns:
         `Cost` by name of the part, in the order that `run_in_parts` runs them.
     """
-    net = meta_model(replace(cfg, aux_head=False), num_classes).eval()
+    net = meta_model(replace(cfg, aux_head=False), num_classes, (height, width)).eval()
     counter = flop_counter()
     used = _UsedModules(net.context, counter)
     costs: dict[str, Cost] = {}
@@ -148,7 +148,7 @@ def training_memory(
     Returns:
         Bytes by name of the part (`run_in_parts`).
     """
-    net = meta_model(cfg, num_classes).train()
+    net = meta_model(cfg, num_classes, (height, width)).train()
     own = {tensor.untyped_storage()._cdata for tensor in [*net.parameters(), *net.buffers()]}
     kept: dict[int, Tensor] = {}
     pending = 0
@@ -179,10 +179,10 @@ def flop_counter() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping=mapping)
 
 
-def meta_model(cfg: ModelConfig, num_classes: int) -> CycleNet:
+def meta_model(cfg: ModelConfig, num_classes: int, crop_size: tuple[int, int]) -> CycleNet:
     """Build a model without memory for its weights."""
     with torch.device("meta"):
-        return build_model(replace(cfg, backbone_weights="none"), num_classes)
+        return build_model(replace(cfg, backbone_weights="none"), num_classes, crop_size)
 
 
 def _deform_flops(x: Any, weight: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:

@@ -69,7 +69,7 @@ class Work:
 
 def count_work(cfg: ModelConfig, size: int, num_classes: int) -> Work:
     """Count a training step's work for one image of ``size`` x ``size``, in bfloat16."""
-    net = meta_model(cfg, num_classes)
+    net = meta_model(cfg, num_classes, (size, size))
     calls = 0
 
     def note(*args: object) -> None:

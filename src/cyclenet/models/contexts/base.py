@@ -1,6 +1,7 @@
 """What a context module offers: features, and the parts that they can be looked at in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
@@ -22,11 +23,13 @@ class Context(nn.Module):
         out_channels: channels of the output.
         part_names: names of the parts, in order.
         layer_names: names of the outputs of one part, in order.
+        extra_weights: weight in the loss of each extra output, by its name.
     """
 
     out_channels: int
     part_names: tuple[str, ...] = ("context",)
     layer_names: tuple[str, ...] = ("output",)
+    extra_weights: Mapping[str, float] = MappingProxyType({})
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H, W)."""
@@ -35,6 +38,14 @@ class Context(nn.Module):
         for found in self.passes(y0):
             outputs = found
         return self.fuse(y0, outputs)
+
+    def with_extras(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what `forward` does, and what only the loss of a training step reads.
+
+        An extra output is logits (N, num_classes, H, W), or (N, num_classes) for which classes
+        occur in the image.
+        """
+        return self(x), {}
 
     def reduce(self, x: Tensor) -> Tensor:
         """Return the input of the parts."""

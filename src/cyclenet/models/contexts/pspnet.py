@@ -1,0 +1,51 @@
+"""PSPNet: "Pyramid Scene Parsing Network", arXiv:1612.01105."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from cyclenet.models.contexts.base import Context
+from cyclenet.models.layers import ConvNormReLU
+from cyclenet.models.resize import resize
+
+
+class PSPNet(Context):
+    """Pool features to a few grids, convolve each, and concatenate them with the features.
+
+    Matches mmsegmentation's ``PSPHead`` and the authors' PyTorch code (semseg); the Caffe original
+    pools fixed windows of a crop of 713. A 1x1 grid's batch norm needs two images in training.
+
+    Args:
+        in_channels: channels of the backbone's features.
+        head_channels: channels of each grid's features and of the output; the paper has 512.
+        align_corners: corner alignment of the interpolation.
+        bins: cells of a side of each grid.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        head_channels: int = 512,
+        align_corners: bool = True,
+        *,
+        bins: Sequence[int] = (1, 2, 3, 6),
+    ) -> None:
+        super().__init__()
+        self.out_channels, self.align_corners = head_channels, align_corners
+        self.pools = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(bin), ConvNormReLU(in_channels, head_channels, 1))
+            for bin in bins
+        )
+        self.fuse_conv = ConvNormReLU(in_channels + len(bins) * head_channels, head_channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and len(x) == 1 and not dist.is_initialized():
+            raise ValueError(
+                "model.context=pspnet pools to a single cell, whose batch norm needs 2 images in a "
+                "training step: raise dataset.batch_size."
+            )
+        pooled = [resize(pool(x), x.shape[-2:], self.align_corners) for pool in self.pools]
+        features: Tensor = self.fuse_conv(torch.cat([x, *pooled], 1))
+        return features

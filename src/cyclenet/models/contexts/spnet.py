@@ -1,0 +1,92 @@
+"""SPNet: "Strip Pooling: Rethinking Spatial Pooling for Scene Parsing", arXiv:2003.13328."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cyclenet.models.contexts.base import Context
+from cyclenet.models.layers import ConvNormReLU
+from cyclenet.models.resize import resize
+
+
+def conv_norm(channels: int, kernel: tuple[int, int]) -> nn.Sequential:
+    """A convolution that keeps size and channels, and its batch norm, without activation."""
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, kernel, padding=padding, bias=False),
+        nn.BatchNorm2d(channels),
+    )
+
+
+class MixedPooling(nn.Module):
+    """MPM: pooling to square grids and to strips, side by side (N, C, H, W) -> (N, C, H, W).
+
+    Args:
+        channels: channels of input and output; a quarter of them is used inside.
+        grids: cells of a side of the square grids.
+        align_corners: corner alignment of the interpolation.
+    """
+
+    def __init__(self, channels: int, grids: Sequence[int], align_corners: bool) -> None:
+        super().__init__()
+        inner, self.align_corners, self.grids = channels // 4, align_corners, tuple(grids)
+        self.square_reduce = ConvNormReLU(channels, inner, 1)
+        self.strip_reduce = ConvNormReLU(channels, inner, 1)
+        self.full = conv_norm(inner, (3, 3))
+        self.pooled = nn.ModuleList(conv_norm(inner, (3, 3)) for _ in grids)
+        self.row, self.column = conv_norm(inner, (1, 3)), conv_norm(inner, (3, 1))
+        self.square_out = ConvNormReLU(inner, inner, 3)
+        self.strip_out = ConvNormReLU(inner, inner, 3)
+        self.project = nn.Sequential(
+            nn.Conv2d(2 * inner, channels, 1, bias=False), nn.BatchNorm2d(channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[-2:]
+        square, strip = self.square_reduce(x), self.strip_reduce(x)
+        pooled = [
+            resize(conv(F.adaptive_avg_pool2d(square, grid)), size, self.align_corners)
+            for grid, conv in zip(self.grids, self.pooled, strict=True)
+        ]
+        square = self.square_out(torch.relu(self.full(square) + sum(pooled)))
+        row = resize(self.row(strip.mean(2, keepdim=True)), size, self.align_corners)
+        column = resize(self.column(strip.mean(3, keepdim=True)), size, self.align_corners)
+        strip = self.strip_out(torch.relu(row + column))
+        return torch.relu(x + self.project(torch.cat([square, strip], 1)))
+
+
+class SPNet(Context):
+    """The head of SPNet: two mixed pooling modules in series.
+
+    Read from the authors' code; no other implementation is at hand. The strip pooling inside the
+    backbone (SPM), which both of the authors' configurations switch on, is not built here.
+
+    Args:
+        in_channels: channels of the backbone's features.
+        head_channels: channels of the output; the paper has 512, and twice that between.
+        align_corners: corner alignment of the interpolation.
+        grids: cells of a side of the square grids.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        head_channels: int = 512,
+        align_corners: bool = True,
+        *,
+        grids: Sequence[int] = (20, 12),
+    ) -> None:
+        super().__init__()
+        self.out_channels, wide = head_channels, 2 * head_channels
+        self.body = nn.Sequential(
+            ConvNormReLU(in_channels, wide, 1),
+            MixedPooling(wide, grids, align_corners),
+            MixedPooling(wide, grids, align_corners),
+            ConvNormReLU(wide, head_channels, 3),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.body(x)
+        return features
