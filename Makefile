@@ -11,7 +11,7 @@ SEED ?= 0
 FOLD ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table1 bench test test-web notebooks reproduce-camvid report-camvid reproduce-heads report-heads size test-docs chaos fuzz audit test-slow test-slurm lint format clean
+.PHONY: help setup demo table1 bench test test-web notebooks reproduce-camvid report-camvid reproduce-heads report-heads size test-docs test-oracles chaos fuzz audit test-slow test-slurm lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -83,6 +83,16 @@ size: setup ## Count the lines of core and lab, the longest file and function, l
 
 test-docs: setup ## Run every command of README and docs, shrunk
 	$(QUIET) $(BIN)/pytest -m docs
+
+# Their packages want the other OpenCV and compiled operators, and need neither here.
+.venv/.oracles: .venv/.done
+	$(BIN)/python -c 'import mmseg' 2>/dev/null || { \
+	  $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]' && \
+	  $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps mmcv-lite onedl-mmsegmentation; }
+	touch $@
+
+test-oracles: .venv/.oracles ## Hold the compared systems against mmsegmentation's (installs it)
+	$(QUIET) $(BIN)/pytest tests/models/test_zoo.py
 
 chaos: setup ## Kill trainings and sweeps at random moments and compare with undisturbed ones (minutes)
 	$(BIN)/python tests/chaos.py

@@ -38,6 +38,7 @@ NOT_RUN = {
     "make chaos": "tests/training/test_resume.py runs its short form.",
     "make fuzz": "It takes a quarter of an hour.",
     "make audit": "It takes minutes; tests/test_faults.py has files of these kinds.",
+    "make test-oracles": ".ci/run runs it.",
     "make test-slow": "It needs a C++ compiler and minutes.",
     "make test-slurm": "It needs SLURM's programs and root.",
     "make size": "test_size_counts runs its script.",

@@ -41,8 +41,8 @@ def complaint(*overrides: str) -> str:
         ("model.atrous_rates=[6]", "at least two rates"),
         ("model.feedback=-1", "model.feedback must be 0 or more; got -1"),
         (
-            "model.context=pspnet",
-            "model.context must be one of none, aspp, denseaspp, cycleaspp; got 'pspnet'",
+            "model.context=fcn",
+            "model.context must be one of none, aspp, denseaspp, cycleaspp, pspnet",
         ),
         ("model.offset_groups=7", "model.offset_groups must divide"),
         (

@@ -130,7 +130,7 @@ def test_occurrence_is_of_classes_in_the_crop():
 def oracle(name: str, **options):
     """A head of mmsegmentation; the test is skipped where it is not installed."""
     if importlib.util.find_spec("mmseg") is None or importlib.util.find_spec("mmcv") is None:
-        pytest.skip("mmsegmentation is not installed: pip install -e '.[oracle]' (see pyproject).")
+        pytest.skip("mmsegmentation is not installed: make test-oracles.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mmseg.models import decode_heads

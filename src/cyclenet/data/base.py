@@ -49,9 +49,13 @@ class Source(ABC):
     def mask(self, index: int) -> np.ndarray:
         """Return a mask (H, W) uint8 of train ids with 255 ignored."""
 
-    @abstractmethod
     def stamp(self, index: int) -> list[Any]:
-        """Return plain values that change where the image does."""
+        """Return plain values that change where the image does; what is cached is named by them.
+
+        Raises:
+            ValueError: this source has none.
+        """
+        raise ValueError(f"{type(self).__name__} has no stamps: set dataset.cache_features=false.")
 
     def strays(self) -> list[str]:
         """Name files that are not used, such as masks that have no image, a sentence each."""
