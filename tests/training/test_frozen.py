@@ -125,6 +125,7 @@ def test_a_damaged_or_missing_file_is_told(cached):
     with pytest.raises(DataError, match="is missing or damaged"):
         cache.crop(*crop)
     before = len(list(cache.folder.iterdir()))
+    (cache.folder / ".tmp1-killed.safetensors").touch()
     write_features(cache, task, source, cache.views.all(), torch.device("cpu"))
     assert len(list(cache.folder.iterdir())) == before + 1  # Nothing else was written again.
 

@@ -72,6 +72,8 @@ def write_features(
         print(f"Another process writes {cache.folder}; waiting for it.", file=sys.stderr)
         held = lock(with_lock, seconds=-1)
     try:
+        for left in cache.folder.glob(".tmp*.safetensors"):
+            left.unlink()  # A killed process left it; this one has the lock.
         if todo := _missing(cache, source, views):
             _write(cache, task.to(device), source, todo, device)
     finally:
