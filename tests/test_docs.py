@@ -149,6 +149,8 @@ def test_a_documented_command_runs(command, place, request):
         words.append(f"dataset.cache_root={place / 'cache'}")
     output = run(name, *words, cwd=place, **environment)
     assert "error" not in output.lower().replace("errors in white", ""), output
+    # A word that replaces an experiment's axis leaves no jobs that are alike.
+    assert "jobs were one run" not in output, output
 
 
 @pytest.mark.docs

@@ -24,7 +24,9 @@ def swept_jobs(config: DictConfig) -> list[tuple[Path, DictConfig]]:
     axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     overrides = parser.parse_overrides([*axes, *config.hydra.overrides.task])
-    jobs = product(*(_values(override) for override in overrides))
+    # A word of the command line replaces the experiment's axis of the same key.
+    last = {override.get_key_element(): override for override in overrides}
+    jobs = product(*(_values(override) for override in last.values()))
     composed = [compose(config.hydra.job.config_name, list(job)) for job in jobs]
     root = Path(config.hydra.sweep.dir)
     if "ProcessLauncher" in config.hydra.launcher._target_:
