@@ -139,6 +139,16 @@ def test_other_weights_or_data_have_other_features(cached):
     assert not cache.path(other, 0, AS_IT_IS).exists()
 
 
+def test_an_image_smaller_than_the_crop_is_evaluated_without_the_crops_padding(cached):
+    """Its cached view covers the crop: the logits would be squeezed over the image."""
+    task, source, cache = cached
+    assert cache.whole(source, 0, (64, 128)) is not None
+    cache.views.crop = (96, 128)
+    write_features(cache, task, source, [AS_IT_IS], torch.device("cpu"))
+    assert cache.path(source, 0, AS_IT_IS).is_file()
+    assert cache.whole(source, 0, (64, 128)) is None
+
+
 def test_no_room_is_told_before_anything_is_written(cached, monkeypatch):
     task, source, cache = cached
     for path in cache.folder.iterdir():

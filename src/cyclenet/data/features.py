@@ -50,12 +50,17 @@ class FeatureCache:
         path, padded = self.path(source, index, view), self.views.padded(size, view)
         return self._read(path, padded, place)
 
-    def whole(self, source: Source, index: int) -> list[Tensor] | None:
-        """Read the features of an image as it is; None where there are none.
+    def whole(self, source: Source, index: int, size: tuple[int, int]) -> list[Tensor] | None:
+        """Read the features of an image of a size (height, width) as it is.
+
+        There are none (None) where they were not written, or the image is smaller than a training
+        crop: its view is padded to the crop, and an evaluation predicts the image without that.
 
         Raises:
             DataError: the file is damaged.
         """
+        if self.views.padded(size, AS_IT_IS) != self.views.grid.padded(size):
+            return None
         path = self.path(source, index, AS_IT_IS)
         return self._read(path) if path.is_file() else None
 

@@ -73,7 +73,8 @@ class EvalDataset(Dataset[Batch]):
         image, mask = self.source.image(index), self.source.mask(index)
         check_sizes(self.source.name(index), image, mask)
         sample = {"image": image, "mask": mask, "name": self.source.name(index)}
-        found = self.features.whole(self.source, index) if self.features else None
+        size = (mask.shape[0], mask.shape[1])
+        found = self.features.whole(self.source, index, size) if self.features else None
         return sample | {"features": found} if found else sample
 
 

@@ -68,10 +68,7 @@ class Views:
 
     def pixels(self, image: np.ndarray, view: View) -> np.ndarray:
         """Make a view (h, w, 3) uint8 of an image (H, W, 3) uint8."""
-        size = (image.shape[0], image.shape[1])
         scaled = self._scale(image, view, cv2.INTER_LINEAR)
-        if view == AS_IT_IS and size[0] >= self.crop[0] and size[1] >= self.crop[1]:
-            return scaled
         height, width = (max(n, crop) for n, crop in zip(scaled.shape, self.crop, strict=False))
         return _pad(scaled, (height, width), self.cfg.pad_value)
 
