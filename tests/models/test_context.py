@@ -85,9 +85,9 @@ class PlainDenseASPP(nn.Module):
 def test_without_feedback_it_is_denseaspp(training):
     cfg = tiny_model(feedback=0)
     torch.manual_seed(0)
-    cycle = build_context(10, cfg)
+    cycle = build_context(10, cfg, {})
     torch.manual_seed(0)
-    dense = build_context(10, tiny_model(context="denseaspp", feedback=5))
+    dense = build_context(10, tiny_model(context="denseaspp", feedback=5), {})
     assert cycle.state_dict().keys() == dense.state_dict().keys()
     x = torch.randn(2, 10, 9, 7, dtype=torch.float64)
     outputs = [

@@ -17,7 +17,7 @@ from cyclenet.scoring.metrics import ConfusionMatrix, scores
 from cyclenet.training.checkpoint import AtomicCheckpointIO, load_checkpoint, load_task
 from cyclenet.training.losses import SegmentationLoss
 from cyclenet.training.optim import parameter_groups, poly
-from cyclenet.training.task import SegmentationTask
+from cyclenet.training.task import SegmentationTask, full_precision
 from cyclenet.training.trainer import choose_precision
 from made import fit, short_config, short_trainer
 
@@ -75,6 +75,16 @@ def test_predictions_are_in_float32_without_tf32():
     before = torch.backends.cudnn.allow_tf32
     task.predict(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     assert before and seen == [False] and torch.backends.cudnn.allow_tf32
+
+
+def test_threads_that_predict_at_once_leave_tf32_as_it_was():
+    """Whoever enters last may leave first."""
+    first, second = full_precision(), full_precision()
+    before = torch.backends.cudnn.allow_tf32
+    first.__enter__(), second.__enter__(), first.__exit__(None, None, None)
+    assert not torch.backends.cudnn.allow_tf32
+    second.__exit__(None, None, None)
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def test_the_end_of_a_training_within_an_epoch_competes_for_the_best(tmp_path):

@@ -5,7 +5,8 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from threading import Lock
 from typing import Any
 
 import lightning as L
@@ -29,12 +30,32 @@ LAYOUT = 2
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Keep cuDNN from computing float32 convolutions in TF32, which has 10 bits of them."""
-    tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    """Keep cuDNN from computing float32 convolutions in TF32, which has 10 bits of them.
+
+    The switch is one for the whole process: threads that predict at once share it, and the last
+    one sets it back.
+    """
+    with _precise.lock:
+        if not _precise.users:
+            _precise.tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+        _precise.users += 1
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = tf32
+        with _precise.lock:
+            _precise.users -= 1
+            if not _precise.users:
+                torch.backends.cudnn.allow_tf32 = _precise.tf32
+
+
+@dataclass
+class _Precise:
+    lock: Lock = field(default_factory=Lock)
+    users: int = 0
+    tf32: bool = True
+
+
+_precise = _Precise()
 
 
 class SegmentationTask(L.LightningModule):
