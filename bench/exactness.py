@@ -22,10 +22,10 @@ def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
     from lightning.pytorch.plugins.io import TorchCheckpointIO
     from torch.utils.data import BatchSampler, RandomSampler
 
+    from cyclenet.config.model import ModelConfig
     from cyclenet.config.schema import (
         DatasetConfig,
         LoggerConfig,
-        ModelConfig,
         TrainConfig,
         TrainerConfig,
     )

@@ -80,7 +80,7 @@ def _net(**changes: Any) -> Any:
     import torch
     from peaks import MODELS
 
-    from cyclenet.config.schema import ModelConfig
+    from cyclenet.config.model import ModelConfig
     from cyclenet.models.cyclenet import build_model
 
     torch.manual_seed(0)

@@ -31,7 +31,8 @@ PREDICT = """
 import json, resource, sys, time
 sys.path.insert(0, sys.argv[1])
 import cyclenet, torch
-from cyclenet.config.schema import ModelConfig, ProtocolConfig
+from cyclenet.config.model import ModelConfig
+from cyclenet.config.schema import ProtocolConfig
 from cyclenet.scoring.inference import predict
 from cyclenet.models.cyclenet import build_model
 torch.manual_seed(0)

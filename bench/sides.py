@@ -59,7 +59,7 @@ def _batch(size: int = 256) -> tuple[Any, Any]:
 def _net(**changes: Any) -> Any:
     import torch
 
-    from cyclenet.config.schema import ModelConfig
+    from cyclenet.config.model import ModelConfig
     from cyclenet.models.cyclenet import build_model
 
     torch.manual_seed(0)

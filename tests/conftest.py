@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from cyclenet.config.choices import CONTEXTS, DECODERS
-from cyclenet.config.schema import ModelConfig
+from cyclenet.config.model import ModelConfig
 from cyclenet.models.contexts.cycleaspp import CycleASPP
 from cyclenet.models.decoders.adc import ADC
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import torch
 
+from cyclenet.config.model import ModelConfig
 from cyclenet.config.reach import taps_inside, untrained_taps
-from cyclenet.config.schema import DatasetConfig, ModelConfig, ProtocolConfig, TrainConfig
+from cyclenet.config.schema import DatasetConfig, ProtocolConfig, TrainConfig
 
 
 def config(crop, rates, stride=16, **protocol) -> TrainConfig:

@@ -16,10 +16,10 @@ from cyclenet.models.cyclenet import build_model
 def test_features_at_a_quarter_and_at_the_stride(name, stride):
     backbone = Backbone(name, "none", stride).eval()
     sizes = [tuple(f.shape[1:]) for f in backbone(torch.randn(1, 3, 64, 96))]
-    low, third, last = backbone.channels
-    assert sizes[0] == (low, 16, 24)
-    assert sizes[2] == (last, 64 // stride, 96 // stride)
-    assert sizes[1][0] == third
+    low, second, third, last = backbone.channels
+    assert sizes[0] == (low, 16, 24) and sizes[1] == (second, 8, 12)
+    assert sizes[3] == (last, 64 // stride, 96 // stride)
+    assert sizes[2][0] == third
 
 
 def rates(backbone):

@@ -98,6 +98,32 @@ def test_without_feedback_it_is_denseaspp(training):
     torch.testing.assert_close(outputs[1], outputs[2], rtol=1e-13, atol=1e-13)
 
 
+def test_shared_projections_are_two_uses_of_one_weight():
+    """Unshared projections that are set to the shared ones give equal outputs; gradients add up."""
+    torch.manual_seed(0)
+    shared, own = (tiny_cycleaspp(share_projections=on).double() for on in (True, False))
+    growth = 8
+    state = shared.state_dict()
+    for j in range(3):
+        back = [state[f"layers.{j}.project.1.weight"]] if j < 2 else []
+        forward = state[f"layers.{j}.project.0.weight"][:, : j * growth]
+        state[f"layers.{j}.project.1.weight"] = torch.cat([*back, forward], 1)
+    own.load_state_dict(state)
+    # J (J - 1) / 2 pairs of g m weights are saved.
+    saved = sum(p.numel() for p in own.parameters()) - sum(p.numel() for p in shared.parameters())
+    assert saved == 3 * growth * 12
+    x = torch.randn(2, 10, 9, 7, dtype=torch.float64)
+    outputs = [module(x) for module in (shared, own)]
+    torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
+    for output in outputs:
+        output.square().sum().backward()
+    for j in (1, 2):
+        first, second = (own.layers[j].project[k].weight.grad for k in (0, 1))
+        total = first.clone()
+        total[:, : j * growth] += second[:, -j * growth :]
+        torch.testing.assert_close(shared.layers[j].project[0].weight.grad, total)
+
+
 def test_parts_share_the_atrous_filters_and_nothing_else():
     one, two = (tiny_cycleaspp(k) for k in (1, 2))
     convolutions = [name for name, module in one.named_modules() if isinstance(module, nn.Conv2d)]

@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import pytest
 import torch
@@ -8,7 +9,13 @@ from cyclenet.config.choices import CONTEXTS, DECODERS
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.layers import be_kind_to_cpu
 
-ARMS = list(itertools.product(CONTEXTS, DECODERS))
+# Every context module and every decoder: beside none, and the paper's own beside each other.
+PAPERS = ("none", "aspp", "cycleaspp"), ("none", "skip", "adc")
+ARMS = [
+    (context, decoder)
+    for context, decoder in itertools.product(CONTEXTS, DECODERS)
+    if "none" in (context, decoder) or (context in PAPERS[0] and decoder in PAPERS[1])
+]
 
 
 @pytest.mark.parametrize(("context", "decoder"), ARMS)
@@ -19,14 +26,16 @@ def test_every_parameter_of_every_arm_gets_a_gradient(context, decoder):
         if name.endswith("gamma"):  # It starts at 0, and hides what an attention computes.
             parameter.data.fill_(0.7)
     logits, extras = net(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
-    assert set(extras) == {"aux", *net.context.extra_weights}
+    own = net.decoder.extra_weights if net.decoder else {}
+    assert set(extras) == {"aux", *net.context.extra_weights, *own}
     sum((each.square().mean() for each in extras.values()), logits.square().mean()).backward()
     without = [name for name, p in net.named_parameters() if p.grad is None]
     assert not without
     # Nor is one multiplied by zero, but for what starts behind a zero: the offset branch, and
-    # timm's residual blocks.
+    # timm's residual blocks, FaPN's and AlignSeg's displacements.
     dead = [name for name, p in net.named_parameters() if not p.grad.any()]
-    assert all(name.startswith(("backbone.", "decoder.offset_conv.0")) for name in dead)
+    behind = re.compile(r"backbone\.|.*(offset_conv|difference|move|move_high|move_low)\.0")
+    assert all(behind.match(name) or ".difference." in name for name in dead)
 
 
 @pytest.mark.parametrize("size", [(33, 47), (64, 64)])
@@ -39,13 +48,19 @@ def test_any_size_and_batch_one(context, decoder, size):
             net.eval()(image)
         return
     logits, extras = net.eval()(image)
-    height, width = (side // (8 if decoder == "none" else 4) for side in net.grid.padded(size))
+    stride = {"none": 8, "bisenet": 8, "dupsampling": 1}.get(decoder, 4)
+    height, width = (side // stride for side in net.grid.padded(size))
     assert logits.shape == (1, 5, height, width) and extras == {}
-    if context == "pspnet":
+    if context in ("pspnet", "deeplabv3plus") or decoder == "bisenet":
         with pytest.raises(ValueError, match="needs 2 images"):
             net.train()(image)
         return
     net.train()(image)[0].sum().backward()
+
+
+def test_a_decoder_that_needs_another_width_is_refused():
+    with pytest.raises(ValueError, match=r"adc reads 16 channels .* gives 200"):
+        build_model(tiny_model(context="reseg", decoder="adc"), 5)
 
 
 def test_normalisation_is_in_the_model():
@@ -64,10 +79,10 @@ def test_normalisation_is_in_the_model():
 def test_paper_widths():
     """resnet101s at 1/8, 256 channels at 1/4, offsets for 9 taps."""
     with torch.device("meta"):
-        from cyclenet.config.schema import ModelConfig
+        from cyclenet.config.model import ModelConfig
 
         net = build_model(ModelConfig(backbone_weights="none"), 19).eval()
-    assert net.backbone.channels == [256, 1024, 2048]
+    assert net.backbone.channels == [256, 512, 1024, 2048]
     assert [layer.atrous.dilation[0] for layer in net.context.layers] == [3, 6, 12, 18, 24, 30]
     assert net.context.fuse_conv[0].in_channels == 1024 + 6 * 128
     assert net.decoder.offset_conv[-1].out_channels == 27

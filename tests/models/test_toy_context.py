@@ -114,6 +114,6 @@ def test_every_row_names_a_class_and_its_arguments(table):
             continue
         arguments = inspect.signature(row.load()).parameters
         assert {*row.keys, *row.fixed} <= arguments.keys(), name
-        own = {"in_channels", "low_channels", "split"}
+        own = {"in_channels", "split"}
         needed = {k for k, p in arguments.items() if p.default is p.empty}
         assert needed <= {*row.keys, *row.fixed, *row.wants} | own, name

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from conftest import tiny_model
-from cyclenet.config.schema import DatasetConfig, ModelConfig, TrainConfig
+from cyclenet.config.model import ModelConfig
+from cyclenet.config.schema import DatasetConfig, TrainConfig
 from cyclenet.data.images import DataError
 from cyclenet.data.open import open_split
 from cyclenet.data.views import AS_IT_IS, Place, View, Views, to_tensor

@@ -19,7 +19,9 @@ class Choice:
         keys: keys of the configuration that the class takes as arguments of the same names.
         fixed: arguments that this choice gives a fixed value.
         wants: arguments that follow from the data: ``num_classes``, or ``crop_cells``, the (height,
-            width) of the features of a training crop.
+            width) of the features of a training crop. A decoder may also want ``low_channels``,
+            ``level_channels`` and ``context_channels``.
+        guided: for a context module, whether it reads the auxiliary head's logits.
         how_to_get: for a data set, how a user gets the files that are missing.
         folds: for a data set, whether it has the splits ``fold<n>`` and ``not-fold<n>``.
     """
@@ -29,6 +31,7 @@ class Choice:
     keys: tuple[str, ...] = ()
     fixed: dict[str, Any] = field(default_factory=dict)
     wants: tuple[str, ...] = ()
+    guided: bool = False
     how_to_get: str = ""
     folds: bool = False
 
@@ -54,12 +57,14 @@ _ATROUS_KEYS = (
 
 _WIDTH = ("head_channels",)
 _ALIGNED = (*_WIDTH, "align_corners")
+_LOW = ("low_channels",)
+_LEVELS = ("level_channels", "context_channels")
 
 CONTEXTS: dict[str, Choice] = {
     "none": Choice("cyclenet.models.contexts.baseline:Baseline", "Baseline", _WIDTH),
     "aspp": Choice("cyclenet.models.contexts.aspp:ASPP", "ASPP", ("atrous_rates", "head_channels")),
     "denseaspp": Choice(_ATROUS, "DenseASPP", _ATROUS_KEYS, {"feedback": 0}),
-    "cycleaspp": Choice(_ATROUS, "CycleASPP", (*_ATROUS_KEYS, "feedback")),
+    "cycleaspp": Choice(_ATROUS, "CycleASPP", (*_ATROUS_KEYS, "feedback", "share_projections")),
     "pspnet": Choice("cyclenet.models.contexts.pspnet:PSPNet", "PSPNet", _ALIGNED),
     "psanet": Choice(
         "cyclenet.models.contexts.psanet:PSANet", "PSANet", _ALIGNED, wants=("crop_cells",)
@@ -75,21 +80,67 @@ CONTEXTS: dict[str, Choice] = {
     ),
     "ccnet": Choice("cyclenet.models.contexts.ccnet:CCNet", "CCNet", _WIDTH),
     "spnet": Choice("cyclenet.models.contexts.spnet:SPNet", "SPNet", _ALIGNED),
+    "identity": Choice("cyclenet.models.contexts.identity:Identity", "Backbone"),
+    "ocrnet": Choice("cyclenet.models.contexts.ocrnet:OCRNet", "OCRNet", _WIDTH, guided=True),
+    "deeplabv3plus": Choice(
+        "cyclenet.models.contexts.deeplabv3plus:SeparableASPP", "Separable ASPP", _WIDTH
+    ),
+    "aligncm": Choice("cyclenet.models.contexts.aligncm:AlignCM", "AlignCM", _WIDTH),
+    "denseaspp_net": Choice(
+        "cyclenet.models.contexts.denseaspp_net:DenseASPPNet",
+        "DenseASPP (pre-activation)",
+        ("atrous_rates", "bottleneck_channels", "growth_channels", "dropout"),
+    ),
+    "reseg": Choice("cyclenet.models.contexts.reseg:ReSeg", "ReSeg", _WIDTH),
 }
 
 DECODERS: dict[str, Choice] = {
     "none": Choice("", ""),
-    "skip": Choice("cyclenet.models.decoders.skip:SkipDecoder", "skip", _ALIGNED),
+    "skip": Choice("cyclenet.models.decoders.skip:SkipDecoder", "skip", _ALIGNED, wants=_LOW),
     "wide_skip": Choice(
         "cyclenet.models.decoders.skip:SkipDecoder",
         "wide skip",
         _ALIGNED,
         {"wide": True},
+        _LOW,
     ),
     "adc": Choice(
         "cyclenet.models.decoders.adc:ADC",
         "ADC",
         (*_ALIGNED, "offset_groups", "mask_scale"),
+        wants=_LOW,
+    ),
+    "deeplabv3plus": Choice(
+        "cyclenet.models.decoders.deeplabv3plus:DeepLabV3Plus",
+        "DeepLabV3+",
+        _ALIGNED,
+        wants=_LEVELS,
+    ),
+    "upernet": Choice(
+        "cyclenet.models.decoders.upernet:UPerNet", "UPerNet", ("align_corners",), wants=_LEVELS
+    ),
+    "fapn": Choice("cyclenet.models.decoders.fapn:FaPN", "FaPN", ("align_corners",), wants=_LEVELS),
+    "alignseg": Choice(
+        "cyclenet.models.decoders.alignseg:AlignSeg",
+        "AlignFA",
+        ("align_corners", "dropout"),
+        wants=(*_LEVELS, "num_classes"),
+    ),
+    "gff": Choice("cyclenet.models.decoders.gff:GFF", "GFF", _ALIGNED, wants=_LEVELS),
+    "refinenet": Choice(
+        "cyclenet.models.decoders.refinenet:RefineNet", "RefineNet", _ALIGNED, wants=_LEVELS
+    ),
+    "bisenet": Choice(
+        "cyclenet.models.decoders.bisenet:BiSeNet",
+        "BiSeNet",
+        ("align_corners", "dropout"),
+        wants=(*_LEVELS, "num_classes"),
+    ),
+    "dupsampling": Choice(
+        "cyclenet.models.decoders.dupsampling:DUpsampling",
+        "DUpsampling",
+        (*_ALIGNED, "output_stride"),
+        wants=_LEVELS,
     ),
 }
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from cyclenet.config.model import ModelConfig
 from cyclenet.config.schema import (
     FIGURES,
     PREDICTION_PRECISIONS,
     DatasetConfig,
-    ModelConfig,
     ProtocolConfig,
     require,
     require_choice,

@@ -6,8 +6,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from cyclenet.config.model import ModelConfig
 from cyclenet.config.naming import arm_label
-from cyclenet.config.schema import ModelConfig, TrainConfig
+from cyclenet.config.schema import TrainConfig
 
 NOT_IN_THE_RESULT = {
     "trainer": (

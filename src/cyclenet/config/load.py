@@ -16,9 +16,10 @@ from cyclenet.config.identity import (
     keep_result_affecting,
     network_name,
 )
+from cyclenet.config.model import ModelConfig
 from cyclenet.config.naming import short_name
 from cyclenet.config.require import require_choice
-from cyclenet.config.schema import ModelConfig, ProtocolConfig, TrainConfig
+from cyclenet.config.schema import ProtocolConfig, TrainConfig
 from cyclenet.files import read_yaml
 
 _PACKAGE = Path(__file__).resolve().parents[1]

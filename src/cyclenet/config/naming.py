@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cyclenet.config.choices import CONTEXTS, DECODERS
-from cyclenet.config.schema import ModelConfig
+from cyclenet.config.model import ModelConfig
 
 
 def context_name(context: str, rates: Sequence[int], feedback: int = 1) -> str:

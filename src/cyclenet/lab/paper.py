@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from cyclenet.config.load import scale_rates
-from cyclenet.config.schema import ModelConfig
+from cyclenet.config.model import ModelConfig
 
 
 class PaperRow(NamedTuple):
@@ -38,6 +38,7 @@ TABLE2 = (
 
 OPEN_POINTS = {
     "share_norm": False,
+    "share_projections": False,
     "first_block_dilation": "previous",
     "mask_scale": 1.0,
     "offset_groups": 1,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclenet.config.choices import CONTEXTS, DECODERS
-from cyclenet.config.schema import ModelConfig
+from cyclenet.config.model import ModelConfig
 from cyclenet.models.backbone import Backbone
 from cyclenet.models.contexts.base import Context
 from cyclenet.models.decoders.base import Decoder
@@ -19,6 +19,7 @@ from cyclenet.models.layers import (
     normalise,
 )
 from cyclenet.models.resize import Grid
+from cyclenet.models.strip_pooling import pool_strips
 
 
 def build_context(in_channels: int, cfg: ModelConfig, known: dict[str, Any]) -> Context:
@@ -35,12 +36,24 @@ def build_context(in_channels: int, cfg: ModelConfig, known: dict[str, Any]) -> 
     return context
 
 
-def build_decoder(low_channels: int, cfg: ModelConfig) -> Decoder | None:
-    """Build the decoder that ``cfg.decoder`` names; None for ``none``."""
+def build_decoder(cfg: ModelConfig, known: dict[str, Any]) -> Decoder | None:
+    """Build the decoder that ``cfg.decoder`` names; None for ``none``.
+
+    Args:
+        cfg: the architecture.
+        known: what follows from the backbone and the data, of which it takes what it wants.
+    """
     choice = DECODERS[cfg.decoder]
     if not choice.builder:
         return None
-    decoder: Decoder = choice.load()(low_channels, **choice.arguments(cfg))
+    wanted = {key: known[key] for key in choice.wants}
+    given = known["context_channels"]
+    if "context_channels" not in wanted and given != cfg.head_channels:
+        raise ValueError(
+            f"model.decoder={cfg.decoder} reads {cfg.head_channels} channels "
+            f"(model.head_channels) and model.context={cfg.context} gives {given}: choose another."
+        )
+    decoder: Decoder = choice.load()(**choice.arguments(cfg), **wanted)
     return decoder
 
 
@@ -67,16 +80,28 @@ class CycleNet(nn.Module):
         seed = int(torch.randint(2**31, (), device="cpu"))
         self.grid, self.frozen = Grid(cfg.output_stride, cfg.align_corners), cfg.freeze_backbone
         self.backbone = Backbone(
-            cfg.backbone, cfg.backbone_weights, cfg.output_stride, cfg.first_block_dilation
+            cfg.backbone,
+            cfg.backbone_weights,
+            cfg.output_stride,
+            cfg.first_block_dilation,
+            cfg.multi_grid,
         )
+        if cfg.strip_pooling:
+            pool_strips(self.backbone.body, seed)
         if self.frozen:
             self.backbone.requires_grad_(False)
-        low, third, last = self.backbone.channels
+        low, _, third, last = self.backbone.channels
         known = {"num_classes": num_classes, "crop_cells": self.grid.cells(crop_size)}
         self.context = build_context(last, cfg, known)
-        self.decoder = build_decoder(low, cfg)
-        width = self.decoder.out_channels if self.decoder else self.context.out_channels
-        self.classifier = Classifier(width, num_classes, cfg.dropout)
+        self.guided = CONTEXTS[cfg.context].guided
+        known |= {"low_channels": low, "level_channels": self.backbone.channels}
+        known["context_channels"] = self.context.out_channels
+        self.decoder = build_decoder(cfg, known)
+        self.classifier: nn.Module
+        if self.decoder is not None:
+            self.classifier = self.decoder.classifier(num_classes, cfg.dropout)
+        else:
+            self.classifier = Classifier(self.context.out_channels, num_classes, cfg.dropout)
         self.aux: nn.Sequential | None = None
         if cfg.aux_head:
             hidden = min(256, third)
@@ -108,35 +133,56 @@ class CycleNet(nn.Module):
         Returns:
             Logits (N, num_classes, h, w) at 1/4 with a decoder and at ``output_stride`` without,
             which cover the padded image (`cyclenet.models.resize.Grid`); and in training, by name,
-            what only the loss reads: ``aux``, logits of the third stage, and the context's own.
+            what only the loss reads: ``aux``, logits of the third stage, and those of the context
+            module and the decoder.
         """
         return self.segment(self.features(image))
 
     def segment(self, features: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what `forward` does, from the features of an image or of a window of it."""
-        low, third, last = features
+        x = self.context_input(features)
         if not self.training:
-            return self.head(self.context(last), low), {}
-        context, extras = self.context.with_extras(last)
+            return self.head(self.context(x), features), {}
+        extras: dict[str, Tensor] = {}
         if self.aux is not None:
-            extras = {"aux": self.aux(third), **extras}
-        return self.head(context, low), extras
+            extras["aux"] = x[1] if self.guided else self.aux(features[2])
+        context, found = self.context.with_extras(x)
+        extras |= found
+        if self.decoder is not None:
+            context, found = self.decoder.with_extras(context, *self.levels(features))
+            extras |= found
+        return self.classifier(context), extras
+
+    def context_input(self, features: list[Tensor]) -> Any:
+        """Return the features that the context module takes; a guided one takes ``aux``'s too."""
+        if not self.guided:
+            return features[3]
+        assert self.aux is not None
+        return features[3], self.aux(features[2])
+
+    def levels(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the levels that the decoder reads."""
+        return [features[number] for number in self.decoder.reads] if self.decoder else []
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Normalise and pad an image; return the [1/4, third stage, last stage] features.
+        """Normalise and pad an image; return the backbone's levels (`Decoder.reads`).
 
         Those of a frozen backbone are rounded to bfloat16, which a cache holds: what is trained on
         cached features then predicts from the same numbers.
         """
         padded = self.grid.pad(normalise(image, self.mean, self.std))
         features: list[Tensor] = self.backbone(padded)
+        if self.decoder is not None and len(features) in self.decoder.reads:
+            features.append(padded)
         if self.frozen:
             features = [x.to(torch.bfloat16).to(x.dtype) for x in features]
         return features
 
-    def head(self, context: Tensor, low: Tensor) -> Tensor:
-        """Return the logits of context features and the backbone's 1/4 features."""
-        decoded = self.decoder(context, low) if self.decoder is not None else context
+    def head(self, context: Tensor, features: list[Tensor]) -> Tensor:
+        """Return the logits of context features and the backbone's levels."""
+        decoded = context
+        if self.decoder is not None:
+            decoded = self.decoder(context, *self.levels(features))
         logits: Tensor = self.classifier(decoded)
         return logits
 

@@ -55,11 +55,14 @@ class Classifier(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, num_classes: int, dropout: float) -> None:
-        super().__init__(ChannelDropout(dropout), _NearZero(in_channels, num_classes, 1))
+        super().__init__(ChannelDropout(dropout), SmallConv2d(in_channels, num_classes, 1))
 
 
-class _NearZero(nn.Conv2d):
+class SmallConv2d(nn.Conv2d):
+    """A convolution whose weights start from N(0, 0.01), and its bias at 0."""
+
     def reset_parameters(self) -> None:
+        """Draw the weights."""
         nn.init.normal_(self.weight, std=0.01)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
@@ -74,10 +77,14 @@ class SumConv2d(nn.Conv2d):
 
     def forward(self, parts: list[Tensor]) -> Tensor:  # type: ignore[override]
         """Convolve the parts, in the order that they would be concatenated in."""
-        filters = self.weight.split([part.shape[1] for part in parts], 1)
+        return self.convolve(parts, self.weight)
+
+    def convolve(self, parts: list[Tensor], weight: Tensor) -> Tensor:
+        """Do the same with another filter."""
+        filters = weight.split([part.shape[1] for part in parts], 1)
         first, *others = (
-            F.conv2d(part, weight, None, self.stride, self.padding, self.dilation)
-            for part, weight in zip(parts, filters, strict=True)
+            F.conv2d(part, each, None, self.stride, self.padding, self.dilation)
+            for part, each in zip(parts, filters, strict=True)
         )
         return sum(others, first)
 
@@ -85,7 +92,8 @@ class SumConv2d(nn.Conv2d):
 class ConvNormReLU(nn.Sequential):
     """Convolution that keeps the size, batch norm, ReLU: (N, in, H, W) -> (N, out, H, W).
 
-    With ``conv=SumConv2d`` the input is a list of tensors; with a ``slope`` the ReLU is leaky.
+    With ``conv=SumConv2d`` the input is a list of tensors; with a ``slope`` the ReLU is leaky; a
+    ``stride`` makes the output smaller.
     """
 
     def __init__(
@@ -96,6 +104,8 @@ class ConvNormReLU(nn.Sequential):
         dilation: int = 1,
         conv: type[nn.Conv2d] = nn.Conv2d,
         slope: float = 0.0,
+        stride: int = 1,
+        groups: int = 1,
     ) -> None:
         padding = dilation * (kernel_size // 2)
         super().__init__(
@@ -103,12 +113,42 @@ class ConvNormReLU(nn.Sequential):
                 in_channels,
                 out_channels,
                 kernel_size,
+                stride=stride,
                 padding=padding,
                 dilation=dilation,
+                groups=groups,
                 bias=False,
             ),
             nn.BatchNorm2d(out_channels),
             nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True),
+        )
+
+
+class SeparableConv(nn.Sequential):
+    """A 3x3 convolution of each channel, then a 1x1 one, both with batch norm and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
+        super().__init__(
+            ConvNormReLU(in_channels, in_channels, 3, dilation, groups=in_channels),
+            ConvNormReLU(in_channels, out_channels, 1),
+        )
+
+
+def conv_norm(in_channels: int, out_channels: int, kernel: tuple[int, int]) -> nn.Sequential:
+    """Return a convolution that keeps the size, and its batch norm, without activation."""
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, padding=padding, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )
+
+
+def require_two_images(part: nn.Module, x: Tensor) -> None:
+    """Raise `ValueError` where a batch norm of a single cell would have a single value."""
+    if part.training and len(x) == 1 and not (dist.is_available() and dist.is_initialized()):
+        raise ValueError(
+            f"{type(part).__name__} pools to a single cell, whose batch norm needs 2 images in a "
+            "training step: raise dataset.batch_size."
         )
 
 
@@ -151,10 +191,20 @@ class ChannelDropout(nn.Module):
         rank, world_size = 0, 1
         if dist.is_available() and dist.is_initialized():
             rank, world_size = dist.get_rank(), dist.get_world_size()
-        count, channels = x.shape[:2]
-        kept = x.new_empty(world_size * count, channels, 1, 1)
+        count = len(x)
+        kept = x.new_empty(world_size * count, *self._mask_shape(x))
         kept = kept.bernoulli_(1 - self.p).div_(1 - self.p)
         return x * kept[rank * count : (rank + 1) * count]
+
+    def _mask_shape(self, x: Tensor) -> tuple[int, ...]:
+        return (x.shape[1], 1, 1)
+
+
+class ElementDropout(ChannelDropout):
+    """The same for single values, as `nn.Dropout`."""
+
+    def _mask_shape(self, x: Tensor) -> tuple[int, ...]:
+        return tuple(x.shape[1:])
 
 
 class _KindToCpu(nn.Conv2d):

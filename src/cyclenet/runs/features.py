@@ -39,7 +39,9 @@ def open_features(task: SegmentationTask, dataset: DatasetConfig) -> FeatureCach
 def digest_backbone(task: SegmentationTask) -> str:
     """Hash all that a backbone's features depend on but the image: its weights and its grid."""
     net, model = task.net, task.cfg.model
-    what = (model.backbone, model.first_block_dilation, tuple(net.grid))
+    with_image = net.decoder is not None and 4 in net.decoder.reads
+    dilations = (model.first_block_dilation, tuple(model.multi_grid))
+    what = (model.backbone, dilations, tuple(net.grid), "four levels", with_image)
     found = hashlib.blake2b(repr(what).encode(), digest_size=8)
     tensors = {**net.backbone.state_dict(), "mean": net.mean, "std": net.std}
     for name, value in tensors.items():

@@ -94,6 +94,8 @@ class SegmentationTask(L.LightningModule):
         loss = self.loss(logits, batch["mask"])
         self._note("loss_main", loss)
         weights = {"aux": self.cfg.loss.aux_weight, **self.net.context.extra_weights}
+        if self.net.decoder is not None:
+            weights |= self.net.decoder.extra_weights
         for name, value in extras.items():
             of_image = value.ndim == 2
             extra = (occurrence_loss if of_image else self.loss)(value, batch["mask"])

@@ -5,8 +5,8 @@ import torch
 
 from conftest import tiny_model
 from cyclenet.config.commands import ComplexityConfig
+from cyclenet.config.model import ModelConfig
 from cyclenet.config.naming import arm_label
-from cyclenet.config.schema import ModelConfig
 from cyclenet.lab.cost.count import count_cost, total, training_memory
 from cyclenet.lab.paper import TABLE1, find_row, has_papers_costs
 from cyclenet.models.cyclenet import build_model

@@ -40,12 +40,12 @@ def test_grad_cam_is_captums(image):
             self.context, self.net = seen.net.context, seen.net
 
         def forward(self, last):
-            logits = self.net.head(self.context(last), seen.low)
+            logits = self.net.head(self.context(last), seen.levels)
             return resize(logits, seen.size, False)[:, :, 20, 50]
 
     rest = Rest()
     cam = captum.LayerGradCam(rest, rest.context)
-    theirs = cam.attribute(seen.last.clone().requires_grad_(), 2, relu_attributions=True)
+    theirs = cam.attribute(seen.levels[3].clone().requires_grad_(), 2, relu_attributions=True)
     np.testing.assert_allclose(seen.grad_cam(50, 20, 2)[0], theirs[0, 0].detach(), atol=1e-6)
 
 
@@ -75,14 +75,14 @@ def test_grad_cam_is_its_definition(image):
     x, y, target = 50, 20, 2
     maps = seen.grad_cam(x, y, target)
     context, net = task.net.context, task.net
-    x0 = context.reduce(seen.last)
+    x0 = context.reduce(seen.levels[3])
     first = [part.clone().requires_grad_() for part in context.part1(x0)]
     # A part is seen as its concatenation: what a layer gave to later ones of its pass does not
     # count.
     second = context.part2(first, 1)
     joined = torch.cat(second, 1)
     second = joined.split([part.shape[1] for part in second], 1)
-    logits = resize(net.head(context.fuse(x0, list(second)), seen.low), seen.size, False)
+    logits = resize(net.head(context.fuse(x0, list(second)), seen.levels), seen.size, False)
     score = logits[0, target, y, x]
     # PartII does not read the first layer of PartI (eq. 3).
     options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
@@ -158,7 +158,7 @@ def test_a_receptive_field_is_the_norm_of_the_jacobian(image):
     task = task_of()
     seen = Explained(task, image[:32, :32])
     fields = seen.receptive_field(20, 12, draws=100)
-    row, column = seen.cell(20, 12, seen.last.shape[-2:])
+    row, column = seen.cell(20, 12, seen.levels[3].shape[-2:])
 
     def feature(picture):
         outputs = task.net.context.part1(task.net.context.reduce(task.net.features(picture)[-1]))

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cyclenet.config.schema import DatasetConfig, ModelConfig
+from cyclenet.config.model import ModelConfig
+from cyclenet.config.schema import DatasetConfig
 from cyclenet.lab.cost.count import count_cost, total
 from cyclenet.lab.report.arms import group_arms
 from cyclenet.lab.report.claims import read_plan

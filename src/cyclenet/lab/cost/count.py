@@ -12,7 +12,7 @@ import torchvision  # noqa: F401  # Importing it registers torch.ops.torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cyclenet.config.schema import ModelConfig
+from cyclenet.config.model import ModelConfig
 from cyclenet.models.cyclenet import CycleNet, build_model
 
 
@@ -47,6 +47,7 @@ def count_cost(cfg: ModelConfig, height: int, width: int, num_classes: int = 19)
     Returns:
         `Cost` by name of the part, in the order that `run_in_parts` runs them.
     """
+    # A guided context module keeps the auxiliary head (`ModelConfig`).
     net = meta_model(replace(cfg, aux_head=False), num_classes, (height, width)).eval()
     counter = flop_counter()
     used = _UsedModules(net.context, counter)
@@ -61,6 +62,8 @@ def count_cost(cfg: ModelConfig, height: int, width: int, num_classes: int = 19)
             costs[name] = Cost(parameters, executed - repeated, executed)
     costs["backbone"].parameters = _count(net.backbone)
     costs["classifier"].parameters = _count(net.classifier)
+    if net.aux is not None:
+        costs["aux"].parameters = _count(net.aux)
     if net.decoder is not None:
         costs["decoder"].parameters = _count(net.decoder)
     # Parameters of the context that belong to no single module count in its first part.
@@ -72,24 +75,26 @@ def count_cost(cfg: ModelConfig, height: int, width: int, num_classes: int = 19)
 
 def run_in_parts(net: CycleNet, image: Tensor) -> Iterator[str]:
     """Run a network part by part; yield the name of each part when it has run."""
-    low, third, last = net.features(image)
+    features = net.features(image)
     yield "backbone"
-    y0 = net.context.reduce(last)
+    x = net.context_input(features)
+    if net.aux is not None and net.training and not net.guided:
+        net.aux(features[2])
+    if net.aux is not None:
+        yield "aux"
+    y0 = net.context.reduce(x)
     outputs: list[Tensor] = []
     names = net.context.part_names
     for name, found in zip(names, net.context.passes(y0), strict=True):
         outputs = found
         yield name if name == "context" else f"context, {name}"
-    features = net.context.fuse(y0, outputs)
+    decoded = net.context.fuse(y0, outputs)
     yield "context, fuse"
     if net.decoder is not None:
-        features = net.decoder(features, low)
+        decoded = net.decoder(decoded, *net.levels(features))
         yield "decoder"
-    net.classifier(features)
+    net.classifier(decoded)
     yield "classifier"
-    if net.aux is not None and net.training:
-        net.aux(third)
-        yield "aux"
 
 
 class _UsedModules:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cyclenet.config.schema import ModelConfig
+from cyclenet.config.model import ModelConfig
 from cyclenet.lab.cost.count import flop_counter, meta_model, training_memory
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyclenet.config.commands import ComplexityConfig
+from cyclenet.config.model import ModelConfig
 from cyclenet.config.naming import arm_label, context_name
-from cyclenet.config.schema import ModelConfig
 from cyclenet.files import read_json
 from cyclenet.lab.cost.count import Cost, count_cost, total, training_memory
 from cyclenet.lab.cost.gpu_model import TOUCHES, Gpu, count_work, model_run

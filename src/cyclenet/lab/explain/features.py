@@ -59,23 +59,27 @@ class Explained:
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)
         self.tensor = pixels[None].to(task.device)
         with torch.no_grad():
-            self.low, _, self.last = self.net.features(self.tensor)
-            self.passes = self._passes(self.last)
+            self.levels = self.net.features(self.tensor)
+            self.passes = self._passes(self.levels)
         self.parts = list(self.net.context.part_names)
         self.layers = layers_shown(self.net.context)
 
-    def _passes(self, last: Tensor) -> list[list[Tensor]]:
-        return list(self.net.context.passes(self.net.context.reduce(last)))
-
-    def _logits_of(self, last: Tensor, outputs: list[Tensor]) -> Tensor:
+    def _passes(self, levels: list[Tensor]) -> list[list[Tensor]]:
         context = self.net.context
-        return self.net.head(context.fuse(context.reduce(last), outputs), self.low)
+        return list(context.passes(context.reduce(self.net.context_input(levels))))
+
+    def _logits_of(self, levels: list[Tensor], outputs: list[Tensor]) -> Tensor:
+        return self.net.head(self._fused(levels, outputs), levels)
+
+    def _fused(self, levels: list[Tensor], outputs: list[Tensor]) -> Tensor:
+        context = self.net.context
+        return context.fuse(context.reduce(self.net.context_input(levels)), outputs)
 
     @cached_property
     def logits(self) -> list[Tensor]:
         """Logits (1, C, h, w) that follow from each part, at the decoder's resolution."""
         with torch.no_grad():
-            return [self._logits_of(self.last, outputs) for outputs in self.passes]
+            return [self._logits_of(self.levels, outputs) for outputs in self.passes]
 
     @cached_property
     def labels(self) -> list[np.ndarray]:
@@ -126,7 +130,7 @@ class Explained:
             (parts, layers, h, w) in [-1, 1]: for each layer's output, and with several last for
             their concatenation.
         """
-        row, column = self.cell(x, y, self.last.shape[-2:])
+        row, column = self.cell(x, y, self.levels[3].shape[-2:])
         parts = []
         for outputs in self.passes:
             joined = [torch.cat(outputs, 1)] if len(outputs) > 1 else []
@@ -162,10 +166,10 @@ class Explained:
             joined.append(torch.cat(outputs, 1))
             return list(joined[-1].split([output.shape[1] for output in outputs], 1))
 
-        last = self.last.clone().requires_grad_()
+        levels = [level.clone().requires_grad_() for level in self.levels]
         context = self.net.context
-        passes = list(context.passes(context.reduce(last), tap))
-        score = self._at(self._logits_of(last, passes[-1]), x, y)[target]
+        passes = list(context.passes(context.reduce(self.net.context_input(levels)), tap))
+        score = self._at(self._logits_of(levels, passes[-1]), x, y)[target]
         maps = []
         for features, gradient in zip(joined, torch.autograd.grad(score, joined), strict=True):
             weights = gradient.mean((2, 3), keepdim=True)
@@ -185,8 +189,8 @@ class Explained:
                 "model.decoder=none has no offsets: choose a model with model.decoder=adc."
             )
         with torch.no_grad():
-            context = net.context.fuse(net.context.reduce(self.last), self.passes[-1])
-            found = net.decoder.alignment(context, self.low)
+            context = self._fused(self.levels, self.passes[-1])
+            found = net.decoder.alignment(context, *net.levels(self.levels))
         height, width = found.upsampled.shape[-2:]
         groups = found.groups
         taps = found.offset.shape[1] // (2 * groups)
@@ -225,9 +229,9 @@ class Explained:
         Returns:
             (parts, H, W), each with sum 1.
         """
-        row, column = self.cell(x, y, self.last.shape[-2:])
+        row, column = self.cell(x, y, self.levels[3].shape[-2:])
         image = self.tensor.float().requires_grad_()
-        passes = self._passes(self.net.features(image)[-1])
+        passes = self._passes(self.net.features(image))
         generator = torch.Generator().manual_seed(0)
         fields = []
         for outputs in passes:

@@ -74,13 +74,13 @@ def count_similarity(seen: Explained, truth: np.ndarray) -> Counts:
 
 def _cells(seen: Explained, truth: np.ndarray) -> Tensor:
     """Return the true label (h * w) of each feature: that of the pixel in its middle."""
-    labels = at_cells(truth, tuple(seen.last.shape[-2:]), seen.net.grid)
+    labels = at_cells(truth, tuple(seen.levels[3].shape[-2:]), seen.net.grid)
     return torch.from_numpy(labels.ravel().astype(np.int64))
 
 
 def _inner_passes(seen: Explained, truth: np.ndarray) -> list[list[Tensor]]:
     """Return the outputs of each part's layers at the features of `_cells`."""
-    shape = tuple(seen.last.shape[-2:])
+    shape = tuple(seen.levels[3].shape[-2:])
     rows, columns = at_cells(truth, shape, seen.net.grid).shape
     return [[output[..., :rows, :columns] for output in outputs] for outputs in seen.passes]
 

@@ -21,6 +21,7 @@ class AtrousLayer(nn.Module):
     Args:
         part1_channels: channels that PartI's projection reads.
         part2_channels: channels that PartII's projection reads; 0 where there is no PartII.
+        shared_channels: so many of them, the last, are projected by PartI's weights of its first.
         bottleneck_channels: m, channels between projection and filter.
         growth_channels: g, output channels.
         rate: r_j, dilation of the filter.
@@ -37,10 +38,12 @@ class AtrousLayer(nn.Module):
         rate: int,
         norms: int,
         recompute: bool,
+        shared_channels: int = 0,
     ) -> None:
         super().__init__()
-        self.recompute = recompute
-        widths = [part1_channels, part2_channels] if part2_channels else [part1_channels]
+        self.recompute, self.shared_channels = recompute, shared_channels
+        own = part2_channels - shared_channels
+        widths = [part1_channels, own] if own else [part1_channels]
         self.project = nn.ModuleList(
             SumConv2d(width, bottleneck_channels, 1, bias=False) for width in widths
         )
@@ -53,12 +56,11 @@ class AtrousLayer(nn.Module):
     def forward(self, sources: list[Tensor], k: int) -> Tensor:
         """Return Y_j^k (N, g, H, W) from the features that pass k shows this layer."""
         norm = min(k, len(self.project_norm) - 1)
-        project = self.project[min(k, 1)]
         project_norm = cast(nn.BatchNorm2d, self.project_norm[norm])
         atrous_norm = cast(nn.BatchNorm2d, self.atrous_norm[norm])
 
         def project_and_filter(*sources: Tensor) -> Tensor:
-            hidden = torch.relu(project_norm(project(list(sources))))
+            hidden = torch.relu(project_norm(self._project(list(sources), k)))
             return torch.relu(atrous_norm(self.atrous(hidden)))
 
         if not (self.recompute and self.training):
@@ -75,6 +77,15 @@ class AtrousLayer(nn.Module):
             context_fn=while_running,
         )
         return output
+
+    def _project(self, sources: list[Tensor], k: int) -> Tensor:
+        first = cast(SumConv2d, self.project[0])
+        if k == 0 or not self.shared_channels:
+            projected: Tensor = self.project[min(k, 1)](sources)
+            return projected
+        shared = first.weight[:, : self.shared_channels]
+        own = [cast(SumConv2d, conv).weight for conv in list(self.project)[1:]]
+        return first.convolve(sources, torch.cat([*own, shared], 1))
 
 
 @contextmanager
@@ -109,6 +120,9 @@ class CycleASPP(Context):
         growth_channels: g.
         head_channels: channels of the output.
         share_norm: all passes share one set of batch norms.
+        share_projections: what layer i gives to a later layer j is projected by the same weights in
+            both parts, as in CliqueNet (arXiv:1802.10419); PartII's own are those from later layers
+            to earlier ones. The paper counts all pairs, and so does not share.
         recompute: layers keep only their outputs for the backward pass.
     """
 
@@ -123,6 +137,7 @@ class CycleASPP(Context):
         growth_channels: int = 128,
         head_channels: int = 256,
         share_norm: bool = False,
+        share_projections: bool = False,
         recompute: bool = False,
     ) -> None:
         super().__init__()
@@ -138,6 +153,7 @@ class CycleASPP(Context):
                 rate,
                 norms=1 if share_norm else 1 + feedback,
                 recompute=recompute,
+                shared_channels=j * growth_channels if share_projections and feedback else 0,
             )
             for j, rate in enumerate(atrous_rates)
         )

@@ -50,8 +50,8 @@ class DANet(Context):
     """Position attention and channel attention side by side; their sum is classified.
 
     Matches mmsegmentation's ``DAHead``. In training each has a classifier of its own beside that of
-    the sum, with weight 1. The authors dilate the last stage by 4, 8 and 16, which the backbone
-    here does not, and have no auxiliary head on the third stage (``model.aux_head=false``).
+    the sum, with weight 1. The authors dilate the last stage by 4, 8 and 16
+    (``model.multi_grid=[1,2,4]``) and have no auxiliary head (``model.aux_head=false``).
 
     Args:
         in_channels: channels of the backbone's features.

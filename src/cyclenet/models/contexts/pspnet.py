@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from cyclenet.models.contexts.base import Context
-from cyclenet.models.layers import ConvNormReLU
+from cyclenet.models.layers import ConvNormReLU, require_two_images
 from cyclenet.models.resize import resize
 
 
@@ -41,11 +40,7 @@ class PSPNet(Context):
         self.fuse_conv = ConvNormReLU(in_channels + len(bins) * head_channels, head_channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and len(x) == 1 and not dist.is_initialized():
-            raise ValueError(
-                "model.context=pspnet pools to a single cell, whose batch norm needs 2 images in a "
-                "training step: raise dataset.batch_size."
-            )
+        require_two_images(self, x)
         pooled = [resize(pool(x), x.shape[-2:], self.align_corners) for pool in self.pools]
         features: Tensor = self.fuse_conv(torch.cat([x, *pooled], 1))
         return features

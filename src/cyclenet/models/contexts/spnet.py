@@ -7,17 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclenet.models.contexts.base import Context
-from cyclenet.models.layers import ConvNormReLU
+from cyclenet.models.layers import ConvNormReLU, conv_norm
 from cyclenet.models.resize import resize
-
-
-def conv_norm(channels: int, kernel: tuple[int, int]) -> nn.Sequential:
-    """A convolution that keeps size and channels, and its batch norm, without activation."""
-    padding = (kernel[0] // 2, kernel[1] // 2)
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, kernel, padding=padding, bias=False),
-        nn.BatchNorm2d(channels),
-    )
 
 
 class MixedPooling(nn.Module):
@@ -34,14 +25,13 @@ class MixedPooling(nn.Module):
         inner, self.align_corners, self.grids = channels // 4, align_corners, tuple(grids)
         self.square_reduce = ConvNormReLU(channels, inner, 1)
         self.strip_reduce = ConvNormReLU(channels, inner, 1)
-        self.full = conv_norm(inner, (3, 3))
-        self.pooled = nn.ModuleList(conv_norm(inner, (3, 3)) for _ in grids)
-        self.row, self.column = conv_norm(inner, (1, 3)), conv_norm(inner, (3, 1))
+        self.full = conv_norm(inner, inner, (3, 3))
+        self.pooled = nn.ModuleList(conv_norm(inner, inner, (3, 3)) for _ in grids)
+        self.row = conv_norm(inner, inner, (1, 3))
+        self.column = conv_norm(inner, inner, (3, 1))
         self.square_out = ConvNormReLU(inner, inner, 3)
         self.strip_out = ConvNormReLU(inner, inner, 3)
-        self.project = nn.Sequential(
-            nn.Conv2d(2 * inner, channels, 1, bias=False), nn.BatchNorm2d(channels)
-        )
+        self.project = conv_norm(2 * inner, channels, (1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[-2:]
@@ -60,8 +50,9 @@ class MixedPooling(nn.Module):
 class SPNet(Context):
     """The head of SPNet: two mixed pooling modules in series.
 
-    Read from the authors' code; no other implementation is at hand. The strip pooling inside the
-    backbone (SPM), which both of the authors' configurations switch on, is not built here.
+    Read from the authors' code; no other implementation is at hand. The authors' configurations
+    switch on the strip pooling inside the backbone too (``model.strip_pooling``), and dilate its
+    last stage by 4, 8 and 16 (``model.multi_grid``).
 
     Args:
         in_channels: channels of the backbone's features.

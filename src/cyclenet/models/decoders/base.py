@@ -1,8 +1,12 @@
 """What a decoder offers: features at the low-level resolution, and how it aligns them."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor, nn
+
+from cyclenet.models.layers import Classifier
 
 
 class Alignment(NamedTuple):
@@ -25,22 +29,35 @@ class Alignment(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """A module from context features (N, C, h, w) and low-level ones (N, c, H, W) to decoded ones.
+    """A module from context features (N, C, h, w) and the backbone's to decoded ones.
 
-    The low-level features are the backbone's at 1/4; context features are coarser.
+    ``forward`` takes the context features, then the levels that it reads, (N, c, H, W) each.
 
     Attributes:
-        out_channels: channels of the output (N, out_channels, H, W).
+        out_channels: channels of the output.
+        reads: numbers of the levels: 0 is at 1/4, 1 the next, 2 the third stage, 3 the last; 4 is
+            the normalised image.
+        extra_weights: weight in the loss of each extra output, by its name.
         aligns: whether `alignment` has something to show.
         diagnostics: scalars of the last training step, which are logged with the loss.
     """
 
     out_channels: int
+    reads: tuple[int, ...] = (0,)
+    extra_weights: Mapping[str, float] = MappingProxyType({})
     aligns = False
 
     def __init__(self) -> None:
         super().__init__()
         self.diagnostics: dict[str, Tensor] = {}
+
+    def with_extras(self, high: Tensor, *levels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what ``forward`` does, and logits that only the loss of a training step reads."""
+        return self(high, *levels), {}
+
+    def classifier(self, num_classes: int, dropout: float) -> nn.Module:
+        """Return the classifier of the output."""
+        return Classifier(self.out_channels, num_classes, dropout)
 
     def alignment(self, high: Tensor, low: Tensor) -> Alignment:
         """Show the alignment of context features with low-level ones.
