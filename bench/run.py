@@ -248,6 +248,7 @@ def main() -> None:
     from exactness import exactness
     from growth import growth
     from peaks import paper_ms_peak
+    from zoo import zoo
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -263,6 +264,7 @@ def main() -> None:
     others = {
         "growth": growth,
         "exactness": exactness,
+        "zoo": zoo,
         "paper_ms_peak_lite": functools.partial(paper_ms_peak, "lite"),
         "paper_ms_peak": functools.partial(paper_ms_peak, "full"),  # 8 minutes: only by its name.
     }

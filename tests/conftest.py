@@ -45,7 +45,8 @@ def tiny_cycleaspp(feedback: int = 1, in_channels: int = 10, **changes) -> Cycle
 
 def tiny_adc(low_channels: int = 6, **changes) -> ADC:
     """ADC with the widths of `tiny_model`."""
-    return ADC(low_channels, **DECODERS["adc"].arguments(tiny_model(**changes)))
+    cfg = tiny_model(**changes)
+    return ADC(low_channels, cfg.head_channels, **DECODERS["adc"].arguments(cfg))
 
 
 TINY = [

@@ -43,10 +43,9 @@ def test_every_parameter_of_every_arm_gets_a_gradient(context, decoder):
 def test_any_size_and_batch_one(context, decoder, size):
     net = build_model(tiny_model(context=context, decoder=decoder), 5, (64, 64))
     image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
-    if context == "psanet" and size != (64, 64):
+    if context == "psanet":
         with pytest.raises(ValueError, match="evaluate by windows"):
-            net.eval()(image)
-        return
+            net.eval()(torch.zeros(1, 3, 64, 72))
     logits, extras = net.eval()(image)
     stride = {"none": 8, "bisenet": 8, "dupsampling": 1}.get(decoder, 4)
     height, width = (side // stride for side in net.grid.padded(size))
@@ -58,9 +57,21 @@ def test_any_size_and_batch_one(context, decoder, size):
     net.train()(image)[0].sum().backward()
 
 
-def test_a_decoder_that_needs_another_width_is_refused():
-    with pytest.raises(ValueError, match=r"adc reads 16 channels .* gives 200"):
-        build_model(tiny_model(context="reseg", decoder="adc"), 5)
+@pytest.mark.parametrize("context", ["reseg", "identity"])
+def test_a_decoder_has_the_width_of_its_context(context):
+    net = build_model(tiny_model(context=context, decoder="adc"), 5).eval()
+    assert net.decoder.out_channels == net.context.out_channels != 16
+    assert net(torch.zeros(1, 3, 64, 64))[0].shape == (1, 5, 16, 16)
+
+
+def test_an_image_smaller_than_the_crop_is_padded_to_it_where_the_context_needs_that():
+    """PSANet on a small image equals PSANet on the image in a crop of the mean colour."""
+    torch.manual_seed(0)
+    net = build_model(tiny_model(context="psanet", decoder="none"), 5, (64, 64)).eval()
+    image = torch.randint(0, 256, (1, 3, 33, 50)).float()
+    crop = (net.mean.view(1, 3, 1, 1)).expand(1, 3, 64, 64).clone()
+    crop[..., :33, :50] = image
+    torch.testing.assert_close(net(image)[0], net(crop)[0][..., :5, :7])
 
 
 def test_normalisation_is_in_the_model():

@@ -19,8 +19,9 @@ class Choice:
         keys: keys of the configuration that the class takes as arguments of the same names.
         fixed: arguments that this choice gives a fixed value.
         wants: arguments that follow from the data: ``num_classes``, or ``crop_cells``, the (height,
-            width) of the features of a training crop. A decoder may also want ``low_channels``,
-            ``level_channels`` and ``context_channels``.
+            width) of the features of a training crop. A decoder may also want ``low_channels``
+            (of the 1/4 features), ``level_channels``, and the context module's width, as
+            ``context_channels`` or as its own ``head_channels``.
         guided: for a context module, whether it reads the auxiliary head's logits.
         how_to_get: for a data set, how a user gets the files that are missing.
         folds: for a data set, whether it has the splits ``fold<n>`` and ``not-fold<n>``.
@@ -57,7 +58,8 @@ _ATROUS_KEYS = (
 
 _WIDTH = ("head_channels",)
 _ALIGNED = (*_WIDTH, "align_corners")
-_LOW = ("low_channels",)
+_CORNERS = ("align_corners",)
+_LOW = ("low_channels", "head_channels")
 _LEVELS = ("level_channels", "context_channels")
 
 CONTEXTS: dict[str, Choice] = {
@@ -96,34 +98,34 @@ CONTEXTS: dict[str, Choice] = {
 
 DECODERS: dict[str, Choice] = {
     "none": Choice("", ""),
-    "skip": Choice("cyclenet.models.decoders.skip:SkipDecoder", "skip", _ALIGNED, wants=_LOW),
+    "skip": Choice("cyclenet.models.decoders.skip:SkipDecoder", "skip", _CORNERS, wants=_LOW),
     "wide_skip": Choice(
         "cyclenet.models.decoders.skip:SkipDecoder",
         "wide skip",
-        _ALIGNED,
+        _CORNERS,
         {"wide": True},
         _LOW,
     ),
     "adc": Choice(
         "cyclenet.models.decoders.adc:ADC",
         "ADC",
-        (*_ALIGNED, "offset_groups", "mask_scale"),
+        (*_CORNERS, "offset_groups", "mask_scale"),
         wants=_LOW,
     ),
     "deeplabv3plus": Choice(
         "cyclenet.models.decoders.deeplabv3plus:DeepLabV3Plus",
         "DeepLabV3+",
-        _ALIGNED,
-        wants=_LEVELS,
+        _CORNERS,
+        wants=(*_LEVELS, "head_channels"),
     ),
     "upernet": Choice(
-        "cyclenet.models.decoders.upernet:UPerNet", "UPerNet", ("align_corners",), wants=_LEVELS
+        "cyclenet.models.decoders.upernet:UPerNet", "UPerNet", _CORNERS, wants=_LEVELS
     ),
-    "fapn": Choice("cyclenet.models.decoders.fapn:FaPN", "FaPN", ("align_corners",), wants=_LEVELS),
+    "fapn": Choice("cyclenet.models.decoders.fapn:FaPN", "FaPN", _CORNERS, wants=_LEVELS),
     "alignseg": Choice(
         "cyclenet.models.decoders.alignseg:AlignSeg",
         "AlignFA",
-        ("align_corners", "dropout"),
+        (*_CORNERS, "dropout"),
         wants=(*_LEVELS, "num_classes"),
     ),
     "gff": Choice("cyclenet.models.decoders.gff:GFF", "GFF", _ALIGNED, wants=_LEVELS),
@@ -133,7 +135,7 @@ DECODERS: dict[str, Choice] = {
     "bisenet": Choice(
         "cyclenet.models.decoders.bisenet:BiSeNet",
         "BiSeNet",
-        ("align_corners", "dropout"),
+        (*_ALIGNED, "dropout"),
         wants=(*_LEVELS, "num_classes"),
     ),
     "dupsampling": Choice(

@@ -135,6 +135,11 @@ def _rates_at_97(rates: list[int], _root_: DictConfig) -> list[int]:
     return [max(int(rate * side / 97 + 0.5), 1) for rate in rates]
 
 
+def _paper_width(width: int, _root_: DictConfig) -> int:
+    """Scale a compared system's width as ``model`` scales CycleNet's, whose growth is 128."""
+    return int(width * _root_.model.growth_channels // 128)
+
+
 def _chosen(path: str, _root_: DictConfig) -> float:
     """Return what `cyclenet.lab.sweeps.choose` wrote for this network: ``${chosen:PATH}``.
 
@@ -173,5 +178,6 @@ def register() -> None:
         store.store(name=schema.__name__, node=schema)
     OmegaConf.register_new_resolver("run_folder", run_folder_name, replace=True)
     OmegaConf.register_new_resolver("rates_at_8", _rates_at_8, replace=True)
+    OmegaConf.register_new_resolver("paper_width", _paper_width, replace=True)
     OmegaConf.register_new_resolver("chosen", _chosen, replace=True)
     OmegaConf.register_new_resolver("rates_at_97", _rates_at_97, replace=True)

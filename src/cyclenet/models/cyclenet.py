@@ -47,12 +47,6 @@ def build_decoder(cfg: ModelConfig, known: dict[str, Any]) -> Decoder | None:
     if not choice.builder:
         return None
     wanted = {key: known[key] for key in choice.wants}
-    given = known["context_channels"]
-    if "context_channels" not in wanted and given != cfg.head_channels:
-        raise ValueError(
-            f"model.decoder={cfg.decoder} reads {cfg.head_channels} channels "
-            f"(model.head_channels) and model.context={cfg.context} gives {given}: choose another."
-        )
     decoder: Decoder = choice.load()(**choice.arguments(cfg), **wanted)
     return decoder
 
@@ -94,8 +88,11 @@ class CycleNet(nn.Module):
         known = {"num_classes": num_classes, "crop_cells": self.grid.cells(crop_size)}
         self.context = build_context(last, cfg, known)
         self.guided = CONTEXTS[cfg.context].guided
+        # A context module that is built for the crop gets smaller images padded to it.
+        built_for_crop = "crop_cells" in CONTEXTS[cfg.context].wants
+        self.least = self.grid.padded(crop_size) if built_for_crop else (0, 0)
         known |= {"low_channels": low, "level_channels": self.backbone.channels}
-        known["context_channels"] = self.context.out_channels
+        known |= dict.fromkeys(("context_channels", "head_channels"), self.context.out_channels)
         self.decoder = build_decoder(cfg, known)
         self.classifier: nn.Module
         if self.decoder is not None:
@@ -136,7 +133,13 @@ class CycleNet(nn.Module):
             what only the loss reads: ``aux``, logits of the third stage, and those of the context
             module and the decoder.
         """
-        return self.segment(self.features(image))
+        logits, extras = self.segment(self.features(image))
+        size = self.grid.padded(image.shape[-2:])
+        rows, columns = (
+            self.grid.window(length, max(side, least), 0, side)
+            for length, side, least in zip(logits.shape[-2:], size, self.least, strict=True)
+        )
+        return logits[..., rows, columns], extras
 
     def segment(self, features: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what `forward` does, from the features of an image or of a window of it."""
@@ -170,7 +173,7 @@ class CycleNet(nn.Module):
         Those of a frozen backbone are rounded to bfloat16, which a cache holds: what is trained on
         cached features then predicts from the same numbers.
         """
-        padded = self.grid.pad(normalise(image, self.mean, self.std))
+        padded = self.grid.pad(normalise(image, self.mean, self.std), self.least)
         features: list[Tensor] = self.backbone(padded)
         if self.decoder is not None and len(features) in self.decoder.reads:
             features.append(padded)

@@ -55,9 +55,12 @@ class Grid(NamedTuple):
         first = start * self.stride // step
         return slice(first, first + (crop - extra) // step + extra)
 
-    def pad(self, x: Tensor) -> Tensor:
-        """Pad (N, C, H, W) with zeros, ImageNet's mean colour, to the next size of the grid."""
-        height, width = self.padded(x.shape[-2:])
+    def pad(self, x: Tensor, least: Sequence[int] = (0, 0)) -> Tensor:
+        """Pad (N, C, H, W) with zeros, ImageNet's mean colour, to the next size of the grid.
+
+        ``least``, a size of the grid, is the smallest (height, width) that results.
+        """
+        height, width = map(max, self.padded(x.shape[-2:]), least)
         if (height, width) == tuple(x.shape[-2:]):
             return x
         return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))

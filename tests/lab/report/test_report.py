@@ -111,6 +111,22 @@ def test_report_holds_the_numbers_beside_the_papers(runs, tmp_path):
     )
 
 
+def test_compared_systems_stand_beside_what_was_published(runs, tmp_path):
+    write_report(find_runs([runs]), tmp_path / "plain", "Ours", images=0)
+    assert "Beside published numbers" not in (tmp_path / "plain/report.md").read_text()
+    make_run(tmp_path / "runs", run_config(0, context="ccnet", decoder="none"), number=8)
+    make_run(tmp_path / "runs", run_config(0, context="ocrnet", decoder="none"), number=9)
+    write_report(find_runs([runs]), tmp_path / "out", "Table 3", images=0)
+    text = (tmp_path / "out/report.md").read_text()
+    rows = {row[0]: row[1:] for row in table(text, "Beside published numbers")}
+    assert rows["CCNet"][:4] == ["81.40", "45.22", "79.45 / 80.66", "43.71 / 45.04"]
+    assert rows["Baseline"][:4] == ["–"] * 4
+    assert rows["CycleASPP(3,6,12,18,24,30) + ADC"][:2] == ["82.00", "46.14"]
+    # OCRNet keeps the attention's maps, and its first guess in evaluation.
+    assert all(float(value) > 0 for row in rows.values() for value in row[5:8])
+    assert "CCNet: trained on train + val" in text and "DSSPN has 77.8" in text
+
+
 def test_the_same_runs_give_the_same_report(runs, tmp_path):
     pages = [
         write_report(find_runs([runs]), tmp_path / name, "report", images=0).read_bytes()

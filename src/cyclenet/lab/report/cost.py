@@ -112,6 +112,11 @@ def _mean_minutes(seconds: Sequence[float | None]) -> str:
     return f"{np.mean(known) / 60:.1f}" if known else NONE
 
 
+def time_of_image(runs: list[Run], row: Row) -> str:
+    """Return the milliseconds that an image was measured to take, as text."""
+    return _milliseconds(_read_latency(runs), row)
+
+
 def _milliseconds(latency: Latency | None, row: Row) -> str:
     found = latency.arms.get(row.name) if latency else None
     return f"{1000 * found.s:.0f}" if found else NONE

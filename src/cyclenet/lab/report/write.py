@@ -12,6 +12,7 @@ from cyclenet.lab.report.inside import describe_inside
 from cyclenet.lab.report.live import describe_progress
 from cyclenet.lab.report.page import write_page
 from cyclenet.lab.report.panel import describe_panel
+from cyclenet.lab.report.published import describe_published
 from cyclenet.lab.report.runs import Run, read_curve
 from cyclenet.lab.report.tables import (
     describe_boundaries,
@@ -70,6 +71,7 @@ def write_report(
         "By class": describe_classes(rows, output),
         "Inside the networks": describe_inside(arms),
         "Cost": describe_cost(runs, arms, costs, output),
+        "Beside published numbers": describe_published(rows, costs, runs),
         "Training": _describe_training(arms, output),
         "The same images for all arms": describe_panel(arms, output, images),
         "Runs": describe_runs(runs),

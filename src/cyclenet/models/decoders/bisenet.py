@@ -41,7 +41,7 @@ class BiSeNet(Decoder):
         context_channels: channels of the last level (``model.context=identity``).
         num_classes: channels of the classifiers that only training uses.
         align_corners: corner alignment of the interpolation.
-        width: channels of each path; the output has twice as many.
+        head_channels: channels of the output; each path has half as many. The paper has 256.
         dropout: of channels before the classifiers.
     """
 
@@ -54,13 +54,13 @@ class BiSeNet(Decoder):
         context_channels: int,
         num_classes: int,
         align_corners: bool = False,
+        head_channels: int = 256,
         *,
-        width: int = 128,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.out_channels, self.align_corners = 2 * width, align_corners
-        half = width // 2
+        self.out_channels, self.align_corners = head_channels, align_corners
+        width, half = head_channels // 2, head_channels // 4
         self.spatial = nn.Sequential(
             ConvNormReLU(3, half, 7, stride=2),
             ConvNormReLU(half, half, 3, stride=2),
