@@ -38,12 +38,12 @@ def describe_published(rows: list[Row], costs: list[ArmCost], runs: list[Run]) -
                 spread(row.scores, 2, 100),
                 f"{cost.parameters:.2f}",
                 f"{cost.executed:.2f}",
-                f"{kept / 1e9:.2f}",
+                f"{kept / 1e6:.0f}",
                 time_of_image(runs, row),
             ]
         )
     head = ["arm", "Table 3", "Table 4", "mmseg, Cityscapes", "mmseg, ADE20K", "here"]
-    head += ["parameters, M", "GFLOPs executed", "training, GB an image", "an image, ms"]
+    head += ["parameters, M", "GFLOPs executed", "training, MB an image", "an image, ms"]
     names = {one.name for _, one in found if one}
     how = [f"{one.name}: {one.how}" for one in PUBLISHED if one.how and one.name in names]
     notes = (
