@@ -26,7 +26,7 @@ class Straightforward(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return logits at 1/4 of the image, and in training those of the auxiliary head."""
         net = self.net
-        low, third, last = net.backbone((image.to(net.mean.dtype) - net.mean) / net.std)
+        low, _, third, last = net.backbone((image.to(net.mean.dtype) - net.mean) / net.std)
         decoded = decode(net.decoder, context(net.context, last), low)
         return net.classifier(decoded), {"aux": self.auxiliary(third)} if net.training else {}
 
