@@ -32,7 +32,7 @@ def main() -> None:
     with user_errors():
         import torch
 
-        from cyclenet.config.load import load_protocol
+        from cyclenet.config.restore import load_protocol
         from cyclenet.lab.report.arms import group_arms
         from cyclenet.lab.report.cost import LATENCY
         from cyclenet.lab.report.runs import find_runs

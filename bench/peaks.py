@@ -49,7 +49,7 @@ print(json.dumps([peak - before, time.time() - start]))
 
 def paper_ms_peak(name: str) -> dict[str, Any]:
     """Peak memory of `paper_ms` at 1024 x 2048 against that of its largest scale alone."""
-    from cyclenet.config.load import load_protocol
+    from cyclenet.config.restore import load_protocol
 
     model, rounds = MODELS[name], 1 if name == "full" else 3
     scales = list(load_protocol("paper_ms").scales)

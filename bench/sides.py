@@ -661,7 +661,7 @@ def _lite() -> Any:
     """The model of conf/model/cyclenet_lite.yaml, with random weights."""
     from omegaconf import OmegaConf
 
-    from cyclenet.config.load import CONF
+    from cyclenet.config.restore import CONF
     from cyclenet.config.schema import ModelConfig
 
     cfg = OmegaConf.merge(

@@ -16,8 +16,9 @@ from cyclenet.config.load import compose_config
 from cyclenet.config.reach import training_map, untrained_taps
 from cyclenet.data.open import open_validation
 from cyclenet.devices import choose_device
+from cyclenet.models.stored import load_checkpoint
 from cyclenet.runs.evaluate import count, summarise
-from cyclenet.training.checkpoint import load_checkpoint, load_task
+from cyclenet.training.checkpoint import load_task
 from cyclenet.training.task import SegmentationTask
 
 

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from cyclenet.data.base import Source
 from cyclenet.data.open import open_split
 from cyclenet.lab.explain.canvas import render_tight
-from cyclenet.training.checkpoint import load_checkpoint, load_task
+from cyclenet.models.stored import load_checkpoint
+from cyclenet.training.checkpoint import load_task
 from cyclenet.training.task import SegmentationTask
 
 COMMAND = (

@@ -11,13 +11,14 @@ from omegaconf import OmegaConf
 
 from conftest import tiny_model
 from cyclenet.config.commands import EvaluateConfig
-from cyclenet.config.load import load_protocol
+from cyclenet.config.restore import load_protocol
 from cyclenet.config.schema import DatasetConfig, LoggerConfig, TrainConfig, TrainerConfig
 from cyclenet.data.open import open_split
+from cyclenet.models.stored import load_checkpoint
 from cyclenet.runs.evaluate import summarise, write
 from cyclenet.runs.results import RunResult
 from cyclenet.runs.train import open_data, use_features
-from cyclenet.training.checkpoint import AtomicCheckpointIO, load_checkpoint
+from cyclenet.training.checkpoint import AtomicCheckpointIO
 from cyclenet.training.task import SegmentationTask
 from cyclenet.training.trainer import build_trainer
 
@@ -99,7 +100,8 @@ def task_of(seed=0, **changes) -> SegmentationTask:
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
     if task.net.decoder is not None and task.net.decoder.aligns:
         torch.nn.init.normal_(task.net.decoder.offset_conv[-1].weight, std=0.05)
-    torch.nn.init.normal_(task.net.classifier[-1].weight, std=0.5)
+    last = [m for m in task.net.classifier.modules() if isinstance(m, torch.nn.Conv2d)][-1]
+    torch.nn.init.normal_(last.weight, std=0.5)
     return task.eval()
 
 

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from conftest import ROOT, TINY, run, tiny_model, write
-from cyclenet.config.load import read_config, restore
+from cyclenet.config.restore import read_config, restore
 from cyclenet.config.schema import DatasetConfig, TrainConfig
 from cyclenet.data.check import read_split
 from cyclenet.data.datamodule import SegmentationData

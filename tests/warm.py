@@ -2,6 +2,7 @@
 saves seconds a command.
 """
 
+import importlib
 import json
 import os
 import runpy
@@ -98,5 +99,22 @@ def run_forked(
     return code, log.read_text(errors="replace") if log.exists() else ""
 
 
+IMPORTED = (
+    "cyclenet.runs.train",
+    "cyclenet.runs.evaluate",
+    "cyclenet.runs.open_model",
+    "cyclenet.runs.predict",
+    "cyclenet.runs.submission",
+    "cyclenet.data.check",
+    "cyclenet.lab.cost.tables",
+    "cyclenet.lab.explain.visualize",
+    "cyclenet.lab.report.write",
+    "cyclenet.lab.sweeps.after",
+)
+"""Modules that commands import, and with them all that takes long."""
+
+
 if __name__ == "__main__":
+    for module in IMPORTED:
+        importlib.import_module(module)
     serve()

@@ -8,8 +8,9 @@ from hydra import compose, initialize_config_dir
 
 from conftest import ROOT, run
 from cyclenet.config.errors import sentence
-from cyclenet.config.load import CONF, compose_config, run_folder_name
+from cyclenet.config.load import compose_config, run_folder_name
 from cyclenet.config.reach import untrained_taps
+from cyclenet.config.restore import CONF
 from cyclenet.config.schema import TrainConfig
 from cyclenet.runs.results import wanted_protocols
 

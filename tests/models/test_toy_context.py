@@ -8,7 +8,8 @@ import pytest
 
 from conftest import TINY
 from cyclenet.config import choices
-from cyclenet.config.load import CONF, compose_config
+from cyclenet.config.load import compose_config
+from cyclenet.config.restore import CONF
 
 TOY = '''
 from torch import nn
@@ -69,8 +70,9 @@ def test_a_new_context_trains_is_counted_labelled_reported_and_explained(toy, mo
     from cyclenet.lab.explain.features import Explained
     from cyclenet.lab.report.runs import find_runs
     from cyclenet.lab.report.write import write_report
+    from cyclenet.models.stored import load_checkpoint
     from cyclenet.runs.train import train
-    from cyclenet.training.checkpoint import load_checkpoint, load_task
+    from cyclenet.training.checkpoint import load_task
 
     monkeypatch.chdir(toy)
     scenes = ["dataset.scenes_train=2", "dataset.scenes_val=2", "dataset.scenes_size=[64,96]"]

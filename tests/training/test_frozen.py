@@ -16,8 +16,9 @@ from cyclenet.data.open import open_split
 from cyclenet.data.views import AS_IT_IS, Place, View, Views, to_tensor
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.resize import Grid
+from cyclenet.models.stored import load_checkpoint
 from cyclenet.runs.features import open_features, write_features
-from cyclenet.training.checkpoint import load_checkpoint, load_task
+from cyclenet.training.checkpoint import load_task
 from cyclenet.training.task import SegmentationTask
 from made import fit, short_config, short_trainer
 

@@ -7,12 +7,8 @@ import torch
 
 from conftest import TINY, run
 from cyclenet.config.load import compose_config
-from cyclenet.training.checkpoint import (
-    check_resumable,
-    is_old_layout,
-    load_task,
-    rename_old_weights,
-)
+from cyclenet.models.stored import is_old_layout, rename_old_weights
+from cyclenet.training.checkpoint import check_resumable, load_task
 from made import scenes_task
 
 # How the present names were called in version 0.1: the inverse of `OLD_NAMES`.
@@ -95,7 +91,7 @@ def test_a_training_of_version_01_cannot_be_continued_in_silence(tmp_path):
 def test_a_removed_key_of_a_stored_configuration_is_passed_over(tmp_path):
     from dataclasses import asdict
 
-    from cyclenet.config.load import restore
+    from cyclenet.config.restore import restore
 
     stored = asdict(compose_config("train", TINY))
     stored["trainer"]["strategy"] = "ddp"

@@ -11,14 +11,10 @@ import torch
 
 from conftest import ROOT, run
 from cyclenet.config.schema import TrainerConfig
+from cyclenet.models.stored import load_checkpoint, stored_config
 from cyclenet.runs.folder import RunFolder
 from cyclenet.runs.results import mark, read_result
-from cyclenet.training.checkpoint import (
-    AtomicCheckpointIO,
-    load_checkpoint,
-    load_newest,
-    stored_config,
-)
+from cyclenet.training.checkpoint import AtomicCheckpointIO, load_newest
 from cyclenet.training.keep import KeepBest
 from cyclenet.training.loggers import MetricsCSV, build_loggers, read_logged
 from cyclenet.training.trainer import build_trainer, choose_precision

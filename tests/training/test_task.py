@@ -12,12 +12,13 @@ from cyclenet.config.schema import (
     ProtocolConfig,
 )
 from cyclenet.models.cyclenet import build_model
-from cyclenet.scoring.inference import predict
+from cyclenet.models.stored import load_checkpoint
+from cyclenet.scoring.inference import full_precision, predict
 from cyclenet.scoring.metrics import ConfusionMatrix, scores
-from cyclenet.training.checkpoint import AtomicCheckpointIO, load_checkpoint, load_task
+from cyclenet.training.checkpoint import AtomicCheckpointIO, load_task
 from cyclenet.training.losses import SegmentationLoss
 from cyclenet.training.optim import parameter_groups, poly
-from cyclenet.training.task import SegmentationTask, full_precision
+from cyclenet.training.task import SegmentationTask
 from cyclenet.training.trainer import choose_precision
 from made import fit, short_config, short_trainer
 

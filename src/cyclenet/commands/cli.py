@@ -13,12 +13,10 @@ from cyclenet.commands.overrides import list_keys, quote
 from cyclenet.config.errors import USER_ERRORS, sentence
 from cyclenet.config.help import write_help
 from cyclenet.config.load import SCHEMAS, compose_config
+from cyclenet.config.restore import PLACES
 from cyclenet.environment import settle_home, settle_streams
 
 HELP = {"-h", "--help"}
-
-PLACES = ("root", "cache", "cache_root", "download")
-"""Keys of a data set that say where files are: of the user's machine, not of a model."""
 
 
 def run_command(command: str, about: str | None, run: Callable[[Any], int | None]) -> None:
@@ -66,13 +64,14 @@ def store_checkpoint_defaults(schema: type[Any], overrides: list[str]) -> None:
     Raises:
         ValueError: ``ckpt_path`` is missing from the command line, or is not a checkpoint.
     """
-    from cyclenet.training.checkpoint import load_checkpoint, stored_config
+    from cyclenet.deploy.load import find, read_checkpoint
+    from cyclenet.models.stored import stored_config
 
     word = next((word for word in overrides if word.startswith("ckpt_path=")), "ckpt_path=")
     path = str(OverridesParser.create().parse_override(word).value())
     if not path:
         raise ValueError("ckpt_path is missing: give the .ckpt file in a run's checkpoints folder.")
-    stored = asdict(stored_config(load_checkpoint(path)))
+    stored = asdict(stored_config(read_checkpoint(find(path))))
     for key in PLACES:
         del stored["dataset"][key]
     keys = {each.name for each in fields(schema)} & {"dataset", "protocol"}

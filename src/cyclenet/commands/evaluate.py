@@ -19,11 +19,12 @@ def run(cfg: EvaluateConfig) -> None:
     """Evaluate and print the scores."""
     from cyclenet.devices import choose_device
     from cyclenet.runs.evaluate import evaluate
+    from cyclenet.runs.open_model import open_model
     from cyclenet.scoring.results import boundary_line, score_table
-    from cyclenet.training.checkpoint import load_checkpoint, load_task, run_of
+    from cyclenet.training.checkpoint import run_of
 
     device = choose_device(cfg.accelerator)
-    task = load_task(load_checkpoint(cfg.ckpt_path))
+    task = open_model(cfg.ckpt_path)
     result, output = evaluate(task, cfg, run_of(cfg.ckpt_path), device)
     print(score_table(result))
     print(boundary_line(result))

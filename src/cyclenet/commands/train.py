@@ -25,7 +25,8 @@ from cyclenet.commands.cli import HELP, user_errors
 from cyclenet.commands.overrides import quote
 from cyclenet.config.errors import USER_ERRORS, sentence
 from cyclenet.config.help import write_help
-from cyclenet.config.load import CONF, register, to_config
+from cyclenet.config.load import register, to_config
+from cyclenet.config.restore import CONF
 from cyclenet.config.schema import TrainConfig
 from cyclenet.devices import count_devices
 from cyclenet.environment import settle_home, settle_ranks, settle_streams

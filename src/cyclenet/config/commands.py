@@ -1,5 +1,6 @@
 """The schemas of the commands beside ``train``; each key's comment is its explanation."""
 
+import re
 from dataclasses import dataclass, field
 
 from cyclenet.config.model import ModelConfig
@@ -14,6 +15,10 @@ from cyclenet.config.schema import (
 
 MISSING = "???"
 """OmegaConf's mark of a key that the user must give."""
+
+
+SAVED_KINDS = ("label", "color", "overlay", "confidence", "probability")
+"""What ``predict`` can write, and the folders of its output."""
 
 
 @dataclass
@@ -48,8 +53,11 @@ class PredictConfig:
     ckpt_path: str = MISSING
     # An image, a folder of images, or a video.
     input: str = MISSING
-    # Folder that receives label/ (train ids), color/ and overlay/ under the inputs' names.
+    # Folder that receives a folder of each kind, with files under the inputs' names.
     output: str = MISSING
+    # What is written: label (train ids), color, overlay; confidence (the label's probability, 16
+    # bits: 65535 is 1), probability (of all classes, float16, as arr_0 of an .npz).
+    save: list[str] = field(default_factory=lambda: ["label", "color", "overlay"])
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     # Precision of the network: 32-true or bf16-mixed.
     precision: str = "32-true"
@@ -58,6 +66,9 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         require_choice("precision", self.precision, PREDICTION_PRECISIONS)
+        require(len(self.save) > 0, f"save names nothing; choose from {', '.join(SAVED_KINDS)}.")
+        for kind in self.save:
+            require_choice("save", kind, SAVED_KINDS)
 
 
 @dataclass
@@ -236,3 +247,47 @@ class ComplexityConfig:
             f"got {self.input!r}.",
         )
         require(self.num_classes > 0, f"num_classes must be positive; got {self.num_classes}.")
+
+
+@dataclass
+class ExportConfig:
+    """All keys of ``export``."""
+
+    # A run folder, a checkpoint, or an exported .safetensors file.
+    ckpt_path: str = MISSING
+    # The file that is written.
+    output: str = MISSING
+    # onnx (runs in onnxruntime and others) or safetensors (weights and configuration).
+    format: str = "onnx"
+    # What the file gives for an image, at the image's size: logits, probabilities or labels. Only
+    # logits can be evaluated.
+    gives: str = "logits"
+
+    def __post_init__(self) -> None:
+        require_choice("format", self.format, ("onnx", "safetensors"))
+        require_choice("gives", self.gives, ("logits", "probabilities", "labels"))
+        if "???" not in (self.output, self.ckpt_path):
+            ending = f".{self.format}"
+            require(
+                self.output.endswith(ending), f"output must end in {ending}; got {self.output!r}."
+            )
+
+
+@dataclass
+class PushConfig:
+    """All keys of ``push``."""
+
+    # A run folder, a checkpoint, or an exported .safetensors file.
+    ckpt_path: str = MISSING
+    # The repository of the hub, as user/name.
+    repo: str = MISSING
+    # The folder that is written; its files of these names are replaced.
+    output: str = MISSING
+    # Whether to write the folder only. By default it is uploaded where there is a token (HF_TOKEN).
+    dry_run: bool | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.repo == "???" or re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo) is not None,
+            f"repo must be user/name; got {self.repo!r}.",
+        )

@@ -9,7 +9,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, NamedTuple, get_type_hints
 
 from cyclenet.config.commands import MISSING as REQUIRED
-from cyclenet.config.load import CONF, SCHEMAS
+from cyclenet.config.load import SCHEMAS
+from cyclenet.config.restore import CONF
 
 WIDTH = 100
 GROUPS = ("experiment", "arm", "model", "dataset", "recipe", "protocol", "trainer", "logger")

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -12,19 +12,14 @@ from cyclenet.config import commands
 from cyclenet.config.identity import (
     changed_from,
     digest,
-    flatten,
     keep_result_affecting,
     network_name,
 )
 from cyclenet.config.model import ModelConfig
 from cyclenet.config.naming import short_name
-from cyclenet.config.require import require_choice
-from cyclenet.config.schema import ProtocolConfig, TrainConfig
+from cyclenet.config.restore import CONF, checked
+from cyclenet.config.schema import TrainConfig
 from cyclenet.files import read_yaml
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
-"""The YAML files: in the installed package, else at the top of the repository."""
 
 SCHEMAS: dict[str, type[Any]] = {
     "train": TrainConfig,
@@ -38,11 +33,10 @@ SCHEMAS: dict[str, type[Any]] = {
     "prepare": commands.PrepareConfig,
     "check_data": commands.CheckConfig,
     "complexity": commands.ComplexityConfig,
+    "export": commands.ExportConfig,
+    "push": commands.PushConfig,
 }
 """The schema of each command."""
-
-REMOVED_KEYS = {"trainer": ("strategy",)}
-"""Keys that stored configurations may hold although no version reads them any more."""
 
 T = TypeVar("T")
 
@@ -56,12 +50,7 @@ def to_config(schema: type[T], cfg: DictConfig) -> T:
         ValueError: a value is out of its range.
         omegaconf.errors.OmegaConfBaseException: a key is unknown, or a value has the wrong type.
     """
-    return _checked(schema, OmegaConf.create(plain_values(cfg)))
-
-
-def _checked(schema: type[T], values: Any) -> T:
-    merged = OmegaConf.merge(OmegaConf.structured(schema), values)
-    return cast(T, OmegaConf.to_object(merged))
+    return checked(schema, OmegaConf.create(plain_values(cfg)))
 
 
 def plain_values(cfg: DictConfig) -> Any:
@@ -70,54 +59,11 @@ def plain_values(cfg: DictConfig) -> Any:
     return OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True)
 
 
-def restore(values: Any) -> TrainConfig:
-    """Return a configuration that was stored, with the defaults of keys that were added since.
-
-    What is stored is data: someone else may have written it. An interpolation, which could read
-    the environment, is refused.
-
-    Raises:
-        ValueError: it is no mapping or has an interpolation, or as `to_config`.
-        omegaconf.errors.OmegaConfBaseException: as `to_config`.
-    """
-    if not isinstance(values, dict):
-        raise ValueError("A stored configuration must be a mapping of keys.")
-    for key, value in flatten(values).items():
-        for text in value if isinstance(value, list) else (value,):
-            if isinstance(text, str) and ("${" in text or text == "???"):
-                raise ValueError(f"{key} of a stored configuration is {text!r}, not a value.")
-    values = {
-        part: {k: v for k, v in inner.items() if k not in REMOVED_KEYS.get(part, ())}
-        if isinstance(inner, dict)
-        else inner
-        for part, inner in values.items()
-    }
-    return _checked(TrainConfig, OmegaConf.create(values))
-
-
-def read_config(path: Path) -> TrainConfig:
-    """Read the ``config.yaml`` of a run folder.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no YAML, or as `restore`.
-        omegaconf.errors.OmegaConfBaseException: as `restore`.
-    """
-    return restore(read_yaml(path))
-
-
 def compose_config(command: str, overrides: list[str]) -> Any:
     """Compose ``conf/<command>.yaml`` with overrides, check it, and return the dataclass."""
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return to_config(SCHEMAS[command], compose(command, overrides))
-
-
-def load_protocol(name: str) -> ProtocolConfig:
-    """Return a preset of ``conf/protocol``. Raises `ValueError` where there is none of the name."""
-    presets = sorted(path.stem for path in (CONF / "protocol").glob("*.yaml"))
-    require_choice("extra_protocols", name, presets)
-    return _checked(ProtocolConfig, OmegaConf.load(CONF / "protocol" / f"{name}.yaml"))
 
 
 def scale_rates(rates: list[int], output_stride: int) -> list[int]:

@@ -174,6 +174,10 @@ class CycleNet(nn.Module):
         cached features then predicts from the same numbers.
         """
         padded = self.grid.pad(normalise(image, self.mean, self.std), self.least)
+        return self.encode(padded)
+
+    def encode(self, padded: Tensor) -> list[Tensor]:
+        """Return the backbone's levels of a normalised and padded image."""
         features: list[Tensor] = self.backbone(padded)
         if self.decoder is not None and len(features) in self.decoder.reads:
             features.append(padded)

@@ -35,10 +35,10 @@ def deform_conv2d(
     dtype = torch.get_autocast_dtype(kind) if autocast else x.dtype
     with torch.autocast(kind, enabled=False):
         offset, mask = offset.to(exact), None if mask is None else mask.to(exact)
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and not torch.onnx.is_in_onnx_export():
             return _gather_conv(x.to(dtype), offset, mask, weight.to(dtype), groups)
         out: Tensor = torchvision.ops.deform_conv2d(
-            x.to(exact), offset, weight.to(exact), padding=weight.shape[-1] // 2, mask=mask
+            x.to(exact), offset, weight.to(exact), padding=int(weight.shape[-1]) // 2, mask=mask
         )
         return out.to(dtype)
 

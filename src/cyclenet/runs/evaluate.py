@@ -22,6 +22,7 @@ from cyclenet.environment import loader_problem
 from cyclenet.files import atomic_write, safe_name, write_json
 from cyclenet.plots.charts import confusion_chart, trimap_chart
 from cyclenet.runs.features import open_features
+from cyclenet.runs.open_model import Task
 from cyclenet.scoring.boundary import TRIMAP_WIDTHS, boundary_counts, trimap_counts
 from cyclenet.scoring.metrics import ConfusionMatrix, scores, triples
 from cyclenet.scoring.results import Counts, EvaluationResult, boundary_scores, trimap_scores
@@ -30,7 +31,7 @@ from cyclenet.training.task import SegmentationTask
 
 
 def evaluate(
-    task: SegmentationTask,
+    task: Task,
     cfg: EvaluateConfig,
     run: Path,
     device: torch.device,
@@ -76,7 +77,7 @@ def _folder_name(cfg: EvaluateConfig, images: int) -> str:
 
 
 def count(
-    task: SegmentationTask,
+    task: Task,
     source: Source,
     cfg: EvaluateConfig,
     device: torch.device,
@@ -102,7 +103,9 @@ def count(
         shapes |= {"boundary": (classes, 3), "trimap": (len(TRIMAP_WIDTHS), classes, 3)}
     rows: dict[str, list[np.ndarray]] = {key: [] for key in shapes}
     workers = 0 if loader_problem(1, 0) else 1
-    features = open_features(task, cfg.dataset) if cfg.protocol.looks_once else None
+    features = None
+    if isinstance(task, SegmentationTask) and cfg.protocol.looks_once:
+        features = open_features(task, cfg.dataset)
     loader = eval_loader(source, rank, world_size, features, num_workers=workers)
     title, quiet = f"{cfg.dataset.name}, {cfg.protocol.name}", rank > 0 or not sys.stderr.isatty()
     for batch in track(loader, title, disable=quiet):

@@ -15,14 +15,10 @@ from omegaconf import OmegaConf
 from cyclenet.config.errors import sentence
 from cyclenet.config.schema import TrainConfig
 from cyclenet.files import lock, write_text
+from cyclenet.models.stored import Checkpoint, load_checkpoint
 from cyclenet.processes import peak_rss_mb
 from cyclenet.runs.results import RunResult, is_marked, mark, read_result
-from cyclenet.training.checkpoint import (
-    Checkpoint,
-    check_resumable,
-    load_checkpoint,
-    load_newest,
-)
+from cyclenet.training.checkpoint import check_resumable, load_newest
 from cyclenet.training.keep import BEST, LAST, KeepBest
 from cyclenet.training.loggers import close_loggers
 from cyclenet.training.task import SegmentationTask

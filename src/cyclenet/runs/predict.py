@@ -1,26 +1,27 @@
 """Segment images, folders of images, or a video with a trained checkpoint."""
 
+import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
-from cyclenet.config.commands import PredictConfig
+from cyclenet.config.commands import SAVED_KINDS, PredictConfig
 from cyclenet.config.errors import sentence
 from cyclenet.data.base import find_files, name_files
 from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_image
-from cyclenet.devices import choose_device
-from cyclenet.files import atomic_write
+from cyclenet.deploy.load import find, load
+from cyclenet.deploy.model import Result
+from cyclenet.files import atomic_write, write_text
 from cyclenet.plots.pictures import colorize, overlay_with_legend, save_png
-from cyclenet.training.checkpoint import load_checkpoint, load_task
 
-KINDS = ("label", "color", "overlay")
-"""Folders of the output."""
+SETTINGS = "prediction.json"
+"""File in the output that says what made it: a repeated command goes on where it stopped."""
 
 MOST_PIXELS = 64_000_000
 """Pixels of an image that is predicted as a whole."""
@@ -29,7 +30,7 @@ VIDEO_ENDINGS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
 
 class Predictor:
-    """Predict images and write their labels, colours and overlays.
+    """Predict images and write what ``cfg.save`` names.
 
     Args:
         cfg: checkpoint, protocol and output.
@@ -37,18 +38,32 @@ class Predictor:
 
     def __init__(self, cfg: PredictConfig) -> None:
         self.cfg, self.output = cfg, Path(cfg.output)
-        self.device = choose_device(cfg.accelerator)
-        self.task = load_task(load_checkpoint(cfg.ckpt_path)).to(self.device)
-        self.palette = np.array(self.task.palette, np.uint8)
+        file = find(cfg.ckpt_path)
+        self.model = load(
+            file, device=cfg.accelerator, precision=cfg.precision, protocol=cfg.protocol
+        )
+        stamp = file.stat()
+        made_by = [str(file.resolve()), stamp.st_size, stamp.st_mtime_ns]
+        settings = {"by": [*made_by, cfg.protocol.describe(), cfg.precision]}
+        path = self.output / SETTINGS
+        self.goes_on = path.is_file() and path.read_text() == json.dumps(settings)
+        write_text(path, json.dumps(settings))
 
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """Return the train ids (H, W) of an image (H, W, 3)."""
-        tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(self.device)
-        labels = self.task.predict(tensor, self.cfg.protocol, self.cfg.precision)
-        return labels[0].cpu().numpy()
+    def predict(self, image: np.ndarray) -> Result:
+        """Return what the network says of an image (H, W, 3)."""
+        wanted = {key: key in self.cfg.save for key in ("probability", "confidence")}
+        found: Result = self.model.predict(
+            image, probabilities=wanted["probability"], confidence=wanted["confidence"]
+        )
+        return found
 
     def predict_image(self, path: Path, name: str) -> int:
-        """Predict an image file; return 1."""
+        """Predict an image file; return 1, or 0 where its outputs are there already."""
+        outputs = [self._path(kind, name) for kind in self.cfg.save]
+        if self.goes_on and all(
+            each.is_file() and each.stat().st_mtime_ns > path.stat().st_mtime_ns for each in outputs
+        ):
+            return 0
         image = read_image(path)
         pixels = image.shape[0] * image.shape[1]
         if pixels > MOST_PIXELS and not self.cfg.protocol.window:
@@ -56,21 +71,20 @@ class Predictor:
                 f"{path} has {pixels / 1e6:.0f} million pixels, too many for one pass: add "
                 "protocol.window=1024 protocol.stride=768."
             )
-        mask = self.predict(image)
-        self._write(name, mask)
-        shown = overlay_with_legend(image, mask, self.task.classes, self.palette)
-        save_png(self.output / "overlay" / f"{name}.png", shown)
+        self._write(name, self.predict(image), overlay=True)
         return 1
 
     def predict_video(self, path: Path, name: str) -> int:
         """Predict a video frame by frame; return the number of frames."""
-        classes, done, expected = self.task.classes, 0, count_frames(path)
+        classes, done, expected = self.model.classes, 0, count_frames(path)
         with VideoWriter(self.output / "overlay" / f"{name}.mp4") as video:
             for number, (frame, rate) in enumerate(read_video(path)):
-                mask = self.predict(frame)
-                self._write(f"{name}/{number:06d}", mask)
-                shown = overlay_with_legend(frame, mask, classes, self.palette, all_classes=True)
-                video.add(shown, rate)
+                found = self.predict(frame)
+                self._write(f"{name}/{number:06d}", found, overlay=False)
+                if "overlay" in self.cfg.save:
+                    labels, palette = found.labels, found.palette
+                    shown = overlay_with_legend(frame, labels, classes, palette, all_classes=True)
+                    video.add(shown, rate)
                 done += 1
         if expected - done > 1:  # Some files count one too many.
             raise DataError(
@@ -79,13 +93,27 @@ class Predictor:
             )
         return done
 
-    def _write(self, name: str, mask: np.ndarray) -> None:
-        save_png(self.output / "label" / f"{name}.png", mask)
-        save_png(self.output / "color" / f"{name}.png", colorize(mask, self.palette))
+    def _path(self, kind: str, name: str) -> Path:
+        return self.output / kind / f"{name}{'.npz' if kind == 'probability' else '.png'}"
+
+    def _write(self, name: str, found: Result, overlay: bool) -> None:
+        for kind in self.cfg.save:
+            path = self._path(kind, name)
+            if kind == "label":
+                save_png(path, found.labels)
+            elif kind == "color":
+                save_png(path, colorize(found.labels, found.palette))
+            elif kind == "overlay" and overlay:
+                save_png(path, np.asarray(found.overlay()))
+            elif kind == "confidence" and found.confidence is not None:
+                save_png(path, (found.confidence * 65535).round().astype(np.uint16))
+            elif kind == "probability" and found.probabilities is not None:
+                with atomic_write(path) as part, part.open("wb") as file:
+                    np.savez_compressed(file, found.probabilities.astype(np.float16))
 
 
 def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
-    """Predict everything that can be read.
+    """Predict everything that can be read and was not predicted before by the same command.
 
     Returns:
         The number of predicted images or frames, and the inputs that were skipped.
@@ -96,12 +124,14 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
     """
     inputs = find_inputs(Path(cfg.input), Path(cfg.output))
     predictor = Predictor(cfg)
-    done, skipped = 0, []
+    done, skipped, began = 0, [], time.monotonic()
     for path, name in inputs:
         is_video = path.suffix.lower() in VIDEO_ENDINGS
         try:
-            done += (predictor.predict_video if is_video else predictor.predict_image)(path, name)
-            print(path, file=sys.stderr)
+            new = (predictor.predict_video if is_video else predictor.predict_image)(path, name)
+            done += new
+            rate = f" ({done / (time.monotonic() - began):.1f} images/s)"
+            print(f"{path}{rate if new else ': there already'}", file=sys.stderr)
         except (DataError, RuntimeError, cv2.error) as error:  # For example out of memory.
             text = str(error) if isinstance(error, DataError) else f"{path}: {sentence(error)}"
             print(f"error: {text}", file=sys.stderr)
@@ -121,7 +151,7 @@ def find_inputs(source: Path, output: Path) -> list[tuple[Path, str]]:
         )
     files = [source]
     if source.is_dir():
-        made = [(output / kind).resolve() for kind in KINDS]
+        made = [(output / kind).resolve() for kind in SAVED_KINDS]
         files = [
             path
             for path in find_files(source, IMAGE_ENDINGS | VIDEO_ENDINGS)

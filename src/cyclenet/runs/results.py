@@ -7,7 +7,7 @@ from typing import Literal
 from omegaconf.errors import OmegaConfBaseException
 
 from cyclenet.config.identity import differences
-from cyclenet.config.load import load_protocol, read_config
+from cyclenet.config.restore import load_protocol, read_config
 from cyclenet.config.schema import ProtocolConfig, TrainConfig
 from cyclenet.files import read_json, safe_name, write_json, write_text
 

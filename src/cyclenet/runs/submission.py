@@ -19,7 +19,8 @@ from cyclenet.data.images import DataError
 from cyclenet.data.open import check_classes, open_split
 from cyclenet.devices import choose_device
 from cyclenet.files import atomic_write, read_json, safe_name, write_json
-from cyclenet.training.checkpoint import load_checkpoint, load_task, run_of
+from cyclenet.models.stored import load_checkpoint
+from cyclenet.training.checkpoint import load_task, run_of
 
 MOST_NAMED = 5
 """Wrong files that a message names."""

@@ -12,6 +12,7 @@ from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.views import AS_IT_IS, Views
 from cyclenet.devices import choose_device
 from cyclenet.models.resize import Grid
+from cyclenet.models.stored import load_checkpoint
 from cyclenet.runs.evaluate import evaluate
 from cyclenet.runs.features import open_features, write_features
 from cyclenet.runs.folder import AlreadyFinishedError, RunFolder
@@ -23,7 +24,7 @@ from cyclenet.runs.results import (
     wanted_protocols,
 )
 from cyclenet.scoring.results import EvaluationResult, boundary_line, score_table
-from cyclenet.training.checkpoint import load_checkpoint, load_task
+from cyclenet.training.checkpoint import load_task
 from cyclenet.training.keep import LAST, KeepBest
 from cyclenet.training.loggers import ResumableWandb
 from cyclenet.training.task import SegmentationTask

@@ -7,6 +7,9 @@ Class probabilities of full size, most of the memory otherwise, are never held.
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import NamedTuple
 
 import torch
@@ -24,6 +27,36 @@ STRIP_ROWS = 24
 PIXELS_AT_ONCE = {"cuda": 1 << 21}
 """Windows and mirror images are predicted together up to so many pixels (a Cityscapes image has
 them). On a device that is not named they are predicted one by one: CPUs gain nothing."""
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep cuDNN from computing float32 convolutions in TF32, which has 10 bits of them.
+
+    The switch is one for the whole process: threads that predict at once share it, and the last
+    one sets it back.
+    """
+    with _precise.lock:
+        if not _precise.users:
+            _precise.tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+        _precise.users += 1
+    try:
+        yield
+    finally:
+        with _precise.lock:
+            _precise.users -= 1
+            if not _precise.users:
+                torch.backends.cudnn.allow_tf32 = _precise.tf32
+
+
+@dataclass
+class _Precise:
+    lock: Lock = field(default_factory=Lock)
+    users: int = 0
+    tf32: bool = True
+
+
+_precise = _Precise()
 
 
 class Window(NamedTuple):
@@ -109,8 +142,7 @@ def merge(
     These are (N, C, rows, W), float32. For a single view the logits are yielded as they are: their
     order is that of the probabilities.
     """
-    windows_of_first = scales[0].windows
-    single = len(scales) == len(windows_of_first) == len(windows_of_first[0].logits) == 1
+    single = _single(scales)
     for rows in strips(size[0], STRIP_ROWS):
         if single:
             yield rows, resize_rows(scales[0].windows[0].logits[0], size, rows, grid)
@@ -128,6 +160,22 @@ def merge(
             total = part if total is None else total.add_(part)
         assert total is not None
         yield rows, total.div_(len(scales))
+
+
+def probability_strips(
+    network: Network, image: Tensor, protocol: ProtocolConfig, grid: Grid
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield what `merge` does, always as probabilities."""
+    size = (image.shape[-2], image.shape[-1])
+    scales = predict_views(network, image, protocol, grid)
+    single = _single(scales)
+    for rows, scores in merge(scales, size, protocol, grid):
+        yield rows, scores.softmax(1) if single else scores
+
+
+def _single(scales: list[Scaled]) -> bool:
+    first = scales[0].windows
+    return len(scales) == len(first) == len(first[0].logits) == 1
 
 
 def _probabilities(scaled: Scaled, rows: slice, protocol: ProtocolConfig, grid: Grid) -> Tensor:

@@ -1,31 +1,27 @@
-"""Checkpoints: written whole or not at all, read without executing anything in them."""
+"""Checkpoints of a training: written whole or not at all, and continued from."""
 
-import json
 import os
-import re
 import shutil
 import warnings
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from annotated_types import Ge, Le
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor
 
 from cyclenet.config.identity import differences
-from cyclenet.config.load import restore
 from cyclenet.config.schema import TrainConfig
-from cyclenet.files import atomic_write, parse_json
+from cyclenet.files import atomic_write
+from cyclenet.models.stored import (
+    Checkpoint,
+    fitted,
+    is_old_layout,
+    load_checkpoint,
+    stored,
+    stored_config,
+    stored_weights,
+)
 from cyclenet.training.task import SegmentationTask
-
-Byte = Annotated[int, Ge(0), Le(255)]
-
-Checkpoint = dict[str, Any]
-"""What a checkpoint file holds; Lightning defines most of its keys."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -97,35 +93,6 @@ def keep_previous(last: Path) -> None:
             shutil.copyfile(last, part)
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of this project. Nothing in it is executed, and every byte is checked.
-
-    Raises:
-        ValueError: there is no such file, or it is damaged, or not a checkpoint.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(
-            f"There is no checkpoint {path}: give the .ckpt file in a run's checkpoints folder as "
-            "ckpt_path."
-        )
-    try:
-        with zipfile.ZipFile(path) as file:  # torch.load takes no notice of the checksums.
-            damaged = file.testzip()
-        if damaged:
-            raise ValueError(damaged)
-        checkpoint: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(checkpoint["hyper_parameters"]["cfg"]["model"], dict):
-            raise ValueError("no configuration")
-        checkpoint["state_dict"].keys()
-    except (OSError, MemoryError):  # They are of this moment, not of the file.
-        raise
-    except Exception as error:
-        kind = type(error).__name__
-        raise ValueError(f"{path} is not a whole checkpoint of this project ({kind}).") from error
-    return checkpoint
-
-
 def load_newest(folder: Path) -> tuple[Path, Checkpoint] | None:
     """Read the last checkpoint of a checkpoints folder, or the one before where it is damaged.
 
@@ -169,19 +136,10 @@ def check_resumable(checkpoint: Checkpoint, path: Path, cfg: TrainConfig) -> Non
         )
 
 
-def stored_config(checkpoint: Checkpoint) -> TrainConfig:
-    """Return the configuration that a checkpoint was trained with.
-
-    Raises:
-        ValueError: this version does not know it.
-    """
-    try:
-        return restore(checkpoint["hyper_parameters"]["cfg"])
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"The checkpoint was made by another version: {reason}.") from error
-    except ValueError as error:
-        raise ValueError(f"The checkpoint cannot be used: {error}") from error
+def run_of(path: str | Path) -> Path:
+    """Return the run folder of a checkpoint, or the folder it lies in."""
+    path = Path(path).resolve()
+    return path.parents[1] if path.parent.name == "checkpoints" else path.parent
 
 
 def load_task(checkpoint: Checkpoint) -> SegmentationTask:
@@ -190,85 +148,6 @@ def load_task(checkpoint: Checkpoint) -> SegmentationTask:
     Raises:
         ValueError: the weights do not fit this version of the model.
     """
-    cfg = stored_config(checkpoint)
-    cfg.model.backbone_weights = "none"  # They are in the checkpoint.
-    classes, palette = stored_classes(checkpoint)
-    weights = checkpoint["state_dict"]
-    weights = rename_old_weights(weights) if is_old_layout(checkpoint) else weights
-
-    def build() -> SegmentationTask:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            return SegmentationTask(cfg, classes, palette)
-
-    try:
-        # First without memory: a configuration may ask for a network that no file of weights fits.
-        with torch.device("meta"):
-            wanted = {key: value.shape for key, value in build().state_dict().items()}
-        if wanted != {key: value.shape for key, value in weights.items()}:
-            raise RuntimeError("names or shapes differ")
-        task = build()
-        task.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(
-            "The checkpoint's weights do not fit this version of the model; use the version it was "
-            "made by."
-        ) from error
-    return task.eval()
-
-
-def stored_classes(checkpoint: Checkpoint) -> tuple[list[str], list[list[int]]]:
-    """Return the class names and the palette that a checkpoint was trained with.
-
-    Raises:
-        ValueError: they are none.
-    """
-    hyper = checkpoint["hyper_parameters"]
-    try:
-        stored = parse_json(_Classes, json.dumps(hyper))
-        if not 2 <= len(stored.classes) <= 255 or len(stored.palette) != len(stored.classes):
-            raise ValueError
-    except (TypeError, ValueError) as error:
-        raise ValueError("The checkpoint names no classes with a colour each.") from error
-    return stored.classes, [list(color) for color in stored.palette]
-
-
-@dataclass
-class _Classes:
-    classes: list[str]
-    palette: list[tuple[Byte, Byte, Byte]]
-
-
-# How version 0.1 called the weights of context modules, and how they are called now.
-OLD_NAMES = (
-    (r"context\.reduce\.", r"context.reduce_conv."),
-    (r"context\.fuse\.", r"context.fuse_conv."),
-    (r"context\.project\.(\d+)\.(\d+)\.", r"context.layers.\2.project.\1."),
-    (r"context\.atrous\.(\d+)\.", r"context.layers.\1.atrous."),
-    (r"context\.(project|atrous)_norm\.(\d+)\.(\d+)\.", r"context.layers.\3.\1_norm.\2."),
-    (r"context\.([012])\.", r"context.conv.\1."),
-)
-
-
-def is_old_layout(checkpoint: Checkpoint) -> bool:
-    """Tell whether version 0.1 wrote a checkpoint whose weights have other names today."""
-    if "layout" in checkpoint.get("run", {}):
-        return False
-    weights = checkpoint["state_dict"]
-    return any(re.match(rf"net\.{old}", name) for name in weights for old, _ in OLD_NAMES)
-
-
-def rename_old_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give the weights of a task of version 0.1 their present names; others stay as they are."""
-    renamed = {}
-    for name, value in weights.items():
-        for old, new in OLD_NAMES:
-            name = re.sub(rf"^net\.{old}", f"net.{new}", name)
-        renamed[name] = value
-    return renamed
-
-
-def run_of(path: str | Path) -> Path:
-    """Return the run folder of a checkpoint, or the folder it lies in."""
-    path = Path(path).resolve()
-    return path.parents[1] if path.parent.name == "checkpoints" else path.parent
+    cfg, classes, palette = stored(checkpoint)
+    weights = stored_weights(checkpoint)
+    return fitted(lambda: SegmentationTask(cfg, classes, palette), weights).eval()

@@ -3,10 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from threading import Lock
+from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -19,43 +16,13 @@ from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.images import DataError
 from cyclenet.data.views import Place, Views
 from cyclenet.models.cyclenet import build_model
-from cyclenet.scoring.inference import predict
+from cyclenet.scoring.inference import full_precision, predict
 from cyclenet.scoring.metrics import ConfusionMatrix, Scores, scores
 from cyclenet.training.losses import SegmentationLoss, occurrence_loss
 from cyclenet.training.optim import parameter_groups, poly
 
 LAYOUT = 2
 """Number of the layout of the weights that checkpoints are written with; version 0.1 had none."""
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Keep cuDNN from computing float32 convolutions in TF32, which has 10 bits of them.
-
-    The switch is one for the whole process: threads that predict at once share it, and the last
-    one sets it back.
-    """
-    with _precise.lock:
-        if not _precise.users:
-            _precise.tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
-        _precise.users += 1
-    try:
-        yield
-    finally:
-        with _precise.lock:
-            _precise.users -= 1
-            if not _precise.users:
-                torch.backends.cudnn.allow_tf32 = _precise.tf32
-
-
-@dataclass
-class _Precise:
-    lock: Lock = field(default_factory=Lock)
-    users: int = 0
-    tf32: bool = True
-
-
-_precise = _Precise()
 
 
 class SegmentationTask(L.LightningModule):

@@ -17,7 +17,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from conftest import ROOT, TINY, run, write
-from cyclenet.config.load import CONF, register, to_config
+from cyclenet.config.load import register, to_config
+from cyclenet.config.restore import CONF
 from cyclenet.config.schema import TrainConfig
 from cyclenet.lab.sweeps.jobs import job_folders
 from cyclenet.lab.sweeps.launcher import visible_gpus

@@ -21,7 +21,8 @@ from cyclenet.data.open import open_split
 from cyclenet.devices import choose_device
 from cyclenet.lab.explain.explorer import Example, Explorer
 from cyclenet.lab.explain.explorer_app import application
-from cyclenet.training.checkpoint import load_checkpoint, load_task
+from cyclenet.models.stored import load_checkpoint
+from cyclenet.training.checkpoint import load_task
 
 MOST_CONNECTIONS, HEADER_SECONDS = 64, 10.0
 

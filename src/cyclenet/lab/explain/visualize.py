@@ -35,8 +35,9 @@ from cyclenet.lab.explain.pixel_figures import (
 )
 from cyclenet.lab.explain.split_figures import split_figures
 from cyclenet.lab.explain.text import describe_analysis
+from cyclenet.models.stored import load_checkpoint
 from cyclenet.scoring.boundary import label_distance
-from cyclenet.training.checkpoint import load_checkpoint, load_task, run_of
+from cyclenet.training.checkpoint import load_task, run_of
 from cyclenet.training.task import SegmentationTask
 
 ROWS_OF_FIGURE4, COLUMNS_OF_FIGURE3 = 9, 4

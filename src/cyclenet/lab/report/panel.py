@@ -8,8 +8,9 @@ import torch
 from cyclenet.data.open import open_validation
 from cyclenet.lab.markdown import plain
 from cyclenet.lab.report.arms import Arm, comparable
+from cyclenet.models.stored import load_checkpoint
 from cyclenet.plots.pictures import PanelRow, disagreement, panel, save_png
-from cyclenet.training.checkpoint import load_checkpoint, load_task
+from cyclenet.training.checkpoint import load_task
 from cyclenet.training.keep import LAST
 
 COLUMN_WIDTH = 360

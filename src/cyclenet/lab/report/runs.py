@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf.errors import OmegaConfBaseException
 
-from cyclenet.config.load import read_config
+from cyclenet.config.restore import read_config
 from cyclenet.config.schema import TrainConfig
 from cyclenet.runs.results import RunResult, evaluation_folder, read_result
 from cyclenet.scoring.results import Evaluation, read_evaluation

@@ -25,7 +25,8 @@ class CrissCrossAttention(nn.Module):
         height, width = x.shape[-2:]
         column = torch.einsum("nchw,ncgw->nhwg", query, key)  # Energies with pixels (g, w).
         # The pixel itself is counted once, in its row.
-        itself = torch.eye(height, dtype=torch.bool, device=x.device)[:, None]
+        place = torch.arange(height, device=x.device)
+        itself = (place[:, None] == place)[:, None]
         column = column.masked_fill(itself, float("-inf"))
         row = torch.einsum("nchw,nchv->nhwv", query, key)
         weights = torch.cat([column, row], -1).softmax(-1)

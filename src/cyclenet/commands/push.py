@@ -1,0 +1,24 @@
+"""Write a folder of weights, configuration and model card, and upload it to the Hugging Face hub.
+
+python src/push.py ckpt_path=FILE repo=user/name output=FOLDER [dry_run=false]
+"""
+
+from cyclenet.commands.cli import run_command
+from cyclenet.config.commands import PushConfig
+
+
+def main() -> None:
+    """Write the folder, and upload it where one asks."""
+    run_command("push", __doc__, run)
+
+
+def run(cfg: PushConfig) -> None:
+    """Push and print what was done."""
+    from cyclenet.lab.share import push
+
+    for sentence in push(cfg):
+        print(sentence)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""Write a trained network as one file that runs without this project, and prove that it does."""
+
+import json
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cyclenet.config.commands import ExportConfig
+from cyclenet.config.restore import PLACES
+from cyclenet.deploy.load import find, open_session, read_checkpoint, rebuild
+from cyclenet.files import atomic_write
+from cyclenet.models.cyclenet import CycleNet
+from cyclenet.models.stored import Checkpoint, stored, stored_weights
+
+OPSET = 20
+"""Of ONNX; 19 is the first with a deformable convolution."""
+
+TRACED = (2, 240, 496)
+"""Images, height, width of the input that the graph is recorded with."""
+
+CHECKED = ((1, 241, 497), (3, 360, 480), (1, 512, 1024))
+"""Inputs that an exported file is compared on."""
+
+MOST_RELATIVE = 1e-3
+"""Of the logits' largest value."""
+
+TIE = 1e-4
+"""Logits so close to each other, of the largest, may give either label."""
+
+TIE_FROZEN = 1e-3
+"""The same behind a frozen backbone, whose features are rounded to bfloat16: one may be rounded up
+by one runtime and down by the other."""
+
+
+class Deployed(nn.Module):
+    """A network from pixels to pixels: it normalises, pads, and resizes to the image.
+
+    Takes images (N, 3, H, W) float32, RGB in 0..255. Sizes stay symbols in a recorded graph.
+
+    Args:
+        net: the network.
+        gives: ``logits`` or ``probabilities`` (N, C, H, W), or ``labels`` (N, H, W) int64.
+    """
+
+    def __init__(self, net: CycleNet, gives: str) -> None:
+        super().__init__()
+        self.net, self.gives = net, gives
+        self.eval()  # The exporter sets back the mode that it found, for all of it.
+
+    def forward(self, image: Tensor) -> Tensor:
+        grid, (height, width) = self.net.grid, image.shape[-2:]
+        corner = int(grid.align_corners)
+        below, right = (corner - height) % grid.stride, (corner - width) % grid.stride
+        padded = F.pad((image - self.net.mean) / self.net.std, (0, right, 0, below))
+        logits, _ = self.net.segment(self.net.encode(padded))
+        size = (padded.shape[-2], padded.shape[-1])
+        wide = F.interpolate(logits, size, mode="bilinear", align_corners=grid.align_corners)
+        wide = wide[..., :height, :width]
+        if self.gives == "labels":
+            return wide.argmax(1)
+        return wide.softmax(1) if self.gives == "probabilities" else wide
+
+
+def export(cfg: ExportConfig) -> list[str]:
+    """Write ``cfg.output``; return sentences that say what was written and how it was checked.
+
+    Raises:
+        ValueError: the network cannot be exported, or the file does not give the same. No file is
+            left then.
+    """
+    checkpoint = read_checkpoint(find(cfg.ckpt_path))
+    if cfg.format == "safetensors":
+        write_weights(checkpoint, Path(cfg.output))
+        return [f"{cfg.output}: weights, configuration and classes. cyclenet.load reads it."]
+    trained, classes, _ = stored(checkpoint)
+    net = rebuild(checkpoint)
+    if any(net.least):
+        raise ValueError(
+            f"model.context={trained.model.context} is built for crops of one size, and cannot be "
+            "exported for others."
+        )
+    with atomic_write(Path(cfg.output)) as part:
+        write_onnx(net, cfg.gives, part, describe(checkpoint) | {"output": cfg.gives})
+        worst, ties = compare(net, cfg.gives, part)
+        version = _runtime_version()
+    sizes = ", ".join(f"{n} x {height} x {width}" for n, height, width in CHECKED)
+    return [
+        f"{cfg.output}: ONNX opset {OPSET}, {len(classes)} classes, gives {cfg.gives}.",
+        f"onnxruntime {version} gives the same as PyTorch on images of {sizes}: largest difference "
+        f"{worst:.1e} of the largest value, {ties} labels differ, all of them ties.",
+    ]
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the metadata of an exported file: what rebuilds and explains the network."""
+    cfg, classes, palette = stored(checkpoint)
+    values = asdict(cfg)
+    for key in PLACES:
+        values["dataset"].pop(key)
+    hyper = {"cfg": values, "classes": classes, "palette": palette}
+    return {
+        "cyclenet": json.dumps(hyper),
+        "classes": json.dumps(classes),
+        "palette": json.dumps(palette),
+        "input": "image: float32 (N, 3, H, W), RGB in 0..255",
+        "protocol": cfg.protocol.describe(),
+        "stride": str(cfg.model.output_stride),
+        "license": "the training data's and the pretrained backbone's terms apply to the weights",
+    }
+
+
+def write_weights(checkpoint: Checkpoint, path: Path) -> None:
+    """Write weights, configuration and classes as one ``.safetensors`` file."""
+    weights = {
+        name.removeprefix("net."): value.contiguous()
+        for name, value in stored_weights(checkpoint).items()
+    }
+    with atomic_write(path) as part:
+        save_file(weights, part, {"cyclenet": describe(checkpoint)["cyclenet"]})
+
+
+def write_onnx(net: CycleNet, gives: str, path: Path, metadata: dict[str, str]) -> None:
+    """Record the network's graph, with images of any number and size.
+
+    Raises:
+        ValueError: an operation of it has no counterpart in ONNX.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise ValueError("ONNX is not installed: pip install 'cyclenet[onnx]'.") from error
+    _register_deformable_convolution()
+    dynamic = {0: "batch", 2: "height", 3: "width"}
+    axes = {0: "batch", 1: "height", 2: "width"} if gives == "labels" else dynamic
+    example = torch.zeros(TRACED[0], 3, *TRACED[1:])
+    with warnings.catch_warnings():
+        # The recorder warns of every size that Python reads, and that it will be replaced by one
+        # whose reasoning about sizes takes minutes for a dilated backbone (PyTorch 2.14).
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                Deployed(net, gives),
+                (example,),
+                str(path),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["image"],
+                output_names=[gives],
+                dynamic_axes={"image": dynamic, gives: axes},
+            )
+        except Exception as error:  # The exporter's errors have no common class.
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"This network has no counterpart in ONNX ({reason}).") from error
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, metadata)
+    onnx.save(model, str(path))
+
+
+def compare(net: CycleNet, gives: str, path: Path) -> tuple[float, int]:
+    """Run an exported file beside PyTorch on images of several sizes.
+
+    Returns:
+        The largest difference, of the largest value, and the number of labels that differ.
+
+    Raises:
+        ValueError: a value or a label differs by more than rounding.
+    """
+    session = open_session(path)
+    generator = torch.Generator().manual_seed(0)
+    worst, ties = 0.0, 0
+    for count, height, width in CHECKED:
+        # Coarse colours, so that labels form regions; noise gives a tie at every pixel.
+        coarse = torch.randint(0, 256, (count, 3, 8, 12), generator=generator).float()
+        image = F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 255)
+        with torch.inference_mode():
+            scores = Deployed(net, "logits")(image)
+        try:
+            (found,) = session.run(None, {"image": image.numpy()})
+        except Exception as error:  # onnxruntime's errors have no common class.
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"The exported network does not run on {count} images of {height} x {width}, so it "
+                f"cannot be exported ({reason})."
+            ) from error
+        if gives == "labels":
+            labels = found
+        else:
+            wanted = (scores.softmax(1) if gives == "probabilities" else scores).numpy()
+            difference = float(np.abs(found - wanted).max() / np.abs(wanted).max())
+            worst, labels = max(worst, difference), found.argmax(1)
+        best = scores.topk(2, dim=1).values
+        near = TIE_FROZEN if net.frozen else TIE
+        tie = ((best[:, 0] - best[:, 1]) <= near * scores.abs().max()).numpy()
+        differ = scores.argmax(1).numpy() != labels
+        ties += int(differ.sum())
+        if worst > MOST_RELATIVE or (differ & ~tie).any():
+            raise ValueError(
+                f"The exported network does not give what PyTorch gives on {count} images of "
+                f"{height} x {width} (largest difference {worst:.1e} of the largest value, "
+                f"{int((differ & ~tie).sum())} labels): it cannot be exported."
+            )
+    return worst, ties
+
+
+def _runtime_version() -> str:
+    import onnxruntime
+
+    version: str = onnxruntime.__version__
+    return version
+
+
+def _register_deformable_convolution() -> None:
+    from torch.onnx import register_custom_op_symbolic
+    from torch.onnx.symbolic_helper import parse_args
+
+    @parse_args("v", "v", "v", "v", "v", "i", "i", "i", "i", "i", "i", "i", "i", "b")
+    def symbolic(  # type: ignore[no-untyped-def]
+        g, x, weight, offset, mask, bias, sh, sw, ph, pw, dh, dw, groups, offset_groups, use_mask
+    ):
+        inputs = [x, weight, offset, bias, *([mask] if use_mask else [])]
+        return g.op(
+            "DeformConv",
+            *inputs,
+            dilations_i=[dh, dw],
+            group_i=groups,
+            offset_group_i=offset_groups,
+            pads_i=[ph, pw, ph, pw],
+            strides_i=[sh, sw],
+        )
+
+    register_custom_op_symbolic("torchvision::deform_conv2d", symbolic, 19)

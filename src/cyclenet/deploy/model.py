@@ -1,0 +1,206 @@
+"""A trained network that labels pictures; Hydra and Lightning have no part in it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from cyclenet.config.restore import load_protocol
+from cyclenet.config.schema import ProtocolConfig, TrainConfig
+from cyclenet.data.images import read_image
+from cyclenet.files import atomic_write
+from cyclenet.models.resize import Grid
+from cyclenet.plots.pictures import overlay_with_legend
+from cyclenet.scoring.inference import Network, full_precision, predict, probability_strips
+
+
+@dataclass
+class Result:
+    """What a network says of one picture.
+
+    Attributes:
+        image: the picture, (H, W, 3) uint8 RGB.
+        labels: (H, W) uint8, numbers into ``classes``.
+        classes: class names.
+        palette: (classes, 3) uint8 RGB.
+        probabilities: (classes, H, W) float32, where they were asked for.
+        confidence: (H, W) float32, the probability of the label, where it was asked for.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    classes: list[str]
+    palette: np.ndarray
+    probabilities: np.ndarray | None = None
+    confidence: np.ndarray | None = None
+
+    def overlay(self) -> Image.Image:
+        """Return the picture with the labels' colours over it, and a legend."""
+        shown = overlay_with_legend(self.image, self.labels, self.classes, self.palette)
+        return Image.fromarray(shown)
+
+    def save(self, path: str | Path) -> None:
+        """Write the labels as a PNG that holds their numbers, and shows them in their colours."""
+        if Path(path).suffix.lower() != ".png":
+            raise ValueError(f"{path} must end in .png: other formats change the labels.")
+        picture = Image.fromarray(self.labels, "P")
+        picture.putpalette(self.palette.tobytes())
+        with atomic_write(Path(path)) as part:
+            picture.save(part, "PNG")
+
+
+class Model:
+    """A trained network, with all that it needs to label pictures. Threads may share it.
+
+    Args:
+        network: returns logits that lie over a view by the rule of ``grid``.
+        grid: that rule.
+        cfg: what it was trained with.
+        classes: class names.
+        palette: RGB of each class.
+        device: where views are made.
+        precision: ``32-true``, or ``bf16-mixed``.
+        protocol: the rule of a prediction; None takes the one that the training was validated by.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        grid: Grid,
+        cfg: TrainConfig,
+        classes: list[str],
+        palette: list[list[int]],
+        device: torch.device | str = "cpu",
+        precision: str = "32-true",
+        protocol: ProtocolConfig | str | None = None,
+    ) -> None:
+        self.network, self.grid, self.cfg = network, grid, cfg
+        self.classes, self.palette = classes, palette
+        self.device, self.precision = torch.device(device), precision
+        self.protocol = _protocol(protocol, cfg.protocol)
+
+    def labels(
+        self,
+        image: Tensor,
+        protocol: ProtocolConfig | None = None,
+    ) -> Tensor:
+        """Return the labels (N, H, W), uint8, of images (N, 3, H, W), RGB in 0..255."""
+        with self._precision(), full_precision():
+            return predict(self.network, image, protocol or self.protocol, self.grid)
+
+    def predict(
+        self,
+        image: Any,
+        *,
+        protocol: ProtocolConfig | str | None = None,
+        probabilities: bool = False,
+        confidence: bool = False,
+    ) -> Any:
+        """Label a picture, or several.
+
+        Args:
+            image: a path, a PIL image, an array (H, W, 3) uint8 RGB; or a list of such or an array
+                (N, H, W, 3) for a list of results.
+            protocol: a rule of its own; the name of a preset, or a `ProtocolConfig`.
+            probabilities: whether to keep those of all classes.
+            confidence: whether to keep that of the label.
+
+        Returns:
+            A `Result` at the picture's own size, or a list of them.
+
+        Raises:
+            ValueError: it is no picture.
+        """
+        if isinstance(image, list | tuple) or (isinstance(image, np.ndarray) and image.ndim == 4):
+            return [
+                self.predict(
+                    one, protocol=protocol, probabilities=probabilities, confidence=confidence
+                )
+                for one in image
+            ]
+        rule, pixels = _protocol(protocol, self.protocol), _pixels(image)
+        tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(self.device)
+        palette = np.array(self.palette, np.uint8)
+        if not (probabilities or confidence):
+            found = self.labels(tensor, rule)[0].cpu().numpy()
+            return Result(pixels, found, self.classes, palette)
+        with torch.inference_mode(), self._precision(), full_precision():
+            strips = probability_strips(self.network, tensor, rule, self.grid)
+            each = torch.cat([part[0].cpu() for _, part in strips], 1)
+        best = each.max(0)
+        return Result(
+            pixels,
+            best.indices.to(torch.uint8).numpy(),
+            self.classes,
+            palette,
+            each.numpy() if probabilities else None,
+            best.values.numpy() if confidence else None,
+        )
+
+    def _precision(self) -> torch.autocast:
+        low = self.precision == "bf16-mixed"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
+
+
+class Exported:
+    """An exported file in the place of a training's task, for evaluation and prediction.
+
+    It computes in float32 on the CPU.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.cfg = model, model.cfg
+        self.classes, self.palette = model.classes, model.palette
+
+    def to(self, device: torch.device) -> "Exported":
+        """Stay on the CPU."""
+        return self
+
+    def eval(self) -> "Exported":
+        """Do nothing: there is no other mode."""
+        return self
+
+    def predict(
+        self,
+        image: Tensor,
+        protocol: ProtocolConfig | None = None,
+        precision: str = "32-true",
+        features: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Return the labels (N, H, W), uint8, of images (N, 3, H, W), RGB in 0..255."""
+        if precision != "32-true":
+            raise ValueError("An exported file computes in float32: leave precision=32-true.")
+        return self.model.labels(image, protocol)
+
+
+def _protocol(wanted: ProtocolConfig | str | None, usual: ProtocolConfig) -> ProtocolConfig:
+    if isinstance(wanted, str):
+        return load_protocol(wanted)
+    return replace(wanted or usual)
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """Return a picture as (H, W, 3) uint8 RGB."""
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode[0] in "IF":
+            raise ValueError("The picture has more than 8 bits a channel: convert it to 8 bits.")
+        return np.asarray(upright.convert("RGB"))
+    if isinstance(image, Tensor | Iterable) and not isinstance(image, np.ndarray):
+        image = np.asarray(image)
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"A path, a PIL image or an array is a picture, not {type(image).__name__}."
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(
+            f"An array must be (H, W, 3) uint8 RGB; got {tuple(image.shape)} {image.dtype}."
+        )
+    return image

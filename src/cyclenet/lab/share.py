@@ -1,0 +1,107 @@
+"""A folder that others can load: weights, configuration, and a card that says what they are."""
+
+import os
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+
+from cyclenet.config.commands import PushConfig
+from cyclenet.config.naming import arm_label
+from cyclenet.config.restore import PLACES
+from cyclenet.config.schema import TrainConfig
+from cyclenet.deploy.export import write_weights
+from cyclenet.deploy.load import WEIGHTS, find, read_checkpoint
+from cyclenet.files import read_json, write_json, write_text
+from cyclenet.lab.markdown import code, markdown_table, percent, plain
+from cyclenet.models.stored import stored
+from cyclenet.scoring.results import EvaluationResult
+from cyclenet.training.checkpoint import run_of
+
+PAPER = "Learning More Accurate Features for Semantic Segmentation in CycleNet"
+
+
+def push(cfg: PushConfig) -> list[str]:
+    """Write the folder ``cfg.output``, and upload it unless it is a dry run.
+
+    Returns:
+        Sentences that say what was done.
+
+    Raises:
+        ValueError: the checkpoint cannot be used, or the hub refuses the folder.
+    """
+    source, folder = find(cfg.ckpt_path), Path(cfg.output)
+    checkpoint = read_checkpoint(source)
+    trained, classes, _ = stored(checkpoint)
+    write_weights(checkpoint, folder / WEIGHTS)
+    values = asdict(trained)
+    for key in PLACES:
+        values["dataset"].pop(key)
+    write_json(folder / "config.json", values)
+    write_text(folder / "README.md", write_card(cfg.repo, trained, classes, run_of(source)))
+    said = [
+        f"{folder}: {WEIGHTS}, config.json, README.md. cyclenet.load({str(folder)!r}) reads it."
+    ]
+    dry = cfg.dry_run if cfg.dry_run is not None else not _token()
+    if dry:
+        return [*said, "Nothing was uploaded: give dry_run=false and set HF_TOKEN to do so."]
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        api.create_repo(cfg.repo, exist_ok=True)
+        api.upload_folder(repo_id=cfg.repo, folder_path=folder)
+    except Exception as error:  # The hub's errors have no common class.
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{cfg.repo} could not be uploaded ({reason}); {folder} stays.") from error
+    return [*said, f"Uploaded to {cfg.repo}."]
+
+
+def write_card(repo: str, cfg: TrainConfig, classes: list[str], run: Path) -> str:
+    """Return the model card: data, protocol, scores, how to load it, what it was made by."""
+    evaluations = [
+        found
+        for path in sorted(run.glob("evaluate/*/scores.json"))
+        if (found := read_json(EvaluationResult, path)) is not None
+    ]
+    lines = [
+        [f"{one.dataset} {one.split}, {one.images} images", one.protocol, percent(one.mIoU)]
+        for one in evaluations
+    ]
+    scores = "It has not been evaluated."
+    if lines:
+        scores = markdown_table(["data", "protocol", "mIoU, %"], lines)
+    front = "---\nlibrary_name: cyclenet\npipeline_tag: image-segmentation\n---"
+    name = plain(arm_label(cfg.model))
+    parts = [
+        front,
+        f"# {name} on {plain(cfg.dataset.name)}",
+        f"Semantic segmentation in {len(classes)} classes: {plain(', '.join(classes))}.",
+        "```python\nimport cyclenet\n\n"
+        f'model = cyclenet.load("{repo}")\nresult = model.predict("street.jpg")\n'
+        'result.save("labels.png")\n```',
+        "## Scores",
+        scores,
+        "## Training",
+        f"Backbone {plain(cfg.model.backbone)} at 1/{cfg.model.output_stride}; data "
+        f"{plain(cfg.dataset.name)}, split {plain(cfg.dataset.train_split)}; crops of "
+        f"{' x '.join(map(str, cfg.dataset.crop_size))}; {cfg.trainer.max_epochs} epochs; seed "
+        f"{cfg.seed}. All keys are in config.json. Code: {_commit()}.",
+        f'The architecture is from the paper "{PAPER}", or compared with it there.',
+        "The terms of the training data and of the pretrained backbone apply to the weights.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _token() -> str | None:
+    from huggingface_hub import get_token
+
+    return os.environ.get("HF_TOKEN") or get_token()
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "an installed package"
+    return str(code(found.stdout.strip()))

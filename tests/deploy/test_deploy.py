@@ -1,0 +1,238 @@
+"""A trained network outside of experiments: Python, exported files, shared folders."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cyclenet
+from conftest import run
+from cyclenet.config.commands import ExportConfig, PushConfig
+from cyclenet.deploy import export as exporting
+from cyclenet.deploy.load import load, read_checkpoint
+from cyclenet.lab.share import push
+from made import save_checkpoint, scenes_task, task_of
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (41, 67, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return save_checkpoint(task_of(), tmp_path / "run/checkpoints/last.ckpt")
+
+
+def test_a_picture_in_every_form_gives_the_labels_of_the_task(checkpoint, tmp_path):
+    task = task_of()
+    tensor = torch.from_numpy(PICTURE).permute(2, 0, 1)[None]
+    wanted = task.predict(tensor)[0].numpy()
+    model = cyclenet.load(tmp_path / "run", device="cpu")
+    assert model.classes == task.classes
+    Image.fromarray(PICTURE).save(tmp_path / "p.png")
+    for form in (PICTURE, Image.fromarray(PICTURE), tmp_path / "p.png", str(tmp_path / "p.png")):
+        np.testing.assert_array_equal(model.predict(form).labels, wanted)
+    for batch in ([PICTURE, PICTURE], np.stack([PICTURE, PICTURE])):
+        assert [each.labels.tolist() for each in model.predict(batch)] == [wanted.tolist()] * 2
+    result = model.predict(PICTURE, probabilities=True, confidence=True)
+    np.testing.assert_allclose(result.probabilities.sum(0), 1, atol=1e-5)
+    np.testing.assert_array_equal(result.probabilities.argmax(0), wanted)
+    np.testing.assert_array_equal(result.probabilities.max(0), result.confidence)
+    result.save(tmp_path / "labels.png")
+    with Image.open(tmp_path / "labels.png") as file:
+        np.testing.assert_array_equal(np.asarray(file), wanted)
+        color = np.asarray(file.convert("RGB"))
+    np.testing.assert_array_equal(color, np.array(task.palette, np.uint8)[wanted])
+    assert result.overlay().size[0] >= PICTURE.shape[1]
+
+
+def test_a_protocol_is_an_argument(checkpoint):
+    task = task_of()
+    several = cyclenet.load(checkpoint, device="cpu", protocol="paper_ms")
+    tensor = torch.from_numpy(PICTURE).permute(2, 0, 1)[None]
+    wanted = task.predict(tensor, several.protocol)[0].numpy()
+    np.testing.assert_array_equal(several.predict(PICTURE).labels, wanted)
+    one = cyclenet.load(checkpoint, device="cpu")
+    np.testing.assert_array_equal(one.predict(PICTURE, protocol="paper_ms").labels, wanted)
+    shares = one.predict(PICTURE, protocol="paper_ms", probabilities=True).probabilities
+    np.testing.assert_allclose(shares.sum(0), 1, atol=1e-5)
+
+
+def test_threads_share_a_model(checkpoint):
+    model = cyclenet.load(checkpoint, device="cpu")
+    wanted = model.predict(PICTURE).labels
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: model.predict(PICTURE).labels, range(8)):
+            np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    "wrong", [PICTURE.astype(np.float32), PICTURE[..., 0], PICTURE[:0], 3, Image.new("I", (4, 4))]
+)
+def test_what_is_no_picture_is_refused(checkpoint, wrong):
+    with pytest.raises(ValueError, match=r"picture|uint8"):
+        cyclenet.load(checkpoint, device="cpu").predict(wrong)
+
+
+def test_what_is_no_network_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "x.safetensors").write_bytes(b"no weights")
+    (tmp_path / "x.onnx").write_bytes(b"no graph")
+    for source, said in [
+        ("nowhere.ckpt", "There is no checkpoint"),
+        ("empty", "holds no checkpoints"),
+        ("x.safetensors", "not a whole file"),
+        ("x.onnx", "cannot be run"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            cyclenet.load(tmp_path / source)
+
+
+def test_neither_hydra_nor_lightning_is_imported(checkpoint):
+    code = (
+        "import sys, cyclenet; assert 'torch' not in sys.modules; "
+        f"cyclenet.load({str(checkpoint)!r}, device='cpu'); "
+        "print(sorted({'hydra', 'lightning', 'albumentations'} & sys.modules.keys()))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+ARMS = [
+    {},
+    {"align_corners": True},
+    {"feedback": 2, "decoder": "skip"},
+    {"offset_groups": 2, "mask_scale": 0.0},
+    {"context": "aspp", "decoder": "deeplabv3plus"},
+    {"context": "ocrnet", "decoder": "none"},
+    {"context": "ccnet", "decoder": "none"},
+    {"context": "danet", "decoder": "none"},
+    {"context": "encnet", "decoder": "none"},
+    {"context": "none", "decoder": "fapn", "output_stride": 32},
+    {"context": "identity", "decoder": "refinenet"},
+    {"context": "identity", "decoder": "bisenet", "output_stride": 32},
+    {"context": "aspp", "decoder": "dupsampling"},
+    {"context": "denseaspp_net", "decoder": "none"},
+]
+
+
+@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: "-".join(map(str, arm.values())) or "whole")
+def test_an_exported_graph_gives_what_pytorch_gives(arm, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "TRACED", (2, 64, 96))
+    monkeypatch.setattr(exporting, "CHECKED", ((1, 41, 97), (3, 72, 80)))
+    path = save_checkpoint(task_of(**arm), tmp_path / "last.ckpt")
+    output = str(tmp_path / "m.onnx")
+    said = exporting.export(ExportConfig(ckpt_path=str(path), output=output))
+    assert "gives the same as PyTorch" in said[1]
+    ours, exported = cyclenet.load(path, device="cpu"), cyclenet.load(output)
+    a, b = (m.predict(PICTURE, probabilities=True).probabilities for m in (ours, exported))
+    np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+@pytest.mark.parametrize("gives", ["labels", "probabilities"])
+def test_a_graph_may_end_in_labels(gives, tmp_path, monkeypatch):
+    import onnxruntime
+
+    monkeypatch.setattr(exporting, "TRACED", (2, 64, 96))
+    monkeypatch.setattr(exporting, "CHECKED", ((1, 41, 97),))
+    path, output = save_checkpoint(task_of(), tmp_path / "last.ckpt"), str(tmp_path / "m.onnx")
+    exporting.export(ExportConfig(ckpt_path=str(path), output=output, gives=gives))
+    session = onnxruntime.InferenceSession(output)
+    image = PICTURE.transpose(2, 0, 1)[None].astype(np.float32)
+    (found,) = session.run(None, {"image": image})
+    wanted = cyclenet.load(path, device="cpu").predict(PICTURE, probabilities=True)
+    if gives == "labels":
+        assert (found[0] == wanted.labels).mean() > 0.999
+    else:
+        np.testing.assert_allclose(found[0], wanted.probabilities, atol=1e-4)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"]) == wanted.classes
+    with pytest.raises(ValueError, match="export it with gives=logits"):
+        cyclenet.load(output)
+
+
+def test_what_cannot_be_exported_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "TRACED", (2, 64, 96))
+    monkeypatch.setattr(exporting, "CHECKED", ((1, 41, 97),))
+    for context, said in (("psanet", "crops of one size"), ("pspnet", "no counterpart in ONNX")):
+        task = task_of(context=context, decoder="none")
+        path = save_checkpoint(task, tmp_path / f"{context}.ckpt")
+        with pytest.raises(ValueError, match=said):
+            exporting.export(ExportConfig(ckpt_path=str(path), output=str(tmp_path / "m.onnx")))
+    # A graph that gives something else.
+    path = save_checkpoint(task_of(), tmp_path / "last.ckpt")
+    wrong = exporting.Deployed.forward
+    recording = torch.onnx.is_in_onnx_export
+    monkeypatch.setattr(
+        exporting.Deployed,
+        "forward",
+        lambda self, image: wrong(self, image) + (0.1 if recording() else 0),
+    )
+    with pytest.raises(ValueError, match="does not give what PyTorch gives"):
+        exporting.export(ExportConfig(ckpt_path=str(path), output=str(tmp_path / "m.onnx")))
+    assert not list(tmp_path.glob("*.onnx")) and not list(tmp_path.glob(".tmp*"))
+
+
+def test_an_exported_file_is_evaluated_and_predicted_like_its_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "CHECKED", ((1, 41, 97),))
+    path = save_checkpoint(scenes_task(), tmp_path / "last.ckpt")
+    for name in ("m.onnx", "m.safetensors"):
+        kind = name.split(".")[1]
+        exporting.export(
+            ExportConfig(ckpt_path=str(path), output=str(tmp_path / name), format=kind)
+        )
+    scores = []
+    for name in ("last.ckpt", "m.onnx", "m.safetensors"):
+        run(
+            "evaluate", f"ckpt_path={name}", f"output=scores-{name}", "boundary=false", cwd=tmp_path
+        )
+        scores.append(json.loads((tmp_path / f"scores-{name}/scores.json").read_text())["mIoU"])
+    assert scores[1] == pytest.approx(scores[0], abs=1e-4) and scores[2] == scores[0]
+    Image.fromarray(PICTURE).save(tmp_path / "p.png")
+    words = ("predict", "ckpt_path=m.onnx", "input=p.png", "output=out")
+    save = "save=[label,confidence,probability]"
+    assert "1 predicted" in run(*words, save, cwd=tmp_path)
+    kinds = {file.parent.name for file in (tmp_path / "out").glob("*/*")}
+    assert kinds == {"label", "confidence", "probability"}
+    shares = np.load(tmp_path / "out/probability/p.npz")["arr_0"]
+    label = np.asarray(Image.open(tmp_path / "out/label/p.png"))
+    confidence = np.asarray(Image.open(tmp_path / "out/confidence/p.png"))
+    assert shares.shape[1:] == label.shape and shares.dtype == np.float16
+    np.testing.assert_allclose(confidence / 65535, shares.max(0), atol=1e-3)
+    # A repeated command goes on where it stopped; another one starts afresh.
+    assert "there already" in run(*words, save, cwd=tmp_path)
+    (tmp_path / "out/label/p.png").unlink()
+    assert "1 predicted" in run(*words, save, cwd=tmp_path)
+    assert "1 predicted" in run(*words, save, "protocol=paper_ms", cwd=tmp_path)
+
+
+def test_a_shared_folder_is_loaded_and_holds_no_paths(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    cfg = PushConfig(
+        ckpt_path=str(tmp_path / "run"), repo="me/streets", output=str(tmp_path / "shared")
+    )
+    said = push(cfg)
+    assert "Nothing was uploaded" in said[-1]
+    assert sorted(p.name for p in (tmp_path / "shared").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    shared, own = (load(p, device="cpu") for p in (tmp_path / "shared", checkpoint))
+    np.testing.assert_array_equal(shared.predict(PICTURE).labels, own.predict(PICTURE).labels)
+    hyper = read_checkpoint(tmp_path / "shared/model.safetensors")["hyper_parameters"]
+    assert "root" not in hyper["cfg"]["dataset"]
+    card = (tmp_path / "shared/README.md").read_text()
+    assert 'cyclenet.load("me/streets")' in card and "It has not been evaluated." in card
+    # The hub gives such a file.
+    import huggingface_hub
+
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda repo, name: str(tmp_path / "shared" / name)
+    )
+    np.testing.assert_array_equal(
+        load("me/streets", device="cpu").predict(PICTURE).labels, own.predict(PICTURE).labels
+    )
