@@ -214,8 +214,9 @@ def test_the_readme_is_short():
 def test_python_examples_run(place, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(place / "RUN/checkpoints/last.ckpt", tmp_path / "last.ckpt")
+    shutil.copyfile(place / "street.jpg", tmp_path / "street.jpg")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), {})
 
