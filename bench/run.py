@@ -77,6 +77,16 @@ def rows() -> dict[str, Row]:
             f"{plain} in float32", half(sides.evaluation, dtype="bf16"), 2.5, rounds=3
         ),
         "eval_ms": Row("a running sum of full-size probabilities", sides.eval_ms, 2.5, 8),
+        "onnx_eager": Row(
+            "PyTorch as it is",
+            half(sides.deployed, compiled=False),
+            1,
+            rounds=5,
+            needs="onnxruntime",
+        ),
+        "onnx_compiled": Row(
+            "torch.compile", half(sides.deployed, compiled=True), 1, rounds=5, needs="onnxruntime"
+        ),
         "context_memory": Row(cat, half(sides.context, recompute=False), 1.7, unit="MiB", rounds=1),
         "context_memory_recompute": Row(
             cat, half(sides.context, recompute=True), 4, unit="MiB", rounds=1

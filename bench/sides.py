@@ -248,6 +248,39 @@ def evaluation(ours: bool, dtype: str) -> Work:
     return work
 
 
+def deployed(ours: bool, compiled: bool) -> Work:
+    """Logits of an image of 360 x 480 from cyclenet_lite: ours by onnxruntime, from a file; the
+    peer's by PyTorch, as it is or compiled for this size.
+    """
+    import tempfile
+    from pathlib import Path
+
+    import torch
+
+    from cyclenet.deploy.export import Deployed, write_onnx
+    from cyclenet.deploy.load import open_session
+    from cyclenet.models.cyclenet import build_model
+
+    torch.manual_seed(0)
+    net = build_model(_lite(), 19).eval().requires_grad_(False)
+    image = 255 * torch.rand(1, 3, 360, 480)
+    if ours:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "m.onnx"
+            write_onnx(net, "logits", path, {})
+            session = open_session(path)
+        return lambda: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+    module: Any = Deployed(net, "logits")
+    if compiled:
+        module = torch.compile(module)
+
+    def work() -> Any:
+        with torch.inference_mode():
+            return module(image)
+
+    return work
+
+
 def eval_ms(ours: bool) -> Work:
     """All that follows the forward passes of 5 scales with flip; the logits, at 1/4 of each scale,
     are there before.
@@ -266,13 +299,14 @@ def eval_ms(ours: bool) -> Work:
         def network(view: Any) -> Any:
             return 3 * torch.randn(view.shape[0], 19, view.shape[2] // 4, view.shape[3] // 4)
 
-        scales = predict_views(network, torch.zeros(1, 3, *SIZE), protocol, Grid(8, False))
+        grid = Grid(8, False)
+        scales = predict_views(network, torch.zeros(1, 3, *SIZE), protocol, grid)
         raw = [(s.size, *s.windows[0].logits) for s in scales]
 
     @torch.inference_mode()
     def work() -> Any:
         found = torch.empty(1, *SIZE, dtype=torch.uint8)
-        for rows, probabilities in merge(scales, SIZE, protocol, False):
+        for rows, probabilities in merge(scales, SIZE, protocol, grid):
             found[:, rows] = probabilities.max(1).indices
         return found
 
@@ -661,8 +695,8 @@ def _lite() -> Any:
     """The model of conf/model/cyclenet_lite.yaml, with random weights."""
     from omegaconf import OmegaConf
 
+    from cyclenet.config.model import ModelConfig
     from cyclenet.config.restore import CONF
-    from cyclenet.config.schema import ModelConfig
 
     cfg = OmegaConf.merge(
         OmegaConf.structured(ModelConfig), OmegaConf.load(CONF / "model/cyclenet_lite.yaml")

@@ -263,6 +263,7 @@ def test_each_option_of_the_options_ablation_changes_one_key():
     assert changed == [
         "optim.head_lr_scale",
         "model.share_norm",
+        "model.share_projections",
         "model.mask_scale",
         "model.backbone",
         "model.first_block_dilation",

@@ -53,7 +53,7 @@ def test_similarity_is_the_mean_of_all_pairs(result):
     for index in range(2):
         seen = Explained(task, source.image(index))
         unit = F.normalize(torch.cat(seen.passes[1], 1)[0].flatten(1).T.double(), dim=1)
-        height, width = seen.last.shape[-2:]
+        height, width = seen.levels[3].shape[-2:]
         labels = source.mask(index)[4::8, 4::8].ravel()
         assert len(labels) == height * width
         cosines = (unit @ unit.T).numpy()
@@ -174,7 +174,7 @@ def test_the_probe_finds_what_is_there():
             noise = torch.randn(
                 1, 5, *perfect.shape[2:], generator=torch.Generator().manual_seed(0)
             )
-            self.last, self.passes = perfect, [[noise], [perfect]]
+            self.levels, self.passes = [perfect] * 4, [[noise], [perfect]]
 
     class Source(Stripes):
         def image(self, index):
