@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
-from conftest import tiny_model
+from conftest import ROOT, tiny_model
 from cyclenet.config.load import compose_config
-from cyclenet.lab.cost.count import count_cost, total
+from cyclenet.lab.cost.count import count_cost, meta_model, total
 from cyclenet.models.backbone import Backbone
 from cyclenet.models.contexts.ccnet import CCNet, CrissCrossAttention
 from cyclenet.models.contexts.danet import DANet
@@ -474,6 +475,25 @@ def test_every_arm_trains(name):
         assert "needs 2 images" in str(error)
 
 
+def test_what_lies_in_a_resnet_is_left_out_of_other_backbones():
+    whole = compose_config("train", ["model=cyclenet", "arm=zoo/spnet"]).model
+    assert whole.strip_pooling and whole.multi_grid == [1, 2, 4]
+    for other in (["model=cyclenet_lite"], ["model=cyclenet", "model.freeze_backbone=true"]):
+        model = compose_config("train", [*other, "arm=zoo/spnet"]).model
+        assert not model.strip_pooling and model.multi_grid == []
+
+
+@pytest.mark.parametrize("name", ["table3", "table4", "zoo", "zoo_heads"])
+def test_every_job_of_a_sweep_can_be_built(name):
+    values = yaml.safe_load((ROOT / f"conf/experiment/{name}.yaml").read_text())
+    axes = values["hydra"]["sweeper"]["params"]
+    others = [f"{key}={str(axes[key]).split(',')[0]}" for key in axes if key != "arm"]
+    for arm in axes["arm"].split(","):
+        words = [f"experiment={name}", f"arm={arm}", "optim.lr=0.1", *others]
+        cfg = compose_config("train", words)
+        meta_model(cfg.model, 5, tuple(cfg.dataset.crop_size))
+
+
 def test_every_arm_is_pinned():
-    arms = {path.stem for path in Path("conf/arm/zoo").glob("*.yaml")}
+    arms = {path.stem for path in (ROOT / "conf/arm/zoo").glob("*.yaml")}
     assert arms == PINS.keys()

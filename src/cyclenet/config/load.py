@@ -86,6 +86,13 @@ def _paper_width(width: int, _root_: DictConfig) -> int:
     return int(width * _root_.model.growth_channels // 128)
 
 
+def _in_resnets(value: Any, _root_: DictConfig) -> Any:
+    """Return what a compared system changes in a ResNet that is trained; nothing in others."""
+    model = _root_.model
+    changes = model.backbone.startswith("resnet") and not model.freeze_backbone
+    return value if changes else type(value)()
+
+
 def _chosen(path: str, _root_: DictConfig) -> float:
     """Return what `cyclenet.lab.sweeps.choose` wrote for this network: ``${chosen:PATH}``.
 
@@ -125,5 +132,6 @@ def register() -> None:
     OmegaConf.register_new_resolver("run_folder", run_folder_name, replace=True)
     OmegaConf.register_new_resolver("rates_at_8", _rates_at_8, replace=True)
     OmegaConf.register_new_resolver("paper_width", _paper_width, replace=True)
+    OmegaConf.register_new_resolver("in_resnets", _in_resnets, replace=True)
     OmegaConf.register_new_resolver("chosen", _chosen, replace=True)
     OmegaConf.register_new_resolver("rates_at_97", _rates_at_97, replace=True)
