@@ -135,6 +135,8 @@ class CycleNet(nn.Module):
         """
         logits, extras = self.segment(self.features(image))
         size = self.grid.padded(image.shape[-2:])
+        if all(side >= least for side, least in zip(size, self.least, strict=True)):
+            return logits, extras
         rows, columns = (
             self.grid.window(length, max(side, least), 0, side)
             for length, side, least in zip(logits.shape[-2:], size, self.least, strict=True)
