@@ -207,6 +207,29 @@ def test_an_exported_file_is_evaluated_and_predicted_like_its_checkpoint(tmp_pat
     (tmp_path / "out/label/p.png").unlink()
     assert "1 predicted" in run(*words, save, cwd=tmp_path)
     assert "1 predicted" in run(*words, save, "protocol=paper_ms", cwd=tmp_path)
+    for wrong in ("precision=bf16-mixed", "accelerator=gpu"):
+        run(*words, save, wrong, cwd=tmp_path, ok=False)
+
+
+def test_a_stopped_prediction_keeps_no_file_of_another_checkpoint(tmp_path):
+    """The second command was stopped before its second image; the first one's files are there."""
+    from cyclenet.config.commands import PredictConfig
+    from cyclenet.runs.predict import Predictor
+
+    for name in ("a", "b"):
+        Image.fromarray(PICTURE).save(tmp_path / f"{name}.png")
+    one, two = (save_checkpoint(task_of(seed), tmp_path / f"{seed}.ckpt") for seed in (0, 1))
+    options = {"input": str(tmp_path), "output": str(tmp_path / "out"), "accelerator": "cpu"}
+
+    def predict(path, *names):
+        predictor = Predictor(PredictConfig(ckpt_path=str(path), **options))
+        return [predictor.predict_image(tmp_path / f"{name}.png", name) for name in names]
+
+    assert predict(one, "a", "b") == [1, 1] and predict(one, "a", "b") == [0, 0]
+    assert predict(two, "a") == [1]
+    assert predict(two, "a", "b") == [0, 1]
+    label = np.asarray(Image.open(tmp_path / "out/label/b.png"))
+    np.testing.assert_array_equal(label, load(two, device="cpu").predict(PICTURE).labels)
 
 
 def test_a_shared_folder_is_loaded_and_holds_no_paths(checkpoint, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import warnings
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from cyclenet.config.commands import ExportConfig
 from cyclenet.config.restore import PLACES
+from cyclenet.config.schema import TrainConfig
 from cyclenet.deploy.load import find, open_session, read_checkpoint, rebuild
 from cyclenet.files import atomic_write
 from cyclenet.models.cyclenet import CycleNet
@@ -100,10 +102,7 @@ def export(cfg: ExportConfig) -> list[str]:
 def describe(checkpoint: Checkpoint) -> dict[str, str]:
     """Return the metadata of an exported file: what rebuilds and explains the network."""
     cfg, classes, palette = stored(checkpoint)
-    values = asdict(cfg)
-    for key in PLACES:
-        values["dataset"].pop(key)
-    hyper = {"cfg": values, "classes": classes, "palette": palette}
+    hyper = {"cfg": without_places(cfg), "classes": classes, "palette": palette}
     return {
         "cyclenet": json.dumps(hyper),
         "classes": json.dumps(classes),
@@ -113,6 +112,14 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
         "stride": str(cfg.model.output_stride),
         "license": "the training data's and the pretrained backbone's terms apply to the weights",
     }
+
+
+def without_places(cfg: TrainConfig) -> dict[str, Any]:
+    """Return a configuration as plain values that name no folder of the machine it ran on."""
+    values = asdict(cfg)
+    for key in PLACES:
+        values["dataset"].pop(key)
+    return values
 
 
 def write_weights(checkpoint: Checkpoint, path: Path) -> None:

@@ -54,6 +54,10 @@ def load(
     require_choice("precision", precision, PREDICTION_PRECISIONS)
     path, where = find(source, hub=True), choose_device(device)
     if path.suffix == ".onnx":
+        if precision != "32-true" or device == "gpu":
+            raise ValueError(
+                f"{path} computes in float32 on the CPU: leave precision=32-true and the device."
+            )
         return _load_onnx(path, protocol)
     checkpoint = read_checkpoint(path)
     cfg, classes, palette = stored(checkpoint)

@@ -148,7 +148,7 @@ class Model:
 
 
 class Exported:
-    """An exported file in the place of a training's task, for evaluation and prediction.
+    """An ONNX file in the place of a training's task, for evaluation and prediction.
 
     It computes in float32 on the CPU.
     """
@@ -174,7 +174,7 @@ class Exported:
     ) -> Tensor:
         """Return the labels (N, H, W), uint8, of images (N, 3, H, W), RGB in 0..255."""
         if precision != "32-true":
-            raise ValueError("An exported file computes in float32: leave precision=32-true.")
+            raise ValueError("An ONNX file computes in float32: leave precision=32-true.")
         return self.model.labels(image, protocol)
 
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from cyclenet.config.model import ModelConfig
+from cyclenet.lab.paper import OPEN_POINTS
 
 
 class Published(NamedTuple):
@@ -86,7 +87,15 @@ QUOTED = "DSSPN has 77.8 in Table 3 and 43.68 in Table 4; it has no public code 
 
 
 def find_published(model: ModelConfig) -> Published | None:
-    """Return what was published of a model's system; None where it is not one of them."""
+    """Return what was published of a model's system; None where it is not one of them.
+
+    A CycleNet that differs in what the paper leaves open, or in k, is not the published one.
+    """
+    if model.context in ("cycleaspp", "denseaspp") and (
+        any(getattr(model, key) != value for key, value in OPEN_POINTS.items())
+        or (model.context == "cycleaspp" and model.feedback != 1)
+    ):
+        return None
     for row in PUBLISHED:
         if (row.context, row.decoder) == (model.context, model.decoder):
             return row

@@ -2,14 +2,12 @@
 
 import os
 import subprocess
-from dataclasses import asdict
 from pathlib import Path
 
 from cyclenet.config.commands import PushConfig
 from cyclenet.config.naming import arm_label
-from cyclenet.config.restore import PLACES
 from cyclenet.config.schema import TrainConfig
-from cyclenet.deploy.export import write_weights
+from cyclenet.deploy.export import without_places, write_weights
 from cyclenet.deploy.load import WEIGHTS, find, read_checkpoint
 from cyclenet.files import read_json, write_json, write_text
 from cyclenet.lab.markdown import code, markdown_table, percent, plain
@@ -33,10 +31,7 @@ def push(cfg: PushConfig) -> list[str]:
     checkpoint = read_checkpoint(source)
     trained, classes, _ = stored(checkpoint)
     write_weights(checkpoint, folder / WEIGHTS)
-    values = asdict(trained)
-    for key in PLACES:
-        values["dataset"].pop(key)
-    write_json(folder / "config.json", values)
+    write_json(folder / "config.json", without_places(trained))
     write_text(folder / "README.md", write_card(cfg.repo, trained, classes, run_of(source)))
     said = [
         f"{folder}: {WEIGHTS}, config.json, README.md. cyclenet.load({str(folder)!r}) reads it."

@@ -13,7 +13,8 @@ def deform_conv2d(
 
     Equal to `torchvision.ops.deform_conv2d` in value and gradients. On CPU the four bilinear
     neighbours of each tap are gathered as one weighted embedding bag and convolved by one matrix
-    product, which is several times faster and takes bfloat16. Elsewhere torchvision's kernel runs;
+    product, which is several times faster and takes bfloat16. Elsewhere, and in a
+    graph that is recorded for ONNX, torchvision's kernel runs;
     it has no bfloat16, so under autocast it runs in float32. Sampling positions are float32 (or
     float64) in any precision: in bfloat16, pixel 257 could not be told from 258.
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cyclenet.deploy.load import EXPORTED, find, load, read_checkpoint
+from cyclenet.deploy.load import find, load, read_checkpoint
 from cyclenet.deploy.model import Exported
 from cyclenet.training.checkpoint import load_task
 from cyclenet.training.task import SegmentationTask
@@ -17,6 +17,6 @@ def open_model(path: str | Path) -> Task:
         ValueError: it is missing, damaged, or not of this project.
     """
     found = find(path)
-    if found.suffix in EXPORTED:
-        return Exported(load(found, device="cpu"))
+    if found.suffix == ".onnx":
+        return Exported(load(found))
     return load_task(read_checkpoint(found))

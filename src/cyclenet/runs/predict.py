@@ -20,7 +20,7 @@ from cyclenet.deploy.model import Result
 from cyclenet.files import atomic_write, write_text
 from cyclenet.plots.pictures import colorize, overlay_with_legend, save_png
 
-SETTINGS = "prediction.json"
+SETTINGS = ".cyclenet-prediction.json"
 """File in the output that says what made it: a repeated command goes on where it stopped."""
 
 MOST_PIXELS = 64_000_000
@@ -46,8 +46,10 @@ class Predictor:
         made_by = [str(file.resolve()), stamp.st_size, stamp.st_mtime_ns]
         settings = {"by": [*made_by, cfg.protocol.describe(), cfg.precision]}
         path = self.output / SETTINGS
-        self.goes_on = path.is_file() and path.read_text() == json.dumps(settings)
-        write_text(path, json.dumps(settings))
+        if not path.is_file() or path.read_text(errors="replace") != json.dumps(settings):
+            write_text(path, json.dumps(settings))
+        # Files from before then are another command's, which this one replaces.
+        self.since = path.stat().st_mtime_ns
 
     def predict(self, image: np.ndarray) -> Result:
         """Return what the network says of an image (H, W, 3)."""
@@ -60,9 +62,9 @@ class Predictor:
     def predict_image(self, path: Path, name: str) -> int:
         """Predict an image file; return 1, or 0 where its outputs are there already."""
         outputs = [self._path(kind, name) for kind in self.cfg.save]
-        if self.goes_on and all(
-            each.is_file() and each.stat().st_mtime_ns > path.stat().st_mtime_ns for each in outputs
-        ):
+        stamp = path.stat()  # A file that was put in its place may be old, but its entry is new.
+        since = max(self.since, stamp.st_mtime_ns, stamp.st_ctime_ns)
+        if all(each.is_file() and each.stat().st_mtime_ns > since for each in outputs):
             return 0
         image = read_image(path)
         pixels = image.shape[0] * image.shape[1]

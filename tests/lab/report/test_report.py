@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import TINY, run, write
+from cyclenet.lab.published import find_published
 from cyclenet.lab.report.live import watch
 from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
@@ -124,6 +125,9 @@ def test_compared_systems_stand_beside_what_was_published(runs, tmp_path):
     assert rows["CycleASPP(3,6,12,18,24,30) + ADC"][:2] == ["82.00", "46.14"]
     # OCRNet keeps the attention's maps, and its first guess in evaluation.
     assert all(float(value) > 0 for row in rows.values() for value in row[5:8])
+    for changed in ({"feedback": 2}, {"mask_scale": 2.0}, {"share_projections": True}):
+        assert find_published(run_config(0, **changed).model) is None
+    assert find_published(run_config(0).model).name == "CycleNet"
     assert "CCNet: trained on train + val" in text and "DSSPN has 77.8" in text
 
 

@@ -20,7 +20,7 @@ class PreActivationLayer(nn.Sequential):
     ) -> None:
         super().__init__(
             nn.BatchNorm2d(channels) if norm else nn.Identity(),
-            nn.ReLU(),  # Not in place: the input is read by later layers too.
+            nn.ReLU(),  # It leaves its input as it is, which later layers read too.
             nn.Conv2d(channels, inner, 1),
             nn.BatchNorm2d(inner),
             nn.ReLU(inplace=True),

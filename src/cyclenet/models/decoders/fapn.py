@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from cyclenet.models.decoders.adc import TAPS
 from cyclenet.models.decoders.base import Decoder
 from cyclenet.models.deform import deform_conv2d
 from cyclenet.models.layers import ConvNormReLU, ZeroConv2d, conv_norm
 from cyclenet.models.resize import resize
-
-TAPS = 9
 
 
 class FeatureAlign(nn.Module):
