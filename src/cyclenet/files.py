@@ -28,10 +28,14 @@ def safe_name(text: str) -> str:
     A text that is a plain name stays as it is. Otherwise its other signs become _, and a checksum
     keeps different texts apart.
     """
-    name = re.sub(r"[^\w.+=@-]", "_", text).lstrip(".")[:80]
-    if name and name == text and not RESERVED.match(name):
+    name = re.sub(r"[^\w.+=@-]", "_", text).lstrip(".-").rstrip(".")
+    # File systems allow 255 bytes; a name that was cut, with its checksum, must not be cut again.
+    if len(name.encode()) > 200:
+        name = name.encode()[:150].decode(errors="ignore").rstrip(".")
+    name = f"_{name}" if not name or RESERVED.match(name) else name
+    if name == text:
         return name
-    return f"{name}-{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}".lstrip("-")
+    return f"{name}-{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"
 
 
 def printable(text: str) -> str:
