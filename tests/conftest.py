@@ -19,8 +19,8 @@ from cyclenet.models.contexts.cycleaspp import CycleASPP
 from cyclenet.models.decoders.adc import ADC
 
 ROOT = Path(__file__).parents[1]
-# Two processes of two threads each would fight for two cores.
-torch.set_num_threads(2)
+# As many processes as cores run the tests (pytest-xdist).
+torch.set_num_threads(1)
 
 
 def tiny_model(**changes) -> ModelConfig:
@@ -139,7 +139,7 @@ def run(command: str, *words: str, cwd: Path, ok: bool = True, **environment: st
         "script": str(ROOT / "src" / f"{command}.py"),
         "words": words,
         "cwd": str(cwd),
-        "env": {**os.environ, "OMP_NUM_THREADS": "2", **environment},
+        "env": {**os.environ, "OMP_NUM_THREADS": "1", **environment},
     }
     with tempfile.NamedTemporaryFile("r") as output:
         process = warm()

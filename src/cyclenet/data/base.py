@@ -1,5 +1,6 @@
 """Data sets as numbered pairs of image and mask, before any augmentation."""
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cyclenet.data.images import DataError, read_ids, read_image
+from cyclenet.data.images import DataError, read_bytes, read_ids, read_image
 
 
 class Pair(NamedTuple):
@@ -76,6 +77,7 @@ class FolderSource(Source):
         if not pairs:
             raise DataError(f"No images in {where}: check dataset.root and the split's name.")
         self.pairs, self.masks = pairs, masks
+        self._stamps: dict[int, list[Any]] = {}
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -89,8 +91,11 @@ class FolderSource(Source):
         return [f"{mask} is a mask without an image." for mask in strays]
 
     def stamp(self, index: int) -> list[Any]:
-        path = self.pairs[index].image.resolve()
-        return [str(path), path.stat().st_size, path.stat().st_mtime_ns]
+        # The content counts, not place or time, which a copy of the data changes.
+        if index not in self._stamps:
+            raw = read_bytes(self.pairs[index].image)
+            self._stamps[index] = [len(raw), zlib.crc32(raw)]
+        return self._stamps[index]
 
     def image(self, index: int) -> np.ndarray:
         return read_image(self.pairs[index].image, paired=True)

@@ -170,7 +170,7 @@ def sweep(folder: Path, *words: str, file_size: int | None = None) -> subprocess
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
 
     command = [sys.executable, str(ROOT / "src/train.py"), "-m", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=limit, **streams)
 
