@@ -135,7 +135,9 @@ PARTS = st.text("aB.é \udc80", min_size=1, max_size=3).filter(lambda part: part
 @given(st.sets(st.lists(PARTS, min_size=1, max_size=3).map("/".join), min_size=1, max_size=8))
 def test_no_output_is_another_inputs(names):
     files = [f"{name}{end}" for name in sorted(names) for end in (".png", ".JPG", ".mp4")]
-    made = [name.casefold() for name in name_files([Path("/root", f) for f in files], Path("/root"))]
+    made = [
+        name.casefold() for name in name_files([Path("/root", f) for f in files], Path("/root"))
+    ]
     if len({file.casefold() for file in files}) == len(files):
         assert len(set(made)) == len(files)
     parents = {parent.as_posix() for name in made for parent in PurePosixPath(name).parents}

@@ -11,6 +11,7 @@ import torch
 from conftest import tiny_model
 from cyclenet.config.model import ModelConfig
 from cyclenet.config.schema import DatasetConfig, TrainConfig
+from cyclenet.data.features import FeatureCache
 from cyclenet.data.images import DataError
 from cyclenet.data.open import open_split
 from cyclenet.data.views import AS_IT_IS, Place, View, Views, to_tensor
@@ -210,3 +211,19 @@ def test_arms_of_a_seed_start_alike_in_all_they_share():
     torch.manual_seed(6)
     other = dict(build_model(tiny_model(), 5).named_parameters())
     assert not torch.equal(other["classifier.1.weight"], nets[1]["classifier.1.weight"])
+
+
+def test_a_copy_of_the_data_keeps_its_features_and_a_changed_image_does_not(camvid, tmp_path):
+    cfg = frozen_config(True, tmp_path)
+    views = Views(cfg.dataset, Grid(8, False))
+    shutil.copytree(camvid, tmp_path / "copy", copy_function=shutil.copyfile)
+    paths = []
+    for root in (camvid, tmp_path / "copy"):
+        dataset = DatasetConfig(name="camvid", root=str(root))
+        source, cache = open_split(dataset, "val"), FeatureCache(tmp_path, views)
+        paths.append([cache.path(source, index, AS_IT_IS).name for index in range(3)])
+    assert paths[0] == paths[1]
+    shutil.copyfile(camvid / "val/frame_1.png", tmp_path / "copy/val/frame_0.png")
+    changed = open_split(dataset, "val")
+    assert cache.path(changed, 0, AS_IT_IS).name not in paths[0]
+    assert cache.path(changed, 1, AS_IT_IS).name == paths[0][1]
