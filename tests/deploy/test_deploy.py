@@ -11,11 +11,14 @@ import torch
 from PIL import Image
 
 import cyclenet
-from conftest import run
+from conftest import ROOT, run
 from cyclenet.config.commands import ExportConfig, PushConfig
+from cyclenet.config.load import compose_config
+from cyclenet.data.open import open_split
 from cyclenet.deploy import export as exporting
 from cyclenet.deploy.load import load, read_checkpoint
 from cyclenet.lab.share import push
+from cyclenet.training.task import SegmentationTask
 from made import save_checkpoint, scenes_task, task_of
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (41, 67, 3), dtype=np.uint8)
@@ -116,6 +119,11 @@ ARMS = [
     {"context": "identity", "decoder": "bisenet", "output_stride": 32},
     {"context": "aspp", "decoder": "dupsampling"},
     {"context": "denseaspp_net", "decoder": "none"},
+    {"context": "pspnet", "decoder": "none"},
+    {"context": "spnet", "decoder": "none"},
+    {"context": "pspnet", "decoder": "upernet", "output_stride": 32},
+    {"context": "pspnet", "decoder": "gff"},
+    {"context": "aligncm", "decoder": "alignseg"},
 ]
 
 
@@ -157,7 +165,7 @@ def test_a_graph_may_end_in_labels(gives, tmp_path, monkeypatch):
 def test_what_cannot_be_exported_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "TRACED", (2, 64, 96))
     monkeypatch.setattr(exporting, "CHECKED", ((1, 41, 97),))
-    for context, said in (("psanet", "crops of one size"), ("pspnet", "no counterpart in ONNX")):
+    for context, said in (("psanet", "crops of one size"), ("reseg", "cannot be exported")):
         task = task_of(context=context, decoder="none")
         path = save_checkpoint(task, tmp_path / f"{context}.ckpt")
         with pytest.raises(ValueError, match=said):
@@ -259,3 +267,25 @@ def test_a_shared_folder_is_loaded_and_holds_no_paths(checkpoint, tmp_path, monk
     np.testing.assert_array_equal(
         load("me/streets", device="cpu").predict(PICTURE).labels, own.predict(PICTURE).labels
     )
+
+
+SMALL = ["dataset=scenes", "model.backbone=resnet50", "model.backbone_weights=none"]
+FOLDERS = [ROOT / "conf/arm", ROOT / "conf/arm/heads", ROOT / "conf/arm/zoo"]
+NAMES = [f"{f.name}/{p.stem}".removeprefix("arm/") for f in FOLDERS for p in f.glob("*.yaml")]
+NO_COUNTERPART = ("zoo/psanet", "zoo/reseg")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", sorted(NAMES))
+def test_every_arm_is_exported_at_the_sizes_of_photographs(arm, tmp_path):
+    cfg = compose_config("train", [f"arm={arm}", *SMALL])
+    torch.manual_seed(0)
+    source = open_split(cfg.dataset, "val")
+    task = SegmentationTask(cfg, source.classes, source.palette.tolist())
+    path = save_checkpoint(task, tmp_path / "last.ckpt")
+    options = ExportConfig(ckpt_path=str(path), output=str(tmp_path / "m.onnx"))
+    if arm in NO_COUNTERPART:
+        with pytest.raises(ValueError, match="cannot be exported"):
+            exporting.export(options)
+    else:
+        assert "1 x 241 x 497, 3 x 360 x 480" in exporting.export(options)[1]

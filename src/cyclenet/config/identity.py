@@ -86,13 +86,17 @@ def changed_from(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, 
 
 
 def network_name(model: dict[str, Any]) -> str:
-    """Name a network by its label and a digest of all keys of ``model``, given as plain values."""
+    """Name a network by its label and a digest of the keys of ``model`` that are not the default.
+
+    Args:
+        model: plain values.
+    """
     shape = ModelConfig.__new__(ModelConfig)
     shape.__dict__.update(model)
     # The auxiliary head of a frozen backbone is left out when the configuration is checked.
     ignored = (*NOT_IN_THE_RESULT["model"], "aux_head")
     values = {key: value for key, value in model.items() if key not in ignored}
-    return f"{arm_label(shape)} {digest(values, 2)}"
+    return f"{arm_label(shape)} {digest(changed_from(asdict(ModelConfig()), values), 2)}"
 
 
 def arm_name(cfg: TrainConfig) -> str:

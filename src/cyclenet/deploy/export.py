@@ -16,6 +16,7 @@ from cyclenet.config.commands import ExportConfig
 from cyclenet.config.restore import PLACES
 from cyclenet.config.schema import TrainConfig
 from cyclenet.deploy.load import find, open_session, read_checkpoint, rebuild
+from cyclenet.deploy.onnx_operators import register
 from cyclenet.files import atomic_write
 from cyclenet.models.cyclenet import CycleNet
 from cyclenet.models.stored import Checkpoint, stored, stored_weights
@@ -142,7 +143,7 @@ def write_onnx(net: CycleNet, gives: str, path: Path, metadata: dict[str, str]) 
         import onnx
     except ImportError as error:
         raise ValueError("ONNX is not installed: pip install 'cyclenet[onnx]'.") from error
-    _register_deformable_convolution()
+    register()
     dynamic = {0: "batch", 2: "height", 3: "width"}
     axes = {0: "batch", 1: "height", 2: "width"} if gives == "labels" else dynamic
     example = torch.zeros(TRACED[0], 3, *TRACED[1:])
@@ -220,25 +221,3 @@ def _runtime_version() -> str:
 
     version: str = onnxruntime.__version__
     return version
-
-
-def _register_deformable_convolution() -> None:
-    from torch.onnx import register_custom_op_symbolic
-    from torch.onnx.symbolic_helper import parse_args
-
-    @parse_args("v", "v", "v", "v", "v", "i", "i", "i", "i", "i", "i", "i", "i", "b")
-    def symbolic(  # type: ignore[no-untyped-def]
-        g, x, weight, offset, mask, bias, sh, sw, ph, pw, dh, dw, groups, offset_groups, use_mask
-    ):
-        inputs = [x, weight, offset, bias, *([mask] if use_mask else [])]
-        return g.op(
-            "DeformConv",
-            *inputs,
-            dilations_i=[dh, dw],
-            group_i=groups,
-            offset_group_i=offset_groups,
-            pads_i=[ph, pw, ph, pw],
-            strides_i=[sh, sw],
-        )
-
-    register_custom_op_symbolic("torchvision::deform_conv2d", symbolic, 19)
