@@ -19,6 +19,7 @@ LITERAL = {
     "hydra.sweep.dir",
     "image",
     "images",
+    "init_from",
     "input",
     "model.backbone_weights",
     "output",

@@ -41,6 +41,9 @@ class ModelConfig:
     # Whether the backbone stays as it is: no gradients, batch norm with its stored statistics. The
     # auxiliary head is then left out, unless the context module reads it.
     freeze_backbone: bool = False
+    # Whether the backbone's batch norms keep statistics, factors and offsets while its rest is
+    # trained: for a few images a step.
+    freeze_norm: bool = False
     # Context module: none (Table 2's baseline), aspp, denseaspp, cycleaspp; identity (the features
     # as they are); of the compared systems pspnet, psanet, encnet, danet, ccnet, spnet, ocrnet,
     # deeplabv3plus, aligncm, denseaspp_net (DenseASPP as published), reseg.

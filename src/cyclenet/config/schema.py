@@ -369,6 +369,9 @@ class TrainConfig:
     # Presets of conf/protocol by which the last checkpoint is evaluated at the end, beside
     # `protocol` itself.
     extra_protocols: list[str] = field(default_factory=list)
+    # Begin with the weights of a trained network that fit: of a run folder, a checkpoint, an
+    # exported .safetensors, or user/name of the hub. Classes of the same name keep theirs.
+    init_from: str | None = None
     # Continue from this checkpoint: its weights, optimizer and position. The run folder's own last
     # checkpoint is newer and wins.
     ckpt_path: str | None = None
@@ -386,6 +389,12 @@ class TrainConfig:
             "dataset.views are for frozen features: set model.freeze_backbone=true, or "
             "dataset.views=[].",
         )
+        require(
+            not (self.init_from and self.ckpt_path),
+            "init_from begins a training and ckpt_path continues one: give one of them.",
+        )
+        if self.init_from:  # The backbone's weights are in it.
+            self.model.backbone_weights = "none"
         extra, stride = int(self.model.align_corners), self.model.output_stride
         require(
             not self.dataset.views

@@ -120,6 +120,8 @@ def without_places(cfg: TrainConfig) -> dict[str, Any]:
     values = asdict(cfg)
     for key in PLACES:
         values["dataset"].pop(key)
+    for key in ("init_from", "ckpt_path"):
+        values.pop(key)
     return values
 
 

@@ -73,6 +73,7 @@ class CycleNet(nn.Module):
         # It is drawn before all else, so that arms of one seed have it in common.
         seed = int(torch.randint(2**31, (), device="cpu"))
         self.grid, self.frozen = Grid(cfg.output_stride, cfg.align_corners), cfg.freeze_backbone
+        self.freeze_norm = cfg.freeze_norm
         self.backbone = Backbone(
             cfg.backbone,
             cfg.backbone_weights,
@@ -84,6 +85,9 @@ class CycleNet(nn.Module):
             pool_strips(self.backbone.body, seed)
         if self.frozen:
             self.backbone.requires_grad_(False)
+        if self.freeze_norm:
+            for norm in _batch_norms(self.backbone):
+                norm.requires_grad_(False)
         low, _, third, last = self.backbone.channels
         known = {"num_classes": num_classes, "crop_cells": self.grid.cells(crop_size)}
         self.context = build_context(last, cfg, known)
@@ -115,10 +119,13 @@ class CycleNet(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; a frozen backbone always keeps its stored statistics."""
+        """Set the mode; what is frozen of the backbone always keeps its stored statistics."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
+        if self.freeze_norm:
+            for norm in _batch_norms(self.backbone):
+                norm.eval()
         return self
 
     def forward(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -194,6 +201,11 @@ class CycleNet(nn.Module):
             decoded = self.decoder(context, *self.levels(features))
         logits: Tensor = self.classifier(decoded)
         return logits
+
+
+def _batch_norms(module: nn.Module) -> list[nn.Module]:
+    # Synchronised ones have no class in common with the others.
+    return [each for each in module.modules() if hasattr(each, "running_mean")]
 
 
 def build_model(

@@ -25,6 +25,7 @@ from cyclenet.runs.results import (
 )
 from cyclenet.scoring.results import EvaluationResult, boundary_line, score_table
 from cyclenet.training.checkpoint import load_task
+from cyclenet.training.initial import begin_from
 from cyclenet.training.keep import LAST, KeepBest
 from cyclenet.training.loggers import ResumableWandb
 from cyclenet.training.task import SegmentationTask
@@ -62,6 +63,8 @@ def train_in(run_folder: RunFolder) -> None:
         if cfg.model.compile:
             task.net.compile()
         announce(run, trainer, data)
+        if cfg.init_from and not run.checkpoint:
+            trainer.print(begin_from(task, cfg.init_from))
         use_features(task, data, trainer.strategy.root_device)
         trainer.fit(task, data, ckpt_path=run.checkpoint)
         validate_the_end(trainer, task, data)
