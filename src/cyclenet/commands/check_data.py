@@ -21,7 +21,8 @@ def run(cfg: CheckConfig) -> int:
     from cyclenet.data.check import describe_split, read_split
 
     workers, bad = cfg.num_workers if cfg.num_workers > 0 else cores(), 0
-    for split in cfg.splits or [cfg.dataset.training_split, cfg.dataset.validation_split]:
+    usual = [*cfg.dataset.training_split.split("+"), cfg.dataset.validation_split]
+    for split in cfg.splits or [each for each in usual if each]:
         source, report = read_split(cfg.dataset, split, workers)
         print(describe_split(f"{cfg.dataset.name} {split}", source, report))
         bad += len(report.problems)

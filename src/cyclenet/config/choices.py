@@ -146,6 +146,19 @@ DECODERS: dict[str, Choice] = {
     ),
 }
 
+FOLDER_KEYS = (
+    "images",
+    "masks",
+    "image_suffix",
+    "mask_suffix",
+    "classes",
+    "ids",
+    "ignore_id",
+    "reduce_zero_label",
+    "val_share",
+)
+"""Keys of ``dataset`` that only ``folder`` reads."""
+
 DATASETS: dict[str, Choice] = {
     "cityscapes": Choice(
         "cyclenet.data.cityscapes:Cityscapes",
@@ -171,7 +184,7 @@ DATASETS: dict[str, Choice] = {
     "folder": Choice(
         "cyclenet.data.folder:Folder",
         "Folder",
-        ("root",),
+        ("root", *FOLDER_KEYS),
         how_to_get="lay out your data there as docs/data.md says",
         folds=True,
     ),

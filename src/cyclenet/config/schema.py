@@ -5,9 +5,10 @@ only what differs from these defaults. Nothing heavy is imported, so that a typo
 A bad value raises `ValueError` with one sentence that names the key.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from cyclenet.config.choices import DATASETS
+from cyclenet.config.choices import DATASETS, FOLDER_KEYS
 from cyclenet.config.model import ModelConfig
 from cyclenet.config.require import (
     require,
@@ -39,6 +40,25 @@ def _require_fold(name: str, fold: int | None) -> None:
         require(0 <= fold < 1000, f"dataset.fold must be 0 or more; got {fold}.")
 
 
+def _require_folder_keys(cfg: "DatasetConfig") -> None:
+    usual = {each.name: each for each in fields(DatasetConfig) if each.name in FOLDER_KEYS}
+    for key, each in usual.items():
+        default = [] if key == "ids" else each.default
+        require(
+            cfg.name == "folder" or getattr(cfg, key) == default,
+            f"dataset.{key} is for dataset=folder, not for {cfg.name}.",
+        )
+    require(0 <= cfg.val_share < 1, f"dataset.val_share must be in [0, 1); got {cfg.val_share}.")
+    require(
+        0 <= cfg.ignore_id <= 65535,
+        f"dataset.ignore_id must be between 0 and 65535; got {cfg.ignore_id}.",
+    )
+    require(
+        not (cfg.ids and cfg.reduce_zero_label),
+        "dataset.ids says what 0 means, and dataset.reduce_zero_label too: give one of them.",
+    )
+
+
 @dataclass
 class DatasetConfig:
     """Images, masks and the paper's augmentation (section 4.1)."""
@@ -56,13 +76,35 @@ class DatasetConfig:
     cache_root: str | None = None
     # Fetch ADE20K (0.9 GB) or CamVid (0.2 GB) into the root where it is missing.
     download: bool = False
-    # Name of the split that is trained on.
-    train_split: str = "train"
-    # Name of the split that is validated on.
-    val_split: str = "val"
+    # Name of the split that is trained on, or several as [train,val]. Cityscapes' train_extra has
+    # the coarse masks.
+    train_split: Any = "train"
+    # Name of the split that is validated on; null validates and evaluates nothing.
+    val_split: str | None = "val"
     # Cross-validation: train on all folds but this one, and validate on it. CamVid has 0 to 4, by
     # drive; `folder` has those of its folds.csv. null takes the splits.
     fold: int | None = None
+    # folder: folder of the images in the root. The split's folder follows, or stands in it as
+    # {split}, such as {split}/images.
+    images: str = "images"
+    # folder: folder of the masks in the root, likewise.
+    masks: str = "masks"
+    # folder: end of an image's name before its ending that its mask has not, such as _img.
+    image_suffix: str = ""
+    # folder: end of a mask's name before its ending that its image has not, such as _mask.
+    mask_suffix: str = ""
+    # folder: file of the class names, in the root or anywhere; a line may have a colour (R G B).
+    classes: str = "classes.txt"
+    # folder: what the numbers of masks mean, as [0:ignore,7:road,8:road]. It replaces the file of
+    # the class names.
+    ids: list[str] = field(default_factory=list)
+    # folder: number of the pixels that do not count.
+    ignore_id: int = 255
+    # folder: whether 0 does not count, and the classes begin with 1.
+    reduce_zero_label: bool = False
+    # folder: share of the images that are validated on where there is neither a folder nor a list
+    # of the split. Whole subfolders are held out, the same ones every time.
+    val_share: float = 0.0
     # Use only the first N training images, for trials; 0 uses all.
     train_limit: int = 0
     # Use only the first N validation images, for trials; 0 uses all.
@@ -139,8 +181,15 @@ class DatasetConfig:
             "of: for instance [1,1.5].",
         )
         _require_fold(self.name, self.fold)
-        for key in ("train_split", "val_split"):
-            require_folder_name(f"dataset.{key}", getattr(self, key))
+        _require_folder_keys(self)
+        if not isinstance(self.train_split, str):
+            self.train_split = list(self.train_split or [""])
+        names = [self.train_split] if isinstance(self.train_split, str) else self.train_split
+        for name in names:
+            require_folder_name("dataset.train_split", name)
+        require(len(set(names)) == len(names), "dataset.train_split names a split twice.")
+        if self.val_split is not None:
+            require_folder_name("dataset.val_split", self.val_split)
         for key in ("train_limit", "val_limit"):
             value = getattr(self, key)
             require(value >= 0, f"dataset.{key} must be 0 (all) or more; got {value}.")
@@ -148,12 +197,26 @@ class DatasetConfig:
     @property
     def training_split(self) -> str:
         """The split that is trained on; with a fold, all the others."""
-        return self.train_split if self.fold is None else f"not-fold{self.fold}"
+        if self.fold is not None:
+            return f"not-fold{self.fold}"
+        several = not isinstance(self.train_split, str)
+        return "+".join(self.train_split) if several else str(self.train_split)
 
     @property
-    def validation_split(self) -> str:
-        """The split that is validated on; with a fold, that one."""
+    def validation_split(self) -> str | None:
+        """The split that is validated on, if any; with a fold, that one."""
         return self.val_split if self.fold is None else f"fold{self.fold}"
+
+    def split_or_usual(self, wanted: str | None) -> str:
+        """Return a split that was asked for, else the one that is validated on.
+
+        Raises:
+            ValueError: there is none.
+        """
+        split = wanted or self.validation_split
+        if split is None:
+            raise ValueError("dataset.val_split is null: give the split to look at (split=NAME).")
+        return split
 
 
 @dataclass

@@ -73,6 +73,8 @@ class FolderSource(Source):
     ids: np.ndarray
     legal: str
 
+    pairs: list[Pair]
+
     def __init__(self, pairs: list[Pair], where: str, masks: list[Path]) -> None:
         if not pairs:
             raise DataError(f"No images in {where}: check dataset.root and the split's name.")
@@ -84,6 +86,12 @@ class FolderSource(Source):
 
     def name(self, index: int) -> str:
         return self.pairs[index].name
+
+    @property
+    def meaning(self) -> list[int]:
+        """Numbers that change where the same files come to mean something else."""
+        numbers: list[int] = self.ids.tolist()
+        return numbers
 
     def strays(self) -> list[str]:
         known = {pair.mask for pair in self.pairs}

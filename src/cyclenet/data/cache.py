@@ -147,7 +147,7 @@ def source_stamps(source: FolderSource) -> list[list[Any]]:
 
     A cache is outdated where these differ.
     """
-    ids = derive(*source.ids.tolist())
+    ids = derive(*source.meaning)
     stamps = []
     for pair in source.pairs:
         files = [path.stat() for path in (pair.image, pair.mask) if path.exists()]

@@ -37,6 +37,8 @@ def _train_ids() -> np.ndarray:
 class Cityscapes(FolderSource):
     """The official layout: ``leftImg8bit/<split>/<city>/*`` and ``gtFine/<split>/<city>/*``.
 
+    The split ``train_extra`` has the coarse masks, ``gtCoarse/train_extra/<city>/*``.
+
     Masks are ``*_gtFine_labelIds.png`` (34 ids), mapped while loading. Where a pair has only a
     prepared ``*_gtFine_labelTrainIds.png``, that is read as it is. One kind under the other's name
     is refused by its ids.
@@ -49,15 +51,15 @@ class Cityscapes(FolderSource):
     server_ids = np.array([label.id for label in TRAIN_LABELS], np.uint8)
 
     def __init__(self, split: str, root: Path) -> None:
-        pairs = []
+        pairs, kind = [], "gtCoarse" if split == "train_extra" else "gtFine"
         for image in list_split(root / "leftImg8bit" / split, "*/*_leftImg8bit.png"):
             name = image.name.removesuffix("_leftImg8bit.png")
-            folder = root / "gtFine" / split / image.parent.name
-            mask = folder / f"{name}_gtFine_labelIds.png"
-            prepared = folder / f"{name}_gtFine_labelTrainIds.png"
+            folder = root / kind / split / image.parent.name
+            mask = folder / f"{name}_{kind}_labelIds.png"
+            prepared = folder / f"{name}_{kind}_labelTrainIds.png"
             use_prepared = prepared.exists() and not mask.exists()
             pairs.append(Pair(name, image, prepared if use_prepared else mask))
-        masks = list((root / "gtFine" / split).glob("*/*_gtFine_labelIds.png"))
+        masks = list((root / kind / split).glob(f"*/*_{kind}_labelIds.png"))
         super().__init__(pairs, f"{root}/leftImg8bit/{split}", masks)
 
     def mask(self, index: int) -> np.ndarray:

@@ -92,10 +92,14 @@ class SegmentationData(L.LightningDataModule):
                     f"dataset.batch_size is {cfg.batch_size}, but {cfg.training_split} has "
                     f"{len(self.train_source)} images: lower it."
                 )
-        self.val_source = open_validation(cfg)
+        if cfg.validation_split is None:
+            self.val_source = Limited(self.train_source, 0)
+        else:
+            self.val_source = open_validation(cfg)
         if stage in (None, "fit"):
             for source in (self.train_source, self.val_source):
-                check_meaning(source)
+                if len(source):
+                    check_meaning(source)
 
     @property
     def batches_per_epoch(self) -> int:

@@ -1,60 +1,208 @@
-"""Any data set, laid out in folders: ``dataset=folder dataset.root=DIR``."""
+"""Any data set, laid out in folders: ``dataset=folder dataset.root=DIR`` (docs/data.md)."""
 
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from cyclenet.data.base import FolderSource, Pair, find_files, list_split, list_tree
 from cyclenet.data.folds import choose_fold, is_fold, read_folds
-from cyclenet.data.images import IMAGE_ENDINGS, DataError
+from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_colors, read_ids
+from cyclenet.data.legend import read_legend
 from cyclenet.files import read_text
-from cyclenet.labels import IGNORE, color_map
+from cyclenet.labels import IGNORE
+from cyclenet.seeding import derive
 
 UNREAD_ENDINGS = {".gif", ".jp2", ".heic", ".heif", ".avif", ".tga", ".exr", ".jfif", ".npy"}
 """Endings of pictures that are not read, but named."""
+
+STRETCHES = 20
+"""Stretches of neighbouring images that a folder without subfolders is cut into for a split."""
 
 
 class Folder(FolderSource):
     """``images/<split>/NAME.jpg`` (or another image), ``masks/<split>/NAME.png``, ``classes.txt``.
 
-    NAME may have subfolders, and endings any case. A mask holds the number of a pixel's line in
-    ``classes.txt``, counted from 0; 255 is ignored. The colours are PASCAL VOC's. ``folds.csv``
-    may put images into folds, whatever their split: a line ``<split>/NAME,<number>`` for each.
+    NAME may have subfolders, and endings any case. Where there are no folders of splits,
+    ``<split>.txt`` lists names, or ``val_share`` makes a split. ``folds.csv`` may put images into
+    folds, whatever their split: a line ``<split>/NAME,<number>`` for each.
+
+    Args:
+        split: name of the split.
+        root: the folder.
+        images: folder of the images in the root; ``{split}`` in it stands for the split.
+        masks: folder of the masks, likewise.
+        image_suffix: end of an image's name before its ending, which its pair has not in common.
+        mask_suffix: the same of masks.
+        classes: file of the class names, in the root or anywhere.
+        ids: as `read_legend`.
+        ignore_id: as `read_legend`.
+        reduce_zero_label: as `read_legend`.
+        val_share: share of the images that are held out where there is no split.
+
+    Raises:
+        DataError: the layout is another, or the classes are not told.
     """
 
-    def __init__(self, split: str, root: Path) -> None:
+    def __init__(
+        self,
+        split: str,
+        root: Path,
+        images: str = "images",
+        masks: str = "masks",
+        image_suffix: str = "",
+        mask_suffix: str = "",
+        classes: str = "classes.txt",
+        ids: Sequence[str] = (),
+        ignore_id: int = IGNORE,
+        reduce_zero_label: bool = False,
+        val_share: float = 0.0,
+    ) -> None:
+        self.suffixes = (image_suffix, mask_suffix)
         folds = read_folds(root / "folds.csv") if is_fold(split) else {}
-        inside = "." if folds else split
-        list_split(root / "images" / inside, "*")  # It names the splits that there are.
-        images = list_tree(root / "images" / inside, IMAGE_ENDINGS)
-        folder = root / "masks" / inside
-        masks = list_tree(folder, {".png"})
+        self.folders, names = self._find(split, root, (images, masks), bool(folds), val_share)
+        image_files, mask_files = self._list()
+        if names is None and val_share and not folds:
+            names = held_out(list(image_files), val_share, split, root)
+        if names is not None:
+            image_files = self._choose(names, image_files, root / f"{split}.txt")
         pairs = [
-            Pair(name, image, masks.get(name, folder / f"{name}.png"))
-            for name, image in images.items()
+            Pair(name, image, mask_files.get(name, self.folders[1] / f"{name}{mask_suffix}.png"))
+            for name, image in image_files.items()
         ]
         if folds:
-            if missing := [name for name in folds if name not in images]:
+            if missing := [name for name in folds if name not in image_files]:
                 raise DataError(
                     f"{root}/folds.csv names {missing[0]}, but there is no such image in "
-                    f"{root}/images."
+                    f"{self.folders[0]}."
                 )
-            pairs, masks = choose_fold(split, pairs, folds, {}), {}
-        super().__init__(pairs, f"{root}/images/{split}", list(masks.values()))
-        if masks and not any(name in masks for name in images):
+            pairs = choose_fold(split, pairs, folds, {})
+        whole = names is None and not folds  # Otherwise other splits' masks are there too.
+        super().__init__(pairs, str(self.folders[0]), list(mask_files.values()) if whole else [])
+        if whole and mask_files and not any(name in mask_files for name in image_files):
             raise DataError(
-                f"No image of {root}/images/{split} has a mask of its name; masks there are called "
-                f"like {next(iter(masks))}.png: name masks as their images ({pairs[0].name}.png)."
+                f"No image of {self.folders[0]} has a mask of its name; masks there are called "
+                f"like {next(iter(mask_files.values())).name}: name masks as their images "
+                f"({pairs[0].name}.png), or give dataset.mask_suffix."
             )
-        self.folders = (root / "images" / inside, folder)
-        self.classes = _read_names(root / "classes.txt")
-        count = len(self.classes)
-        self.palette = color_map(count)
-        self.ids = np.concatenate([np.arange(count), np.full(255 - count, -1), [IGNORE]])
-        self.legal = f"0..{count - 1} (the lines of classes.txt) and 255"
+        inside = root / classes
+        path = Path(classes) if Path(classes).is_file() and not inside.is_file() else inside
+        legend = read_legend(path, list(ids), ignore_id, reduce_zero_label)
+        self.classes, self.palette = legend.classes, legend.palette
+        self.ids, self.legal, self.colors = legend.ids, legend.legal, legend.colors
+
+    def _find(
+        self, split: str, root: Path, parts: tuple[str, str], folds: bool, val_share: float
+    ) -> tuple[tuple[Path, Path], list[str] | None]:
+        """Return the folders of a split's images and masks, and its names where they are listed."""
+        by_name = [root / part.replace("{split}", split) for part in parts]
+        if any("{split}" in part for part in parts):
+            list_split(by_name[0], "*")
+            return (by_name[0], by_name[1]), None
+        if folds:
+            return (by_name[0], by_name[1]), None
+        if (by_name[0] / split).is_dir():
+            return (by_name[0] / split, by_name[1] / split), None
+        listed = root / f"{split}.txt"
+        if listed.is_file() or val_share:
+            list_split(by_name[0], "*")
+            names = (
+                [line.strip() for line in read_text(listed).splitlines() if line.strip()]
+                if (listed.is_file())
+                else None
+            )
+            return (by_name[0], by_name[1]), names
+        list_split(by_name[0] / split, "*")  # It names the splits that there are.
+        raise AssertionError
+
+    def _list(self) -> tuple[dict[str, Path], dict[str, Path]]:
+        """List images and masks by their common names."""
+        image_suffix, mask_suffix = self.suffixes
+        image_folder, mask_folder = self.folders
+        inside = mask_folder != image_folder and mask_folder.is_relative_to(image_folder)
+        together = mask_folder == image_folder
+        images, masks = (
+            {
+                name.removesuffix(suffix): path
+                for name, path in found.items()
+                if name.endswith(suffix)
+                and not (endings is IMAGE_ENDINGS and inside and path.is_relative_to(mask_folder))
+            }
+            for found, suffix, endings in (
+                (self._tree(image_folder, IMAGE_ENDINGS, together), image_suffix, IMAGE_ENDINGS),
+                (self._tree(mask_folder, {".png"}, together), mask_suffix, {".png"}),
+            )
+        )
+        if together:
+            taken = set(masks.values())
+            images = {name: path for name, path in images.items() if path not in taken}
+            masks = {name: path for name, path in masks.items() if name in images or mask_suffix}
+        return images, masks
+
+    def _tree(self, folder: Path, endings: set[str], together: bool) -> dict[str, Path]:
+        if together and self.suffixes[0] == self.suffixes[1]:
+            raise DataError(
+                f"Images and masks lie together in {folder}: give dataset.mask_suffix, which tells "
+                "them apart."
+            )
+        return list_tree(folder, endings)
+
+    def _choose(
+        self, names: Sequence[str], images: dict[str, Path], listed: Path
+    ) -> dict[str, Path]:
+        """Return the images that a list names, with or without endings and suffixes."""
+        chosen = {}
+        for line in names:
+            name = line.split()[0] if line not in images else line
+            path = PurePosixPath(name)
+            if path.suffix.lower() in IMAGE_ENDINGS:
+                name = path.with_suffix("").as_posix()
+            name = name if name in images else name.removesuffix(self.suffixes[0])
+            if name not in images:
+                raise DataError(
+                    f"{listed} names {line!r}, but there is no such image in {self.folders[0]}."
+                )
+            chosen[name] = images[name]
+        return chosen
+
+    def mask(self, index: int) -> np.ndarray:
+        path = self.pairs[index].mask
+        stored = read_colors(path) if self.colors else None
+        if stored is None:
+            return super().mask(index)
+        values, places = np.unique(stored, return_inverse=True)
+        unknown = [int(value) for value in values if int(value) not in self.colors]
+        if unknown:
+            color = " ".join(str(unknown[0] >> shift & 255) for shift in (16, 8, 0))
+            raise DataError(
+                f"{path} has the colour {color}, which classes.txt does not name: add its line."
+            )
+        table = np.array([self.colors[int(value)] for value in values], np.uint8)
+        mask: np.ndarray = table[places.reshape(stored.shape)]
+        self._check_numbers(path, mask)
+        return mask
+
+    def _check_numbers(self, path: Path, mask: np.ndarray) -> None:
+        """Refuse a palette mask whose numbers are other classes than its colours."""
+        try:
+            by_number = read_ids(path, self.ids, self.legal)
+        except DataError:
+            return  # It holds colours, or its numbers cannot be ids.
+        if not np.array_equal(by_number, mask):
+            raise DataError(
+                f"{path} has a palette whose colours are other classes than its numbers: save it "
+                "as RGB, or leave the colours out of classes.txt."
+            )
+
+    @property
+    def meaning(self) -> list[int]:
+        return [*super().meaning, *(number for pair in self.colors.items() for number in pair)]
 
     def strays(self) -> list[str]:
         """Name masks without an image, and pictures of a kind that is not read."""
+        if self.folders[0] == self.folders[1]:
+            return super().strays()
         pictures = IMAGE_ENDINGS | UNREAD_ENDINGS
         images, masks = (find_files(folder, pictures) for folder in self.folders)
         return super().strays() + [
@@ -68,20 +216,33 @@ class Folder(FolderSource):
         ]
 
 
-def _read_names(path: Path) -> list[str]:
-    if not path.is_file():
+def held_out(names: list[str], share: float, split: str, root: Path) -> list[str]:
+    """Return the names of ``train`` or ``val`` where no one made a split; always the same ones.
+
+    Whole folders are held out, for neighbours resemble each other; of a single folder, stretches.
+
+    Raises:
+        DataError: the split is another one, or there are too few images.
+    """
+    if split not in ("train", "val"):
         raise DataError(
-            f"{path} does not exist: write the classes' names into it, a line each, in the order "
-            "of their ids."
+            f"There is no split {split} in {root}, and dataset.val_share makes train and val only."
         )
-    names = [line.strip() for line in read_text(path).rstrip().splitlines()]
-    if "" in names:
-        raise DataError(
-            f"{path} has an empty line {names.index('') + 1}, and a class's id is the number of "
-            "its line: name every id."
-        )
-    if not 2 <= len(names) <= 255 or len(set(names)) < len(names):
-        raise DataError(
-            f"{path} must name 2 to 255 different classes, a line each; it has {len(names)}."
-        )
-    return names
+    names = sorted(names)
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(PurePosixPath(name).parent.as_posix(), []).append(name)
+    if len(groups) < 2:
+        count = min(STRETCHES, len(names))
+        cuts = [len(names) * number // count for number in range(count + 1)] if count else []
+        groups = {str(low): names[low:high] for low, high in pairwise(cuts)}
+    held: list[str] = []
+    for key in sorted(groups, key=lambda key: derive(key)):
+        if held and len(held) + len(groups[key]) / 2 > share * len(names):
+            continue
+        held += groups[key]
+    if len(held) == len(names):
+        raise DataError(f"{root} has too few images to hold some out: set dataset.val_share=0.")
+    if split == "val":
+        return sorted(held)
+    return [name for name in names if name not in set(held)]

@@ -95,7 +95,7 @@ def read_ids(path: Path, ids: np.ndarray, meaning: str) -> np.ndarray:
 
     Args:
         path: a grey or palette PNG with one id a pixel, of any bit depth.
-        ids: (256,) train id of every file id, or -1 where the id is illegal.
+        ids: train id of every file id, or -1 where the id is illegal; beyond its end they are, too.
         meaning: what the legal ids are, for the error message.
 
     Returns:
@@ -105,11 +105,9 @@ def read_ids(path: Path, ids: np.ndarray, meaning: str) -> np.ndarray:
         DataError: the file is missing, damaged, no PNG, a colour image, or has an illegal id.
     """
     values = read_values(path)
-    if values.dtype != np.uint8:
-        if values.size and (values.min() < 0 or values.max() > 255):
-            raise DataError(f"{path} has ids up to {values.max()}; legal are {meaning}.")
-        values = values.astype(np.uint8)
-    mask = ids[values]
+    if values.size and (values.min() < 0 or values.max() >= len(ids)):
+        raise DataError(f"{path} has ids up to {values.max()}; legal are {meaning}.")
+    mask = ids[values.astype(np.int64) if values.dtype != np.uint8 else values]
     if mask.min(initial=0) < 0:
         illegal = sorted(int(i) for i in np.unique(values) if ids[i] < 0)
         raise DataError(
@@ -147,6 +145,31 @@ def read_values(path: Path) -> np.ndarray:
     except Exception as error:
         raise _unreadable(str(path), error) from error
     return values
+
+
+def read_colors(path: Path) -> np.ndarray | None:
+    """Read the colours (H, W) of a colour or palette mask, as 0xRRGGBB; None of a grey one.
+
+    Raises:
+        DataError: it is missing, damaged, transparent, or no PNG.
+    """
+    raw = read_bytes(path)
+    try:
+        with Image.open(io.BytesIO(raw)) as file:
+            if file.mode not in ("RGB", "RGBA", "P") or file.format != "PNG":
+                return None
+            if file.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT:
+                raise DataError(f"{path} is a mask that is stored turned (EXIF): save it upright.")
+            if _bits(file, raw) > 8:
+                raise DataError(f"{path} has more than 8 bits a channel: convert it to 8 bits.")
+            values = np.asarray(file.convert("RGBA")).astype(np.int32)
+    except DataError:
+        raise
+    except Exception as error:
+        raise _unreadable(str(path), error) from error
+    if (values[..., 3] < 255).any():
+        raise DataError(f"{path} is a mask with transparent pixels: save it without transparency.")
+    return values[..., 0] << 16 | values[..., 1] << 8 | values[..., 2]
 
 
 def _check_palette(path: Path, values: np.ndarray, palette: list[int]) -> None:

@@ -49,5 +49,5 @@ def describe_meaning(source: Source, images: int) -> dict[str, Any]:
     inner = source
     while isinstance(inner, Limited | CachedSource):
         inner = inner.source
-    ids = derive(*inner.ids.tolist()) if isinstance(inner, FolderSource) else 0
+    ids = derive(*inner.meaning) if isinstance(inner, FolderSource) else 0
     return {"classes": list(source.classes), "train_images": images, "ids": ids}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cyclenet.config.choices import DATASETS
 from cyclenet.config.schema import DatasetConfig
-from cyclenet.data.base import Limited, Source
+from cyclenet.data.base import FolderSource, Limited, Source
 from cyclenet.data.images import DataError
 
 
@@ -25,7 +25,7 @@ def find_root(cfg: DatasetConfig) -> Path:
 
 
 def open_split(cfg: DatasetConfig, split: str) -> Source:
-    """Open a split of the data set that ``cfg.name`` names.
+    """Open a split of the data set that ``cfg.name`` names, or several as ``train+val``.
 
     It is fetched first if ``dataset.download`` asks for it.
 
@@ -40,7 +40,14 @@ def open_split(cfg: DatasetConfig, split: str) -> Source:
             from cyclenet.data.download import download
 
             download(cfg.name, arguments["root"])
-    source: Source = choice.load()(split, **arguments)
+    sources: list[Source] = [choice.load()(name, **arguments) for name in split.split("+")]
+    source = sources[0]
+    if isinstance(source, FolderSource):
+        for other in sources[1:]:
+            assert isinstance(other, FolderSource)
+            source.pairs, source.masks = source.pairs + other.pairs, source.masks + other.masks
+    elif len(sources) > 1:
+        raise DataError(f"{cfg.name} has no files, so its splits cannot be joined: give one split.")
     return source
 
 
@@ -50,7 +57,7 @@ def open_validation(cfg: DatasetConfig, split: str | None = None) -> Source:
     Raises:
         DataError: as `open_split`.
     """
-    source = open_split(cfg, split or cfg.validation_split)
+    source = open_split(cfg, cfg.split_or_usual(split))
     return Limited(source, cfg.val_limit) if cfg.val_limit else source
 
 

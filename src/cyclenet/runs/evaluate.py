@@ -67,7 +67,7 @@ def evaluate(
 
 def _folder_name(cfg: EvaluateConfig, images: int) -> str:
     """Name the folder of an evaluation by all that its numbers depend on."""
-    dataset, split = cfg.dataset, cfg.split or cfg.dataset.validation_split
+    dataset, split = cfg.dataset, cfg.dataset.split_or_usual(cfg.split)
     lower = [cfg.precision] if cfg.precision != "32-true" else []
     ratio = str(dataset.boundary_ratio)
     protocol = cfg.protocol.describe()
@@ -157,7 +157,7 @@ def summarise(counts: Counts, classes: list[str], cfg: EvaluateConfig) -> Evalua
         protocol=cfg.protocol.describe(),
         protocol_name=cfg.protocol.name,
         dataset=cfg.dataset.name,
-        split=cfg.split or cfg.dataset.validation_split,
+        split=cfg.dataset.split_or_usual(cfg.split),
         images=len(counts["pixels"]),
         checkpoint=str(cfg.ckpt_path),
         precision=cfg.precision,

@@ -88,11 +88,13 @@ def read_result(folder: Path) -> RunResult:
 
 
 def wanted_protocols(cfg: TrainConfig) -> list[ProtocolConfig]:
-    """Return the protocols by which a training is evaluated at its end.
+    """Return the protocols by which a training is evaluated at its end; none without a split.
 
     Raises:
         ValueError: there is no preset of a name.
     """
+    if cfg.dataset.validation_split is None:
+        return []
     return [cfg.protocol, *(load_protocol(name) for name in cfg.extra_protocols)]
 
 

@@ -107,16 +107,31 @@ def announce(run: RunFolder, trainer: L.Trainer, data: SegmentationData) -> None
     trainer.print(f"Validated by {run.cfg.protocol.describe()}")
     if run.cfg.model.freeze_backbone:
         trainer.print("The backbone is frozen, so there is no auxiliary head.")
-    if len(data.val_source):
-        height, width = data.val_source.mask(0).shape
-        run.result.warning = untrained_taps(run.cfg, [(height, width)]) or None
+    run.result.warning = find_warning(run.cfg, data) or None
     if run.result.warning:
         trainer.print(f"Warning: {run.result.warning}")
 
 
+def find_warning(cfg: TrainConfig, data: SegmentationData) -> str:
+    """Return what makes the run's scores doubtful, a sentence or two; "" where nothing does."""
+    if not len(data.val_source):
+        return (
+            "No split is validated on (dataset.val_split=null), so the run has no score and no "
+            "best checkpoint; its last one is the result."
+        )
+    height, width = data.val_source.mask(0).shape
+    found = untrained_taps(cfg, [(height, width)])
+    if cfg.dataset.validation_split in cfg.dataset.training_split.split("+"):
+        found += (
+            f" The training saw the images of {cfg.dataset.validation_split}, so the scores on "
+            "them say nothing about others."
+        )
+    return found.strip()
+
+
 def validate_the_end(trainer: L.Trainer, task: SegmentationTask, data: SegmentationData) -> None:
     """Validate the last weights, unless the last epoch's end did: max_steps may end one early."""
-    if task.validated_at == trainer.global_step:
+    if task.validated_at == trainer.global_step or not len(data.val_source):
         return
     trainer.validate(task, data, verbose=False)
     if isinstance(trainer.checkpoint_callback, KeepBest) and task.val_scores:

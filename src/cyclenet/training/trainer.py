@@ -123,6 +123,7 @@ def build_trainer(
             gradient_clip_val=options.gradient_clip_norm or None,
             check_val_every_n_epoch=options.val_every_epochs,
             num_sanity_val_steps=0,
+            limit_val_batches=None if cfg.dataset.validation_split else 0,
             use_distributed_sampler=False,
             logger=build_loggers(cfg, folder, step, is_first_process()),
             callbacks=_callbacks(cfg, folder, parallel, show_bar),

@@ -76,7 +76,7 @@ def find_inputs(cfg: VisualizeConfig, output: Path, classes: list[str]) -> list[
         ValueError: there is neither such a file nor an image of that name in the split.
     """
     assert cfg.image is not None
-    split = cfg.split or cfg.dataset.validation_split
+    split = cfg.dataset.split_or_usual(cfg.split)
     source, problem = None, ""
     try:
         source = open_split(cfg.dataset, split)

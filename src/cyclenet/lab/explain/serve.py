@@ -118,7 +118,7 @@ def find_examples(cfg: ExploreConfig, classes: list[str]) -> list[Example]:
     if cfg.images:
         return _examples_of_folder(Path(cfg.images))
     try:
-        source = open_split(cfg.dataset, cfg.split or cfg.dataset.validation_split)
+        source = open_split(cfg.dataset, cfg.dataset.split_or_usual(cfg.split))
     except DataError as error:
         print(f"No images are offered, only uploads: {error}", file=sys.stderr)
         return []

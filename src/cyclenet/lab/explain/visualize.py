@@ -87,7 +87,7 @@ def visualize_split(cfg: VisualizeConfig, task: SegmentationTask, output: Path) 
         )
     source = open_validation(cfg.dataset, cfg.split)
     result = analyse(task, source, cfg.what or [topic for topic in TOPICS if _has(task, topic)])
-    split, limit = cfg.split or cfg.dataset.validation_split, ""
+    split, limit = cfg.dataset.split_or_usual(cfg.split), ""
     if cfg.dataset.val_limit:
         limit = f", the first {len(source)} images (dataset.val_limit)"
     result.dataset, result.split, result.checkpoint = cfg.dataset.name, split + limit, cfg.ckpt_path

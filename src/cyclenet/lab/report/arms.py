@@ -114,7 +114,7 @@ def group_arms(runs: list[Run]) -> list[Arm]:
             "give those of one data set."
         )
     data = {
-        (cfg.dataset.name, cfg.dataset.val_split, cfg.dataset.fold is None)
+        (cfg.dataset.name, str(cfg.dataset.val_split), cfg.dataset.fold is None)
         for cfg in configs.values()
     }
     if len(data) > 1:

@@ -1,0 +1,199 @@
+"""One's own data, as users have it: suffixes, lists, id maps, colours, no split."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import TINY, noise_image, run, write
+from cyclenet.config.load import compose_config
+from cyclenet.config.schema import DatasetConfig
+from cyclenet.data.folder import held_out
+from cyclenet.data.images import DataError
+from cyclenet.data.open import open_split
+
+RNG = np.random.default_rng(0)
+IDS = np.array([[0, 1], [2, 255]], np.uint8)
+COLORS = np.array([[10, 20, 30], [200, 0, 0], [0, 0, 7]], np.uint8)
+
+
+def put(root: Path, *files: str, mask: np.ndarray = IDS, classes="road\ncar\ntree\n") -> Path:
+    """Write images, and masks where a name has _mask, _gt or the folder masks."""
+    for file in files:
+        is_mask = "mask" in file or "_gt" in file
+        size = mask.shape[:2]
+        write(root / file, mask if is_mask else noise_image(RNG, *size))
+    if classes:
+        (root / "classes.txt").write_text(classes)
+    return root
+
+
+def opened(root, split="train", **keys):
+    return open_split(DatasetConfig(name="folder", root=str(root), **keys), split)
+
+
+def test_pairs_may_differ_by_suffixes_in_one_folder(tmp_path):
+    put(tmp_path, "train/a/foo.jpg", "train/a/foo_mask.png", "train/bar.png", "train/bar_mask.png")
+    source = opened(tmp_path, images=".", masks=".", mask_suffix="_mask")
+    assert [pair.name for pair in source.pairs] == ["a/foo", "bar"] and not source.strays()
+    np.testing.assert_array_equal(source.mask(0), IDS)
+    with pytest.raises(DataError, match="give dataset.mask_suffix"):
+        opened(tmp_path, images=".", masks=".")
+    (tmp_path / "train/bar_mask.png").unlink()
+    with pytest.raises(DataError, match=r"bar_mask.png does not exist"):
+        opened(tmp_path, images=".", masks=".", mask_suffix="_mask").mask(1)
+
+
+def test_both_may_have_a_suffix_and_the_split_may_stand_first(tmp_path):
+    put(tmp_path, "train/rgb/x_img.jpg", "train/masks/x_gt.png", "val/rgb/y_img.jpg")
+    keys = {"images": "{split}/rgb", "masks": "{split}/masks"}
+    source = opened(tmp_path, **keys, image_suffix="_img", mask_suffix="_gt")
+    assert source.pairs[0].name == "x" and source.mask(0).shape == (2, 2)
+    with pytest.raises(DataError, match="There is no folder"):
+        opened(tmp_path, "test", **keys)
+
+
+@pytest.mark.parametrize("line", ["a/1", "a/1.jpg", "a/1_img", "a/1_img.jpg masks/a/1.png"])
+def test_a_list_names_a_split_with_or_without_endings(line, tmp_path):
+    put(tmp_path, "images/a/1_img.jpg", "images/2_img.jpg", "masks/a/1.png", "masks/2.png")
+    (tmp_path / "train.txt").write_text(f"{line}\n\n")
+    source = opened(tmp_path, image_suffix="_img")
+    assert [pair.name for pair in source.pairs] == ["a/1"]
+    assert source.pairs[0].mask.is_file() and not source.strays()
+    (tmp_path / "train.txt").write_text("a/3\n")
+    with pytest.raises(DataError, match=r"names 'a/3'.*no such image"):
+        opened(tmp_path, image_suffix="_img")
+
+
+def test_numbers_may_mean_what_one_says(tmp_path):
+    mask = np.array([[0, 7], [8, 40000]], np.uint16)
+    put(tmp_path, "images/train/1.png", "masks/train/1.png", mask=mask, classes="")
+    source = opened(tmp_path, ids=["0:ignore", "7:road", "8:road", "40000:car"])
+    assert source.classes == ["road", "car"]
+    np.testing.assert_array_equal(source.mask(0), [[255, 0], [0, 1]])
+    with pytest.raises(DataError, match=r"illegal class id 8; legal are 0:ignore"):
+        opened(tmp_path, ids=["0:ignore", "7:road", "40000:car"]).mask(0)
+    with pytest.raises(DataError, match="ids up to 40000"):
+        opened(tmp_path, ids=["0:ignore", "7:road", "8:car"]).mask(0)
+    for wrong in (["road"], ["7:"], ["99999:road"], ["-1:road"]):
+        with pytest.raises(DataError, match="dataset.ids must list numbers and names"):
+            opened(tmp_path, ids=wrong)
+
+
+def test_zero_or_another_number_may_not_count(tmp_path):
+    mask = np.array([[0, 1], [2, 99]], np.uint8)
+    put(tmp_path, "images/train/1.png", "masks/train/1.png", mask=mask, classes="road\ncar\n")
+    source = opened(tmp_path, reduce_zero_label=True, ignore_id=99)
+    np.testing.assert_array_equal(source.mask(0), [[255, 0], [1, 255]])
+    with pytest.raises(DataError, match="is the class car of"):
+        opened(tmp_path, ignore_id=1)
+    put(tmp_path, "masks/train/1.png", mask=np.array([[0, 255]], np.uint8), classes="")
+    binary = opened(tmp_path, ids=["0:background", "255:object"])
+    np.testing.assert_array_equal(binary.mask(0), [[0, 1]])
+
+
+@pytest.mark.parametrize(
+    "line", ["{name} {r} {g} {b}", "{r} {g} {b}\t{name}", "{name}, {r}, {g}, {b}"]
+)
+def test_colours_are_read_by_their_table(line, tmp_path):
+    lines = [
+        line.format(name=name, r=r, g=g, b=b)
+        for name, (r, g, b) in zip(["the road", "car", "tree"], COLORS, strict=True)
+    ]
+    mask = COLORS[[[0, 1], [2, 2]]]
+    put(tmp_path, "images/train/1.png", "masks/train/1.png", mask=mask, classes="\n".join(lines))
+    source = opened(tmp_path)
+    assert source.classes == ["the road", "car", "tree"]
+    np.testing.assert_array_equal(source.mask(0), [[0, 1], [2, 2]])
+    np.testing.assert_array_equal(source.palette, COLORS)
+    write(tmp_path / "masks/train/1.png", np.array([[[1, 2, 3]] * 2] * 2, np.uint8))
+    with pytest.raises(DataError, match="the colour 1 2 3, which classes.txt does not name"):
+        opened(tmp_path).mask(0)
+
+
+def test_a_colour_may_be_ignored_and_a_contradictory_palette_is_refused(tmp_path):
+    from PIL import Image
+
+    lines = "road 10 20 30\ncar 200 0 0\nignore 0 0 7\n"
+    mask = COLORS[[[0, 1], [2, 2]]]
+    put(tmp_path, "images/train/1.png", "masks/train/1.png", mask=mask, classes=lines)
+    source = opened(tmp_path)
+    assert source.classes == ["road", "car"]
+    np.testing.assert_array_equal(source.mask(0), [[0, 1], [255, 255]])
+    picture = Image.fromarray(np.array([[0, 1], [1, 1]], np.uint8), "P")
+    picture.putpalette(COLORS[[0, 1]].tobytes())
+    picture.save(tmp_path / "masks/train/1.png")
+    np.testing.assert_array_equal(opened(tmp_path).mask(0), [[0, 1], [1, 1]])
+    picture.putpalette(COLORS[[1, 0]].tobytes())
+    picture.save(tmp_path / "masks/train/1.png")
+    with pytest.raises(DataError, match="colours are other classes than its numbers"):
+        opened(tmp_path).mask(0)
+
+
+def test_a_share_is_held_out_by_folder_and_always_the_same(tmp_path):
+    names = [f"day{number % 7}/{number}" for number in range(140)]
+    train, val = (held_out(names, 0.15, split, tmp_path) for split in ("train", "val"))
+    assert sorted(train + val) == sorted(names) and 0.1 <= len(val) / 140 <= 0.3
+    assert {n.split("/")[0] for n in val}.isdisjoint(n.split("/")[0] for n in train)
+    assert held_out(names[::-1], 0.15, "val", tmp_path) == val
+    flat = [f"{number:03d}" for number in range(100)]
+    val = held_out(flat, 0.1, "val", tmp_path)
+    assert len(val) == 10 and len(held_out(flat, 0.1, "train", tmp_path)) == 90
+    runs = np.split(np.array(val, int), np.flatnonzero(np.diff(np.array(val, int)) > 1) + 1)
+    assert min(map(len, runs)) == 5, "neighbouring frames stay together"
+    with pytest.raises(DataError, match="makes train and val only"):
+        held_out(flat, 0.1, "test", tmp_path)
+    put(tmp_path, *[f"{part}/{n}.png" for part in ("images", "masks") for n in range(20)])
+    counts = [len(opened(tmp_path, split, val_share=0.1)) for split in ("train", "val")]
+    assert counts == [18, 2]
+
+
+def test_keys_of_folders_are_refused_elsewhere():
+    for key, value in (("mask_suffix", "_gt"), ("ids", ["0:road"]), ("val_share", 0.1)):
+        with pytest.raises(ValueError, match=f"dataset.{key} is for dataset=folder"):
+            DatasetConfig(name="camvid", **{key: value})
+
+
+def test_the_words_of_the_command_line_need_no_quotes():
+    words = [
+        "dataset=folder",
+        "dataset.images={split}/images",
+        "dataset.ids=[0:ignore,7:road,8:a b]",
+    ]
+    cfg = compose_config("check_data", quoted(words))
+    assert cfg.dataset.images == "{split}/images"
+    assert cfg.dataset.ids == ["0:ignore", "7:road", "8:a b"]
+
+
+def quoted(words):
+    from cyclenet.commands.overrides import quote
+
+    return [quote(word, set()) for word in words]
+
+
+def test_several_splits_are_trained_on_and_none_may_be_validated(camvid, tmp_path):
+    words = [*TINY, "dataset=camvid", "dataset.root=camvid", "hydra.run.dir=run"]
+    said = run("train", *words, "dataset.train_split=[train,val]", cwd=tmp_path)
+    assert "7 training and 3 validation images" in said
+    assert "The training saw the images of val" in said
+    words = [*words, "dataset.val_split=null", "hydra.run.dir=other"]
+    said = run("train", *words, cwd=tmp_path)
+    assert "No split is validated on" in said and "4 training and 0 validation" in said
+    folder = tmp_path / "other"
+    assert not (folder / "checkpoints/best.ckpt").exists() and not (folder / "evaluate").exists()
+    assert '"finished"' in (folder / "result.json").read_text()
+    assert "Finished before" in run("train", *words, cwd=tmp_path)
+    said = run("evaluate", "ckpt_path=other", "dataset.root=camvid", cwd=tmp_path, ok=False)
+    assert "split=NAME" in said
+    said = run("evaluate", "ckpt_path=other", "dataset.root=camvid", "split=val", cwd=tmp_path)
+    assert "mIoU" in said
+
+
+def test_coarse_masks_of_cityscapes(cityscapes):
+    stem = "train_extra/ulm/ulm_000000_000019"
+    write(cityscapes / f"leftImg8bit/{stem}_leftImg8bit.png", noise_image(RNG, 8, 8))
+    ids = np.full((8, 8), 7, np.uint8)
+    write(cityscapes / f"gtCoarse/{stem}_gtCoarse_labelIds.png", ids)
+    dataset = DatasetConfig(name="cityscapes", root=str(cityscapes))
+    assert (open_split(dataset, "train_extra").mask(0) == 0).all()
+    assert len(open_split(dataset, "train+train_extra")) == 3
