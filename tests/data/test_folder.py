@@ -37,7 +37,7 @@ def test_pairs_may_differ_by_suffixes_in_one_folder(tmp_path):
     source = opened(tmp_path, images=".", masks=".", mask_suffix="_mask")
     assert [pair.name for pair in source.pairs] == ["a/foo", "bar"] and not source.strays()
     np.testing.assert_array_equal(source.mask(0), IDS)
-    with pytest.raises(DataError, match="give dataset.mask_suffix"):
+    with pytest.raises(DataError, match=r"give dataset.mask_suffix"):
         opened(tmp_path, images=".", masks=".")
     (tmp_path / "train/bar_mask.png").unlink()
     with pytest.raises(DataError, match=r"bar_mask.png does not exist"):
@@ -76,7 +76,7 @@ def test_numbers_may_mean_what_one_says(tmp_path):
     with pytest.raises(DataError, match="ids up to 40000"):
         opened(tmp_path, ids=["0:ignore", "7:road", "8:car"]).mask(0)
     for wrong in (["road"], ["7:"], ["99999:road"], ["-1:road"]):
-        with pytest.raises(DataError, match="dataset.ids must list numbers and names"):
+        with pytest.raises(DataError, match=r"dataset.ids must list numbers and names"):
             opened(tmp_path, ids=wrong)
 
 
@@ -107,7 +107,7 @@ def test_colours_are_read_by_their_table(line, tmp_path):
     np.testing.assert_array_equal(source.mask(0), [[0, 1], [2, 2]])
     np.testing.assert_array_equal(source.palette, COLORS)
     write(tmp_path / "masks/train/1.png", np.array([[[1, 2, 3]] * 2] * 2, np.uint8))
-    with pytest.raises(DataError, match="the colour 1 2 3, which classes.txt does not name"):
+    with pytest.raises(DataError, match=r"the colour 1 2 3, which classes.txt does not name"):
         opened(tmp_path).mask(0)
 
 

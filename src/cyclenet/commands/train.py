@@ -12,12 +12,13 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -31,7 +32,14 @@ from cyclenet.config.schema import TrainConfig
 from cyclenet.devices import count_devices
 from cyclenet.environment import settle_home, settle_ranks, settle_streams
 from cyclenet.processes import install_signal_handlers
-from cyclenet.runs.results import RunResult, announce_finished, is_complete, mark, wanted_protocols
+from cyclenet.runs.results import (
+    RunResult,
+    announce_finished,
+    is_complete,
+    job_result,
+    mark,
+    wanted_protocols,
+)
 
 SWEEP = {"-m", "--multirun"}
 
@@ -48,11 +56,11 @@ def main() -> None:
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def _job(cfg: DictConfig) -> bool:
+def _job(cfg: DictConfig) -> float | bool:
     """Train, and leave ``result.json`` as the very last file of the run folder.
 
     Returns:
-        Whether a sweep's job succeeded. The next job starts in any case
+        What a sweep's job gives to the sweeper (`job_result`). The next job starts in any case
         (`cyclenet.lab.sweeps.after` ends the program).
     """
     settings = HydraConfig.get()
@@ -75,8 +83,8 @@ def _job(cfg: DictConfig) -> bool:
         if not began and not (folder / "result.json").exists():  # A finished run there stands.
             mark(folder)
             RunResult("failed", overrides=overrides, error=text).write(folder)
-        return False
-    return True
+        return float("nan") if cfg.objective else False
+    return job_result(checked, folder)
 
 
 def _train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
@@ -160,7 +168,7 @@ def _sample_points(swept: list[Override]) -> list[list[str]]:
     The other axes have their first values. A glob's values are names of existing options.
     """
     axes = [
-        [f"{axis.get_key_element()}={value}" for value in axis.sweep_string_iterator()]
+        [f"{axis.get_key_element()}={value}" for value in _values(axis)]
         for axis in swept
         if not isinstance(axis.value(), Glob)
     ]
@@ -169,6 +177,13 @@ def _sample_points(swept: list[Override]) -> list[list[str]]:
     for number, axis in enumerate(axes):
         points += [[*firsts[:number], word, *firsts[number + 1 :]] for word in axis[1:]]
     return points
+
+
+def _values(axis: Override) -> list[Any]:
+    value = axis.value()
+    if isinstance(value, IntervalSweep):  # A sweeper such as Optuna's draws from it.
+        return [value.start, value.end]
+    return list(axis.sweep_string_iterator())
 
 
 if __name__ == "__main__":

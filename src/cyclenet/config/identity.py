@@ -23,7 +23,7 @@ NOT_IN_THE_RESULT = {
     ),
     "dataset": ("download", "boundary_ratio", "cache", "cache_root", "cache_features"),
     "model": ("recompute",),
-    "": ("logger", "resume", "force", "extra_protocols"),
+    "": ("logger", "resume", "force", "extra_protocols", "objective"),
 }
 """Keys that change no result of a training: devices, workers, memory, saving, logging."""
 

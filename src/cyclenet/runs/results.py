@@ -98,6 +98,20 @@ def wanted_protocols(cfg: TrainConfig) -> list[ProtocolConfig]:
     return [cfg.protocol, *(load_protocol(name) for name in cfg.extra_protocols)]
 
 
+def job_result(cfg: TrainConfig, folder: Path) -> float | bool:
+    """Return what a job of a sweep gives to the sweeper: its objective, or whether it succeeded.
+
+    A job without the objective's value gives NaN, which sweepers take for a failure.
+    """
+    result = read_result(folder)
+    if cfg.objective is None:
+        return result.finished
+    if result.finished and cfg.objective not in result.metrics:
+        logged = ", ".join(name for name in result.metrics if name.startswith("val/"))
+        raise ValueError(f"objective={cfg.objective} was not logged; logged were {logged}.")
+    return result.metrics[cfg.objective] if result.finished else float("nan")
+
+
 def evaluation_folder(folder: Path, where: str) -> Path:
     """Return the folder of an evaluation that a run's result names.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 
 from conftest import ROOT, TINY, run, write
@@ -173,6 +174,28 @@ def sweep(folder: Path, *words: str, file_size: int | None = None) -> subprocess
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=limit, **streams)
+
+
+def test_a_sweeper_is_given_the_objective(tmp_path):
+    """Optuna's, with jobs in processes; a value that was not logged is refused."""
+    words = [
+        *TINY,
+        *("dataset.scenes_train=2", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]"),
+        *("hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"),
+        "hydra.sweeper.direction=maximize",
+    ]
+    said = run("train", "-m", *words, "objective=val/mIoU", "seed=choice(1,2)", cwd=tmp_path)
+    assert "Report: " in said
+    best = yaml.safe_load((tmp_path / "runs/optimization_results.yaml").read_text())
+    scores = [
+        json.loads(path.read_text())["metrics"]["val/mIoU"]
+        for path in tmp_path.glob("runs/train/*/result.json")
+    ]
+    assert best["best_value"] == pytest.approx(max(scores)) and len(scores) in (1, 2)
+    said = run(
+        "train", "-m", *words, "objective=val/what", "seed=choice(1,2)", cwd=tmp_path, ok=False
+    )
+    assert "objective=val/what was not logged; logged were val/" in said
 
 
 def test_a_sweep_survives_what_befalls_its_jobs(camvid, tmp_path):

@@ -29,7 +29,11 @@ class ReportAfterSweep(Callback):
         self.choose = choose
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        swept = swept_jobs(config)
+        try:
+            swept = swept_jobs(config)
+        except ValueError as error:
+            print(f"No report: {error}", file=sys.stderr)
+            return
         folders = [folder for folder, _ in swept]
         failed = not all(_is_done(folder, composed) for folder, composed in swept)
         choices = config.hydra.runtime.choices

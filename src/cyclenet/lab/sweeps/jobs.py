@@ -1,5 +1,6 @@
 """The jobs of a sweep, and the run folder of each."""
 
+import sys
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -19,8 +20,21 @@ from cyclenet.config.schema import TrainConfig
 def swept_jobs(config: DictConfig) -> list[tuple[Path, DictConfig]]:
     """Return the run folder and the configuration of each job.
 
-    The configurations are composed again, because some launchers run jobs out of sight.
+    The configurations are composed again, because some launchers run jobs out of sight. A sweeper
+    that chooses jobs by the results of others must have the launcher `process`, which keeps a list.
+
+    Raises:
+        ValueError: the jobs cannot be told.
     """
+    if "BasicSweeper" not in config.hydra.sweeper._target_:
+        launcher = sys.modules.get("cyclenet.lab.sweeps.launcher")
+        launched: list[tuple[Path, DictConfig]] = launcher.LAUNCHED if launcher else []
+        if not launched:
+            raise ValueError(
+                "the jobs of this sweeper are known to hydra/launcher=process alone; write one "
+                "with src/report.py runs=FOLDER."
+            )
+        return launched
     axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     overrides = parser.parse_overrides([*axes, *config.hydra.overrides.task])

@@ -26,7 +26,7 @@ from cyclenet.config.schema import TrainConfig
 from cyclenet.data.open import find_root
 from cyclenet.lab.sweeps.jobs import job_folders
 from cyclenet.lab.sweeps.run_jobs import DONE, Job, run_all, score_of
-from cyclenet.runs.results import is_complete
+from cyclenet.runs.results import is_complete, job_result
 
 
 @dataclass
@@ -39,6 +39,10 @@ class ProcessLauncherConf:
     n_jobs: int = 0
     # Seconds that jobs have to save their state when the sweep is stopped; then they are killed.
     grace_seconds: float = 60.0
+
+
+LAUNCHED: list[tuple[Path, DictConfig]] = []
+"""Run folder and configuration of each job so far. Sweepers such as Optuna's launch many times."""
 
 
 class CheckedJob(NamedTuple):
@@ -85,8 +89,10 @@ class ProcessLauncher(Launcher):
         returns = []
         for folder, (_, composed, _), words in zip(folders, checked, job_overrides, strict=True):
             ret = JobReturn(overrides=words, cfg=composed, status=JobStatus.COMPLETED)
-            ret.return_value = jobs[folder].state in DONE
+            done, cfg = jobs[folder].state in DONE, jobs[folder].cfg
+            ret.return_value = job_result(cfg, folder) if cfg.objective else done
             returns.append(ret)
+            LAUNCHED.append((folder, composed))
         return returns
 
     def _check_all(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[CheckedJob]:
