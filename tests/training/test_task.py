@@ -17,7 +17,7 @@ from cyclenet.scoring.inference import full_precision, predict
 from cyclenet.scoring.metrics import ConfusionMatrix, scores
 from cyclenet.training.checkpoint import AtomicCheckpointIO, load_task
 from cyclenet.training.losses import SegmentationLoss
-from cyclenet.training.optim import parameter_groups, poly
+from cyclenet.training.optim import parameter_groups, schedule
 from cyclenet.training.task import SegmentationTask
 from cyclenet.training.trainer import choose_precision
 from made import fit, short_config, short_trainer
@@ -62,7 +62,7 @@ def test_force_trains_by_the_new_configuration(tmp_path):
     last = (tmp_path / "metrics.csv").read_text().splitlines()
     column = last[0].split(",").index("train/lr")
     rates = [float(row.split(",")[column]) for row in last[1:] if row.split(",")[column]]
-    assert rates[-2:] == pytest.approx([0.5 * poly(step, 6, cfg.optim) for step in (4, 5)])
+    assert rates[-2:] == pytest.approx([0.5 * schedule(step, 6, cfg.optim) for step in (4, 5)])
 
 
 def test_predictions_are_in_float32_without_tf32():
@@ -150,10 +150,10 @@ def test_validation_is_counted_at_the_masks_size(tmp_path):
 
 def test_poly_is_the_papers():
     cfg = OptimConfig(lr=0.01)
-    assert poly(0, 100, cfg) == 1 and poly(100, 100, cfg) == 0
-    assert poly(25, 100, cfg) == 0.75**0.9
+    assert schedule(0, 100, cfg) == 1 and schedule(100, 100, cfg) == 0
+    assert schedule(25, 100, cfg) == 0.75**0.9
     warm = OptimConfig(lr=0.01, warmup_steps=9, min_lr=1e-4)
-    assert poly(0, 100, warm) == 0.1 and abs(poly(100, 100, warm) - 0.01) < 1e-12
+    assert schedule(0, 100, warm) == 0.1 and abs(schedule(100, 100, warm) - 0.01) < 1e-12
 
 
 def test_parameter_groups():
@@ -229,13 +229,13 @@ def test_four_images_are_learnt_by_heart():
     loss = SegmentationLoss(LossConfig(), 5, net.grid)
     cfg = OptimConfig(lr=0.05, warmup_steps=10)
     optimizer = torch.optim.SGD(parameter_groups(net, cfg), momentum=cfg.momentum)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: poly(step, 100, cfg))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, 100, cfg))
     for _ in range(100):
         logits, extras = net(image)
         optimizer.zero_grad()
         (loss(logits, mask) + 0.4 * loss(extras["aux"], mask)).backward()
         optimizer.step()
-        schedule.step()
+        scheduler.step()
     confusion = ConfusionMatrix(5)
     labels = predict(lambda view: net.eval()(view)[0], image, ProtocolConfig(), net.grid)
     confusion.update(labels, mask)

@@ -126,6 +126,9 @@ class DatasetConfig:
     scale: list[float] = field(default_factory=lambda: [0.75, 2.0])
     # Probability of a horizontal flip.
     flip: float = 0.5
+    # Random brightness, contrast and saturation, by factors in 1 - x to 1 + x, and hue by a fourth
+    # of x; 0 for none.
+    color_jitter: float = 0.0
     # Boundary IoU: reach of a boundary as a share of the image's diagonal. Cheng et al. have 0.02,
     # their Cityscapes code 0.005.
     boundary_ratio: float = 0.02
@@ -160,6 +163,14 @@ class DatasetConfig:
         require(
             0 < self.boundary_ratio < 1,
             f"dataset.boundary_ratio must be between 0 and 1; got {self.boundary_ratio}.",
+        )
+        require(
+            0 <= self.color_jitter < 1,
+            f"dataset.color_jitter must be in [0, 1); got {self.color_jitter}.",
+        )
+        require(
+            not (self.views and self.color_jitter),
+            "dataset.color_jitter would change images whose features are views: set it to 0.",
         )
         require(0 <= self.flip <= 1, f"dataset.flip must be in [0, 1]; got {self.flip}.")
         require(
@@ -221,8 +232,13 @@ class DatasetConfig:
 
 @dataclass
 class OptimConfig:
-    """SGD and the poly schedule, which is stepped every iteration (section 4.1; CCNet, semseg)."""
+    """SGD and the poly schedule, which is stepped every iteration (section 4.1; CCNet, semseg).
 
+    Beside the paper's there are AdamW, a cosine and averaged weights (conf/recipe/modern.yaml).
+    """
+
+    # Optimizer: sgd (the paper) or adamw.
+    optimizer: str = "sgd"
     # Learning rate of the backbone at the start.
     lr: float = 1e-2
     # Momentum of SGD.
@@ -235,6 +251,14 @@ class OptimConfig:
     # Learning rate of everything but the backbone, as a multiple. CCNet and AlignSeg have 1,
     # semseg and Encoding 10.
     head_lr_scale: float = 1.0
+    # Factor of the learning rate from each block of the backbone to the one before it; 1 for none.
+    # BEiT and ConvNeXt finetune with 0.65 to 0.9.
+    layer_decay: float = 1.0
+    # Schedule: poly (the paper) or cosine.
+    schedule: str = "poly"
+    # Decay of the moving average of the weights, which is then validated, kept and evaluated; 0 for
+    # none. It begins lower: at step n it is at most (1 + n) / (10 + n).
+    ema_decay: float = 0.0
     # Exponent of the poly schedule, (1 - step / steps) ** power.
     poly_power: float = 0.9
     # Iterations of linear warm-up.
@@ -243,6 +267,15 @@ class OptimConfig:
     min_lr: float = 0.0
 
     def __post_init__(self) -> None:
+        require_choice("optim.optimizer", self.optimizer, ("sgd", "adamw"))
+        require_choice("optim.schedule", self.schedule, ("poly", "cosine"))
+        require(
+            0 < self.layer_decay <= 1,
+            f"optim.layer_decay must be in (0, 1]; got {self.layer_decay}.",
+        )
+        require(
+            0 <= self.ema_decay < 1, f"optim.ema_decay must be in [0, 1); got {self.ema_decay}."
+        )
         require(self.lr > 0, f"optim.lr must be positive; got {self.lr}.")
         require(0 <= self.momentum < 1, f"optim.momentum must be in [0, 1); got {self.momentum}.")
         require(
@@ -350,6 +383,10 @@ class TrainerConfig:
     max_epochs: int = 10
     # Optimizer steps; training ends when they or max_epochs are reached. -1 for no limit.
     max_steps: int = -1
+    # Batches of an epoch; 0 takes all. Each epoch draws others.
+    limit_train_batches: int = 0
+    # Validations in a row without a better val/mIoU after which training stops; 0 for never.
+    patience: int = 0
     # Batches whose gradients are averaged for one optimizer step.
     accumulate_grad_batches: int = 1
     # Largest gradient norm; 0 for no clipping.
@@ -378,6 +415,7 @@ class TrainerConfig:
         keys = ("num_nodes", "max_epochs", "accumulate_grad_batches", "val_every_epochs")
         require_above(self, "trainer", keys, 1)
         saves = ("checkpoint_every_steps", "checkpoint_every_minutes")
+        require_above(self, "trainer", ("limit_train_batches", "patience"), 0)
         keys = ("gradient_clip_norm", *saves, "log_images_every_epochs")
         require_above(self, "trainer", keys, 0)
         require(
@@ -468,6 +506,10 @@ class TrainConfig:
             f"dataset.crop_size must be multiples of model.output_stride ({stride})"
             f"{' plus 1' if extra else ''} where there are dataset.views, because crops are "
             f"windows of features; got {list(self.dataset.crop_size)}.",
+        )
+        require(
+            self.dataset.validation_split is not None or not self.trainer.patience,
+            "trainer.patience needs validations: set dataset.val_split, or trainer.patience=0.",
         )
         compiled = self.model.compile and self.dataset.views
         require(not compiled, "model.compile=true does not compile heads on dataset.views.")

@@ -39,6 +39,7 @@ class SegmentationData(L.LightningDataModule):
         pin_memory: copy batches to page-locked memory (for a GPU).
         views: for a frozen backbone, the views whose windows the crops are; None for crops of
             images.
+        limit: batches of an epoch; 0 for all.
 
     Attributes:
         features: cached features of the views; None where the network computes them.
@@ -59,9 +60,10 @@ class SegmentationData(L.LightningDataModule):
         num_workers: int = 0,
         pin_memory: bool = False,
         views: Views | None = None,
+        limit: int = 0,
     ) -> None:
         super().__init__()
-        self.views = views
+        self.views, self.limit = views, limit
         self.features: FeatureCache | None = None
         self.val_features: FeatureCache | None = None
         self.cfg, self.seed = cfg, seed
@@ -103,8 +105,9 @@ class SegmentationData(L.LightningDataModule):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Whole batches in the training split, the same for any number of processes."""
-        return len(self.train_source) // self.cfg.batch_size
+        """Batches of an epoch, the same for any number of processes."""
+        whole = len(self.train_source) // self.cfg.batch_size
+        return min(whole, self.limit or whole)
 
     def _workers(self) -> int:
         if self.num_workers >= 0:
@@ -130,7 +133,8 @@ class SegmentationData(L.LightningDataModule):
         batch_bytes = size // world_size * height * width * 4
         if problem := loader_problem(self._workers() * self._processes_here(), batch_bytes):
             raise ValueError(problem)
-        sampler = KeyedBatchSampler(len(self.train_source), size, self.seed, rank, world_size)
+        length = len(self.train_source)
+        sampler = KeyedBatchSampler(length, size, self.seed, rank, world_size, self.limit)
         dataset: Dataset[Batch] = TrainDataset(
             self.train_source, TrainTransform(self.cfg), self.seed
         )

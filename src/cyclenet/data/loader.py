@@ -109,10 +109,21 @@ class KeyedBatchSampler(Sampler[list[tuple[int, int]]]):
     """Shuffle by (seed, epoch) and yield this process's slice of each batch as (epoch, index) keys.
 
     The last, incomplete batch of an epoch is dropped. Position is set with `start`.
+
+    Args:
+        length: images.
+        batch_size: of all processes.
+        seed: seed of the order.
+        rank: number of this process.
+        world_size: number of processes.
+        limit: batches of an epoch; 0 for all.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self, length: int, batch_size: int, seed: int, rank: int, world_size: int, limit: int = 0
+    ) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.batches = min(length // batch_size, limit or length)
         self.rank, self.world_size = rank, world_size
         self.epoch = self.first = 0
 
@@ -121,7 +132,7 @@ class KeyedBatchSampler(Sampler[list[tuple[int, int]]]):
         self.epoch, self.first = epoch, first
 
     def __len__(self) -> int:
-        return self.length // self.batch_size
+        return self.batches
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         generator = torch.Generator().manual_seed(derive(self.seed, "shuffle", self.epoch))

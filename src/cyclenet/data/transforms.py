@@ -23,10 +23,15 @@ cv2.setNumThreads(0)
 
 
 class TrainTransform:
-    """Random scale, random crop with padding, random flip; a function of (image, mask, seed)."""
+    """Random scale, crop with padding, flip and colours; a function of (image, mask, seed)."""
 
     def __init__(self, cfg: DatasetConfig) -> None:
-        self.compose = A.Compose([RandomWindow(cfg), A.HorizontalFlip(p=cfg.flip)])
+        transforms = [RandomWindow(cfg), A.HorizontalFlip(p=cfg.flip)]
+        if x := cfg.color_jitter:
+            transforms.append(
+                A.ColorJitter((1 - x, 1 + x), (1 - x, 1 + x), (1 - x, 1 + x), x / 4, p=1)
+            )
+        self.compose = A.Compose(transforms)
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: int

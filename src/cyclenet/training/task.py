@@ -19,7 +19,7 @@ from cyclenet.models.cyclenet import build_model
 from cyclenet.scoring.inference import full_precision, predict
 from cyclenet.scoring.metrics import ConfusionMatrix, Scores, scores
 from cyclenet.training.losses import SegmentationLoss, occurrence_loss
-from cyclenet.training.optim import parameter_groups, poly
+from cyclenet.training.optim import build_optimizer, parameter_groups, schedule
 
 LAYOUT = 2
 """Number of the layout of the weights that checkpoints are written with; version 0.1 had none."""
@@ -216,30 +216,29 @@ class SegmentationTask(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         cfg = self.cfg.optim
-        optimizer = torch.optim.SGD(
-            parameter_groups(self.net, cfg),
-            cfg.lr,
-            cfg.momentum,
-            weight_decay=cfg.weight_decay,
-            # The fused step unscales 16-bit gradients itself, so clipping would see them scaled;
-            # Lightning refuses the pair.
-            fused=self.cfg.trainer.gradient_clip_norm == 0,
-        )
-        steps = self.total_steps
-        schedule = LambdaLR(optimizer, lambda step: poly(step, steps, cfg))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        # The fused step unscales 16-bit gradients itself, so clipping would see them scaled;
+        # Lightning refuses the pair.
+        fused = self.cfg.trainer.gradient_clip_norm == 0
+        optimizer, steps = build_optimizer(self.net, cfg, fused), self.total_steps
+        scheduler = LambdaLR(optimizer, lambda step: schedule(step, steps, cfg))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def on_train_start(self) -> None:
         # Rates always follow the configuration. A checkpoint brings those that it was made with,
         # which differ where force=true changed them.
         cfg, optimizer = self.cfg.optim, self.trainer.optimizers[0]
-        schedule = self.trainer.lr_scheduler_configs[0].scheduler
+        scheduler = self.trainer.lr_scheduler_configs[0].scheduler
         wanted = parameter_groups(self.net, cfg)
-        factor = poly(schedule.last_epoch, self.total_steps, cfg)
+        factor = schedule(scheduler.last_epoch, self.total_steps, cfg)
         for group, new in zip(optimizer.param_groups, wanted, strict=True):
             group |= {"initial_lr": new["lr"], "lr": new["lr"] * factor}
-            group |= {"weight_decay": new["weight_decay"], "momentum": cfg.momentum}
-        schedule.base_lrs = [new["lr"] for new in wanted]
+            group["weight_decay"] = new["weight_decay"]
+            if cfg.optimizer == "sgd":
+                group["momentum"] = cfg.momentum
+        scheduler.base_lrs = [new["lr"] for new in wanted]
 
     @property
     def _data(self) -> SegmentationData:

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cyclenet.config.schema import TrainConfig, TrainerConfig
 from cyclenet.devices import count_devices
+from cyclenet.training.average import AverageWeights
 from cyclenet.training.callbacks import (
     BroadcastBuffers,
     LogSteps,
@@ -150,12 +151,15 @@ def _callbacks(cfg: TrainConfig, folder: Path, parallel: bool, show_bar: bool) -
         SeedPerBatch(cfg.seed),
         StopAtNonFinite(folder / "debug"),
         ValidateLastEpoch(),
+        *([AverageWeights(cfg.optim.ema_decay)] if cfg.optim.ema_decay else []),
         LogSteps(cfg.logger.every_n_steps),
         ProgressFile(folder),
         ValidationPictures(folder, options.log_images_every_epochs),
         KeepBest(checkpoints),
         KeepLast(checkpoints, every_steps, every_minutes),
     ]
+    if options.patience:
+        callbacks.append(EarlyStopping("val/mIoU", patience=options.patience, mode="max"))
     if parallel and not options.sync_batchnorm:
         callbacks.append(BroadcastBuffers())
     callbacks.append(ProgressBar() if show_bar else PrintScores())
