@@ -22,6 +22,55 @@ def test_features_at_a_quarter_and_at_the_stride(name, stride):
     assert sizes[2][0] == third
 
 
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [
+        ("vit_tiny_patch16_224", 16),
+        ("vit_tiny_patch16_224", 8),
+        ("vit_small_patch14_dinov2", 16),
+        ("swin_tiny_patch4_window7_224", 32),
+        ("eva02_tiny_patch14_224", 16),
+    ],
+)
+@pytest.mark.parametrize("size", [(64, 96), (65, 129)])
+def test_transformers_give_a_pyramid(name, stride, size):
+    torch.manual_seed(0)
+    backbone = Backbone(name, "none", stride).eval()
+    with torch.no_grad():
+        levels = backbone(torch.randn(1, 3, *size))
+    strides = (4, 8, 16, 32) if stride == 32 else (4, 8, stride, stride)
+    for level, channels, each in zip(levels, backbone.channels, strides, strict=True):
+        assert tuple(level.shape[1:]) == (channels, -(-size[0] // each), -(-size[1] // each))
+    # What is bright on the left is so in all levels: nothing is transposed.
+    image = torch.zeros(1, 3, 64, 64)
+    image[..., :32] = 3
+    with torch.no_grad():
+        left = [level[0].double() for level in backbone(image)]
+    assert all((x.std(2).mean() > x.std(1).mean()) for x in left)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch14_dinov2"])
+def test_a_local_file_of_a_transformer(name, tmp_path):
+    full = timm.create_model(name)
+    save_file(full.state_dict(), tmp_path / "w.safetensors")
+    backbone = Backbone(name, str(tmp_path / "w.safetensors"), 16)
+    for key, value in backbone.body.state_dict().items():
+        assert torch.equal(value, full.state_dict()[key.removeprefix("model.")]), key
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_head_on_a_transformer_trains(frozen):
+    cfg = tiny_model(
+        backbone="vit_tiny_patch16_224", output_stride=16, decoder="adc", freeze_backbone=frozen
+    )
+    net = build_model(cfg, 5).train()
+    logits, _ = net(torch.randint(0, 256, (2, 3, 97, 131)))
+    logits.square().mean().backward()
+    got = {name for name, p in net.named_parameters() if p.grad is not None}
+    assert any(name.startswith("classifier") for name in got)
+    assert any(name.startswith("backbone") for name in got) != frozen
+
+
 def rates(backbone):
     """Dilation of each block's 3x3 convolution, in the two last stages."""
     return [
@@ -103,7 +152,7 @@ def test_package_weights_match_by_order():
         ("resnet1018", "none", "no model named 'resnet1018'"),
         ("resnet18", "nowhere.pth", "no file nowhere.pth"),
         ("resnet18", "package", "not resnet18"),
-        ("vit_tiny_patch16_224", "none", "vit_tiny"),
+        ("swin_tiny_patch4_window7_224", "none", "give model.output_stride=32"),
         # resnet10t exists without the weights that are asked for here, or the hub cannot be
         # reached: the same sentence.
         ("test_resnet_of_nobody", "timm", "no model named"),

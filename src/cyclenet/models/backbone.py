@@ -5,9 +5,12 @@ from typing import Any, cast
 
 import timm
 import torch
+import torch.nn.functional as F
+from timm.layers import Format
 from timm.models import FeatureInfo
 from torch import Tensor, nn
 
+from cyclenet.models.resize import resize
 from cyclenet.models.weights import load_backbone
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -19,6 +22,10 @@ class Backbone(nn.Module):
     The last is at ``output_stride``, and so is the third where it is 8 or 16. timm dilates the
     stages beyond the stride: a stage's first block keeps the rate of the stage before, the others
     have twice that.
+
+    A vision transformer has one resolution. Its image is resized so that there is a patch for each
+    cell at ``output_stride``, and the levels are four of its blocks, evenly spread, resized to the
+    sizes of a pyramid without weights of its own.
 
     Args:
         name: a timm model that supports ``features_only`` and ``output_stride``.
@@ -42,12 +49,9 @@ class Backbone(nn.Module):
         multi_grid: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        options: dict[str, Any] = {
-            "features_only": True,
-            "out_indices": _stages(name, output_stride),
-        }
-        if not _is_densenet(name):
-            options["output_stride"] = output_stride
+        self.stride = output_stride
+        options = _options(name, output_stride)
+        self.patch, options["out_indices"] = _stages(name, output_stride, options)
         try:
             self.body = timm.create_model(name, pretrained=weights == "timm", **options)
         except Exception as error:  # From the network, the hub, or timm, which has no weights.
@@ -71,25 +75,65 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map a normalised image (N, 3, H, W) to its four levels, finest first."""
-        features: list[Tensor] = self.body(x)
-        return features
+        features: list[Tensor]
+        if self.patch:
+            cells = [-(-side // self.stride) for side in x.shape[-2:]]
+            size = (cells[0] * self.patch, cells[1] * self.patch)
+            features = self.body(F.interpolate(x, size, mode="bilinear", antialias=True))
+            strides = (4, min(8, self.stride), self.stride, self.stride)
+            return [
+                resize(level, [-(-side // stride) for side in x.shape[-2:]], False)
+                for level, stride in zip(features, strides, strict=True)
+            ]
+        if getattr(self.body, "output_fmt", None) != Format.NHWC:
+            features = self.body(x)
+            return features
+        # Swin takes whole patches of 4.
+        below, right = (-side % 4 for side in x.shape[-2:])
+        return [level.permute(0, 3, 1, 2) for level in self.body(F.pad(x, (0, right, 0, below)))]
 
 
-def _stages(name: str, output_stride: int) -> tuple[int, ...]:
-    """Return timm's numbers of the stage at 1/4, of the next, and of the last two."""
+def _options(name: str, output_stride: int) -> dict[str, Any]:
+    """Return what timm's model of a name is built with; families differ in what they take."""
     if not timm.is_model(name):
         raise ValueError(
             f"model.backbone: timm has no model named {name!r}; see timm.list_models('*resnet*')."
         )
-    try:
-        with torch.device("meta"):
-            options: dict[str, Any] = {} if _is_densenet(name) else {"output_stride": output_stride}
-            model = timm.create_model(name, features_only=True, **options)
-        reductions = [min(r, output_stride) for r in _feature_info(model).reduction()]
-    except (TypeError, RuntimeError, NotImplementedError) as error:
+    families: list[dict[str, Any]] = [
+        {"output_stride": output_stride},
+        {"strict_img_size": False},  # Swin takes any size then, but cannot be dilated.
+        {"dynamic_img_size": True},  # So do vision transformers.
+        {},
+    ]
+    for options in families[-1:] if _is_densenet(name) else families:
+        options["features_only"] = True
+        try:
+            with torch.device("meta"):
+                timm.create_model(name, **options)
+        except (TypeError, RuntimeError, NotImplementedError):
+            continue
+        return options
+    raise ValueError(f"model.backbone {name} gives no features of its stages.")
+
+
+def _stages(name: str, output_stride: int, options: dict[str, Any]) -> tuple[int, tuple[int, ...]]:
+    """Return a vision transformer's patch, else 0, and timm's numbers of the four levels.
+
+    They are the stage at 1/4, the next, and the last two.
+    """
+    with torch.device("meta"):
+        model = timm.create_model(name, **options)
+    found = _feature_info(model).reduction()
+    if len(set(found)) == 1:
+        blocks = len(cast(Any, model).model.blocks)
+        return found[0], tuple(blocks * quarter // 4 - 1 for quarter in (1, 2, 3, 4))
+    dilates = "output_stride" in options or _is_densenet(name)
+    reductions = [min(r, output_stride) if dilates else r for r in found]
+    if not dilates and reductions[-1] != output_stride:
         raise ValueError(
-            f"model.backbone {name} cannot be dilated to model.output_stride={output_stride}."
-        ) from error
+            f"model.backbone {name} cannot be dilated to model.output_stride={output_stride}: give "
+            f"model.output_stride={reductions[-1]}."
+        )
     if 4 not in reductions or reductions[-1] != output_stride:
         raise ValueError(
             f"model.backbone {name} has features at 1/{reductions}; "
@@ -102,7 +146,7 @@ def _stages(name: str, output_stride: int) -> tuple[int, ...]:
             f"model.backbone {name} has features at 1/{reductions}; needed are two stages more "
             "after 1/4 and the next."
         )
-    return stages
+    return 0, stages
 
 
 def _dilate_first_blocks(body: nn.Module, name: str) -> None:

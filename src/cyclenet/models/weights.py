@@ -47,6 +47,11 @@ def load_weights(module: nn.Module, path: Path) -> None:
     wanted = {k: v for k, v in module.state_dict().items() if not k.endswith(counters)}
     state = {k: v for k, v in state.items() if not k.endswith(counters)}
     if not wanted.keys() <= state.keys():
+        # timm calls stages.0 stages_0, and a transformer model, where it takes features alone.
+        plain = {_plain(key): value for key, value in state.items()}
+        if all(_plain(key) in plain for key in wanted):
+            state = {key: plain[_plain(key)] for key in wanted}
+    if not wanted.keys() <= state.keys():
         state = dict(zip(wanted, state.values(), strict=False))
     for key, value in wanted.items():
         if key not in state or state[key].shape != value.shape:
@@ -56,6 +61,10 @@ def load_weights(module: nn.Module, path: Path) -> None:
                 f"the file has {found}."
             )
     module.load_state_dict({key: state[key] for key in wanted}, strict=False)
+
+
+def _plain(key: str) -> str:
+    return key.removeprefix("model.").replace(".", "_")
 
 
 def _read(path: Path) -> dict[str, Tensor]:
