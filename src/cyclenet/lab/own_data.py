@@ -79,12 +79,12 @@ def propose(root: Path, output: Path) -> Proposal:
     """
     files = find_files(root, IMAGE_ENDINGS)
     is_mask = find_masks(files)
-    masks = [path for path in files if is_mask[group_of(path)]]
+    labelled = [path for path in files if is_mask[group_of(path)]]
     images = [path for path in files if not is_mask[group_of(path)]]
-    layout, pairs = find_layout(root, images, masks)
+    layout, pairs = find_layout(root, images, labelled)
     found = Proposal()
     found.seen.append(
-        f"{len(files)} pictures: {len(images)} images and {len(masks)} masks, of which "
+        f"{len(files)} pictures: {len(images)} images and {len(labelled)} masks, of which "
         f"{len(pairs)} belong together by name; for instance {pairs[0][0].relative_to(root)} and "
         f"{pairs[0][1].relative_to(root)}."
     )
@@ -93,7 +93,8 @@ def propose(root: Path, output: Path) -> Proposal:
     found.keys = {"root": str(root)} | found.keys
     _propose_splits(found, root, layout, pairs)
     step = max(len(pairs) // LOOKED_AT, 1)
-    _propose_labels(found, root, [mask for _, mask in pairs[::step]], output)
+    masks = [mask for _, mask in pairs[::step]]
+    _propose_labels(found, root, masks, len(pairs), output)
     _draw(found, output)
     return found
 
@@ -215,7 +216,7 @@ def _propose_splits(
         )
 
 
-def _propose_labels(found: Proposal, root: Path, masks: list[Path], output: Path) -> None:
+def _propose_labels(found: Proposal, root: Path, masks: list[Path], of: int, output: Path) -> None:
     colors: Counter[int] = Counter()
     numbers: Counter[int] = Counter()
     for mask in masks:
@@ -227,8 +228,8 @@ def _propose_labels(found: Proposal, root: Path, masks: list[Path], output: Path
     _describe_labels(found, colors or numbers, bool(colors), len(masks))
     if colors and numbers:
         found.unknown.append("Some masks hold numbers; the proposal is for those with colours.")
-    if len(masks) >= LOOKED_AT:
-        found.unknown.append(f"Whether other masks hold more: {len(masks)} were looked at.")
+    if len(masks) < of:
+        found.unknown.append(f"Whether other masks hold more: {len(masks)} of {of} were looked at.")
     if known := _known_legend(root, colors, numbers):
         found.seen.append(f"Their classes are in {known}.")
         found.keys |= {"classes": known} if known != "classes.txt" else {}
