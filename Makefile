@@ -11,7 +11,7 @@ SEED ?= 0
 FOLD ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo table1 bench test test-web notebooks reproduce-camvid report-camvid reproduce-heads report-heads size test-docs test-oracles chaos fuzz audit test-slow test-slurm lint format clean
+.PHONY: help setup demo table1 bench test test-web notebooks reproduce-camvid report-camvid reproduce-heads report-heads gpu-check size test-docs test-oracles chaos fuzz audit test-slow test-slurm lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -77,6 +77,9 @@ report-camvid: setup ## Write both reports of the published CamVid ablation agai
 	$(BIN)/python src/report.py runs=results/camvid output=results/camvid/report-windows images=0 \
 	  title="CamVid ablation, by windows of 240 x 240 (not planned)" protocols=windows240 \
 	  plan=results/camvid/posthoc.yaml baseline=Baseline block=20
+
+gpu-check: setup ## Check and measure on a CUDA GPU, in under 8 minutes (bench/gpu.py); SMALL=1 tries it out on the CPU
+	$(BIN)/python bench/gpu.py $(PARTS)
 
 size: setup ## Count the lines of core and lab, the longest file and function, lines over 100 columns
 	@$(BIN)/python tests/size.py

@@ -13,10 +13,11 @@ def deform_conv2d(
 
     Equal to `torchvision.ops.deform_conv2d` in value and gradients. On CPU the four bilinear
     neighbours of each tap are gathered as one weighted embedding bag and convolved by one matrix
-    product, which is several times faster and takes bfloat16. Elsewhere, and in a
-    graph that is recorded for ONNX, torchvision's kernel runs;
-    it has no bfloat16, so under autocast it runs in float32. Sampling positions are float32 (or
-    float64) in any precision: in bfloat16, pixel 257 could not be told from 258.
+    product, which is several times faster and takes bfloat16; so they are where torchvision was
+    built without a kernel for the device. On GPUs, and in a graph that is recorded for ONNX,
+    torchvision's kernel runs; it has no bfloat16, so under autocast it runs in float32. Sampling
+    positions are float32 (or float64) in any precision: in bfloat16, pixel 257 could not be told
+    from 258.
 
     Args:
         x: (N, C, H, W) features.
@@ -36,17 +37,32 @@ def deform_conv2d(
     dtype = torch.get_autocast_dtype(kind) if autocast else x.dtype
     with torch.autocast(kind, enabled=False):
         offset, mask = offset.to(exact), None if mask is None else mask.to(exact)
-        if x.device.type == "cpu" and not torch.onnx.is_in_onnx_export():
-            return _gather_conv(x.to(dtype), offset, mask, weight.to(dtype), groups)
+        gathers = x.device.type == "cpu" or not has_kernel(x.device.type)
+        if gathers and not torch.onnx.is_in_onnx_export():
+            return gather_conv(x.to(dtype), offset, mask, weight.to(dtype), groups)
         out: Tensor = torchvision.ops.deform_conv2d(
             x.to(exact), offset, weight.to(exact), padding=int(weight.shape[-1]) // 2, mask=mask
         )
         return out.to(dtype)
 
 
-def _gather_conv(
+KEYS = {"cpu": "CPU", "cuda": "CUDA", "mps": "MPS", "meta": "Meta"}
+"""How PyTorch's dispatcher calls devices."""
+
+
+def has_kernel(device: str) -> bool:
+    """Tell whether torchvision was built with its deformable convolution for a device.
+
+    A CPU build of torchvision beside a CUDA build of PyTorch has none for CUDA.
+    """
+    key, name = KEYS.get(device), "torchvision::deform_conv2d"
+    return key is not None and torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
+
+
+def gather_conv(
     x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, groups: int
 ) -> Tensor:
+    """Do what `deform_conv2d` does, in the precision of ``x``, on any device."""
     n, channels, height, width = x.shape
     taps = weight.shape[-1] ** 2
     y, x_ = _positions(offset, groups, weight.shape[-1])

@@ -1,5 +1,7 @@
 """Train one configuration in a run folder, from data to evaluations."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
@@ -52,7 +54,7 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
 
 def train_in(run_folder: RunFolder) -> None:
     """Train, validate and evaluate in a run folder."""
-    with run_folder as run:
+    with run_folder as run, tell_of_memory(run_folder.cfg):
         cfg = run.cfg
         L.seed_everything(cfg.seed, verbose=False)
         trainer = build_trainer(cfg, run.path, run.step, run.precision)
@@ -71,6 +73,20 @@ def train_in(run_folder: RunFolder) -> None:
         run.check_saved(trainer)
         evaluations = evaluate_training(task, trainer, run)
         run.finish(trainer, task, evaluations)
+
+
+@contextmanager
+def tell_of_memory(cfg: TrainConfig) -> Iterator[None]:
+    """Raise `ValueError` with the keys to lower where a GPU's memory is too small."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        height, width = cfg.dataset.crop_size
+        raise ValueError(
+            f"The GPU's memory is too small for {cfg.dataset.batch_size} crops of {height} x "
+            f"{width}: lower dataset.batch_size (trainer.accumulate_grad_batches makes up for it) "
+            "or dataset.crop_size, or set model.recompute=true."
+        ) from error
 
 
 def open_data(cfg: TrainConfig, trainer: L.Trainer) -> SegmentationData:
