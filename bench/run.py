@@ -64,6 +64,12 @@ def rows() -> dict[str, Row]:
         "adc_bf16": Row(operator, half(sides.adc, dtype="bf16"), 15, rounds=3),
         "step": Row(plain, sides.step, 2.8, rounds=3),
         "frozen": Row("end to end, same images and stride", sides.frozen, 8, rounds=3),
+        "lite_step": Row(
+            "segmentation_models_pytorch, the same backbone",
+            sides.lite_step,
+            1,
+            needs="segmentation_models_pytorch",
+        ),
         "step_smp": Row(
             "segmentation_models_pytorch",
             sides.step_smp,
@@ -108,6 +114,10 @@ def rows() -> dict[str, Row]:
             "from the image again, and no browser", sides.click, 1, rounds=9, needs="chromium"
         ),
     }
+
+
+WITH_PRODUCTS = ("step", "lite_step", "frozen", "step_smp", "step_mmseg", "eval_fp32", "eval_bf16")
+"""Rows whose time should be that of matrix products; the others move memory."""
 
 
 class Side:
@@ -160,8 +170,11 @@ def serve(name: str, ours: bool) -> None:
             # While the other side worked, a virtual machine may have given this one's free memory
             # away. Training never pauses.
             work()
+        extra: dict[str, float] = {}
+        if first and ours and name in WITH_PRODUCTS:
+            _, extra = counted(work)
         result, seconds, peak = measured(work)
-        figures: dict[str, Any] = {"s": seconds, "peak": peak}
+        figures: dict[str, Any] = {"s": seconds, "peak": peak, **extra}
         if isinstance(result, dict):
             figures |= result
         elif result is not None and first:
@@ -185,6 +198,7 @@ def compare(name: str, row: Row) -> dict[str, Any]:
     memory = [statistics.median(turn[side]["peak"] for turn in turns) for side in (0, 1)]
     result = {
         "name": name,
+        **stamp(),
         "ours": _round(statistics.median(a)),
         "peer": _round(statistics.median(b)),
         "unit": row.unit,
@@ -202,9 +216,57 @@ def compare(name: str, row: Row) -> dict[str, Any]:
         result["seconds"] = [
             _round(statistics.median(turn[side]["s"] for turn in turns)) for side in (0, 1)
         ]
+    if "flops" in first[0]:
+        # What of the machine's own matrix products the work reaches, measured in its process.
+        achieved = first[0]["flops"] / statistics.median(turn[0]["s"] for turn in turns)
+        result["share_of_gemm"] = _round(achieved / first[0]["gemm"])
     if "result" in first[0]:
         result["agreement"] = _agreement(first[0]["result"], first[1]["result"])
     return result
+
+
+@functools.cache
+def stamp() -> dict[str, str]:
+    """Say when and on what a row was measured."""
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(": ", 1)[1] for line in lines if line.startswith("model name")]
+    processor = names[0] if names else "unknown processor"
+    cores = len(os.sched_getaffinity(0))
+    versions = f"PyTorch {torch.__version__}, Python {sys.version.split()[0]}"
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": f"{cores} cores of {processor}",
+        "versions": versions,
+    }
+
+
+def gemm_rate(low: bool) -> float:
+    """Return the FLOP/s of this process's matrix products of 2048, the best of three."""
+    import torch
+
+    a = torch.randn(2048, 2048, dtype=torch.bfloat16 if low else torch.float32)
+    best = float("inf")
+    for _ in range(4):
+        started = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - started)
+    return 2 * 2048**3 / best
+
+
+def counted(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    """Do a work once and count its operations; none are told where there are no products."""
+    from cyclenet.lab.cost.count import flop_counter
+    from cyclenet.training.trainer import choose_precision
+
+    counter = flop_counter()
+    with counter:
+        result = work()
+    flops = counter.get_total_flops()
+    low = choose_precision("auto", on_gpu=False) == "bf16-mixed"
+    return result, {"flops": flops, "gemm": gemm_rate(low)} if flops else {}
 
 
 def _agreement(ours: str, peer: str) -> str:
@@ -246,6 +308,8 @@ def table(results: list[dict[str, Any]]) -> str:
         )
         if "agreement" in r:
             lines.append(f"{'':<26}{r['agreement']}")
+        if "share_of_gemm" in r:
+            lines.append(f"{'':<26}{r['share_of_gemm']:.0%} of the machine's matrix products")
         if "seconds" in r:
             lines.append(
                 f"{'':<26}forward + backward {r['seconds'][0]:g} s, peer {r['seconds'][1]:g} s"
@@ -289,7 +353,9 @@ def main() -> None:
         else known[:-1]
     )
     results = (
-        {row["name"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.is_file() else {}
+        {row["name"]: row for row in json.loads(RESULTS.read_text())}
+        if wanted and RESULTS.is_file()  # Of all rows, one that does not run now is absent.
+        else {}
     )
     done = []
     for name in names:
@@ -302,7 +368,7 @@ def main() -> None:
         ):
             print(f"{name}: left out, {row.needs} is not installed.", flush=True)
             continue
-        results[name] = compare(name, row) if row else {"name": name, **others[name]()}
+        results[name] = compare(name, row) if row else {"name": name, **stamp(), **others[name]()}
         done.append(results[name])
         print(f"{name}: {time.time() - started:.0f} s", flush=True)
         ordered = [results[known_name] for known_name in known if known_name in results]

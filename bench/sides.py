@@ -157,6 +157,50 @@ def _step_straightforward() -> Work:
     return work
 
 
+def lite_step(ours: bool) -> Work:
+    """A training step of cyclenet_lite on 4 x 256 x 256 against segmentation_models_pytorch's
+    DeepLabV3+ on the same backbone (tf_efficientnet_lite0) at the same stride, 16, in float32.
+    """
+    import torch
+
+    torch.manual_seed(1)
+    image = torch.randint(0, 256, (4, 3, 256, 256), dtype=torch.uint8)
+    mask = torch.randint(0, 19, (4, 256, 256), dtype=torch.uint8)
+    if ours:
+        from cyclenet.config.schema import LossConfig, OptimConfig
+        from cyclenet.models.cyclenet import build_model
+        from cyclenet.training.losses import SegmentationLoss
+        from cyclenet.training.optim import parameter_groups
+
+        net = build_model(_lite(), 19).train()
+        optimizer = _sgd(parameter_groups(net, OptimConfig()), fused=True)
+        criterion = SegmentationLoss(LossConfig(), 19, net.grid)
+
+        def work() -> None:
+            logits, extras = net(image.contiguous(memory_format=torch.channels_last))
+            loss = criterion(logits, mask) + 0.4 * criterion(extras["aux"], mask)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        return work
+    import segmentation_models_pytorch as smp
+
+    name = "tu-tf_efficientnet_lite0"
+    peer = smp.DeepLabV3Plus(
+        name, encoder_weights=None, encoder_output_stride=16, classes=19
+    ).train()
+    plain, sgd = (image.float() - 120) / 60, _sgd(peer.parameters())
+
+    def other() -> None:
+        loss = torch.nn.functional.cross_entropy(peer(plain), mask.long(), ignore_index=255)
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+
+    return other
+
+
 def step_smp(ours: bool) -> Work:
     """A training step against that of its DeepLabV3+ with ResNet-101 at output stride 8, which has
     no auxiliary head.

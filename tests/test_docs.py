@@ -43,6 +43,10 @@ NOT_RUN = {
     "make test-slurm": "It needs SLURM's programs and root.",
     "make size": "test_size_counts runs its script.",
     "make format": "It changes files.",
+    "make gpu-check": "It needs a GPU; tests/commands/test_gpu_check.py runs it at toy size.",
+    "python src/train.py -m hydra/sweeper=optuna": (
+        "tests/lab/sweeps/test_sweep.py runs such a search of two trials."
+    ),
     "make table1": "tests/lab/cost/test_complexity.py computes the table.",
     "make report-camvid": "test_the_published_report_can_be_made_again makes one of its two.",
     "make reproduce-camvid ARM=cycleaspp SEED=0": "It needs CamVid and half an hour.",
