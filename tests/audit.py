@@ -145,10 +145,12 @@ def try_all(root: Path) -> tuple[list[str], Path]:
             hostile_checkpoint(world, trial / "model.ckpt", changes)
         script, words = COMMANDS[command]
         home = Path.home() / ".cache"
-        allowed = [trial, Path(tempfile.gettempdir()) / "pymp", Path("/dev"), home, Path("/proc")]
-        code, output = run_forked(
-            script, words, trial, 60, partial(watch, allowed, notes), AUDIT_SECRET=SECRET
-        )
+        scratch = root / "tmp"
+        scratch.mkdir(exist_ok=True)
+        allowed = [trial, scratch, Path("/dev"), home, Path("/proc")]
+        environment = {"AUDIT_SECRET": SECRET, "TMPDIR": str(scratch)}
+        watching = partial(watch, allowed, notes)
+        code, output = run_forked(script, words, trial, 60, watching, **environment)
         said = f"{command}, {name}"
         print(f"{said}: exit code {code}", flush=True)
         if code is None or code < 0 or "Traceback" in output:

@@ -140,3 +140,18 @@ def test_the_recipe_is_composed_and_the_papers_stay_as_they_are():
     assert paper.optim == OptimConfig() and not paper.dataset.color_jitter
     with pytest.raises(ValueError, match="needs validations"):
         compose_config("train", ["dataset=camvid", "dataset.val_split=null", "trainer.patience=1"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("recipe=modern",), ("init_from=one", "model.freeze_norm=true")])
+def test_two_processes_train_as_one(words, tmp_path):
+    scenes = ["dataset.scenes_train=8", "dataset.scenes_val=3", "dataset.scenes_size=[64,96]"]
+    run("train", *TINY, *scenes, "hydra.run.dir=one", cwd=tmp_path)
+    ends = []
+    for devices in (1, 2):
+        options = (f"trainer.devices={devices}", "trainer.precision=64-true", "seed=1")
+        where = f"hydra.run.dir=run{devices}"
+        run("train", *TINY, *scenes, *words, *options, where, cwd=tmp_path)
+        ends.append(load_checkpoint(tmp_path / f"run{devices}/checkpoints/last.ckpt"))
+    a, b = (end["state_dict"] for end in ends)
+    assert all(torch.allclose(a[name], b[name], rtol=1e-6, atol=1e-9) for name in a)
