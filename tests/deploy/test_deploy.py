@@ -289,3 +289,23 @@ def test_every_arm_is_exported_at_the_sizes_of_photographs(arm, tmp_path):
             exporting.export(options)
     else:
         assert "1 x 241 x 497, 3 x 360 x 480" in exporting.export(options)[1]
+
+
+@pytest.mark.parametrize("gives", ["logits", "labels"])
+def test_a_program_of_torch_export_gives_the_same(gives, tmp_path):
+    path, output = save_checkpoint(task_of(), tmp_path / "last.ckpt"), str(tmp_path / "m.pt2")
+    options = {"format": "torch_export", "size": [41, 97], "gives": gives}
+    said = exporting.export(ExportConfig(ckpt_path=str(path), output=output, **options))
+    assert "torch.export, images of 41 x 97" in said[0] and "1 x 41 x 97, 3 x 41 x 97" in said[1]
+    metadata = {"classes.txt": ""}
+    program = torch.export.load(output, extra_files=metadata).module()
+    assert json.loads(metadata["classes.txt"]) == task_of().classes
+    image = torch.randint(0, 256, (2, 3, 41, 97)).float()
+    wanted = cyclenet.load(path, device="cpu").labels(image)
+    found = program(image)
+    labels = found if gives == "labels" else found.argmax(1)
+    assert (labels == wanted).double().mean() > 0.999
+    with pytest.raises(ValueError, match=r"size must be \[height, width\]"):
+        ExportConfig(ckpt_path="x", output="m.pt2", format="torch_export")
+    with pytest.raises(ValueError, match="takes images of any size"):
+        ExportConfig(ckpt_path="x", output="m.onnx", size=[41, 97])

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -88,14 +89,25 @@ def export(cfg: ExportConfig) -> list[str]:
             f"model.context={trained.model.context} is built for crops of one size, and cannot be "
             "exported for others."
         )
+    metadata = describe(checkpoint) | {"output": cfg.gives}
     with atomic_write(Path(cfg.output)) as part:
-        write_onnx(net, cfg.gives, part, describe(checkpoint) | {"output": cfg.gives})
-        worst, ties = compare(net, cfg.gives, part)
-        version = _runtime_version()
-    sizes = ", ".join(f"{n} x {height} x {width}" for n, height, width in CHECKED)
+        if cfg.format == "torch_export":
+            height, width = cfg.size
+            write_program(net, cfg.gives, (height, width), part, metadata)
+            what, runtime = (
+                f"torch.export, images of {height} x {width}",
+                f"PyTorch's {part.suffix}",
+            )
+            checked, run = ((1, height, width), (3, height, width)), open_program(part)
+        else:
+            write_onnx(net, cfg.gives, part, metadata)
+            what, runtime = f"ONNX opset {OPSET}", f"onnxruntime {_runtime_version()}"
+            checked, run = list(CHECKED), open_graph(part)
+        worst, ties = compare(net, cfg.gives, run, checked)
+    sizes = ", ".join(f"{n} x {height} x {width}" for n, height, width in checked)
     return [
-        f"{cfg.output}: ONNX opset {OPSET}, {len(classes)} classes, gives {cfg.gives}.",
-        f"onnxruntime {version} gives the same as PyTorch on images of {sizes}: largest difference "
+        f"{cfg.output}: {what}, {len(classes)} classes, gives {cfg.gives}.",
+        f"{runtime} gives the same as PyTorch on images of {sizes}: largest difference "
         f"{worst:.1e} of the largest value, {ties} labels differ, all of them ties.",
     ]
 
@@ -172,8 +184,53 @@ def write_onnx(net: CycleNet, gives: str, path: Path, metadata: dict[str, str]) 
     onnx.save(model, str(path))
 
 
-def compare(net: CycleNet, gives: str, path: Path) -> tuple[float, int]:
-    """Run an exported file beside PyTorch on images of several sizes.
+def write_program(
+    net: CycleNet, gives: str, size: tuple[int, int], path: Path, metadata: dict[str, str]
+) -> None:
+    """Record the network's graph for ``torch.export.load``, with any number of images of a size.
+
+    With sizes as symbols PyTorch 2.14 reasons for minutes about a dilated backbone.
+
+    Raises:
+        ValueError: an operation of it cannot be recorded.
+    """
+    number = {0: torch.export.Dim("batch", min=1, max=4096)}
+    try:
+        program = torch.export.export(
+            Deployed(net, gives), (torch.zeros(2, 3, *size),), dynamic_shapes=(number,)
+        )
+    except Exception as error:  # The exporter's errors have no common class.
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"This network cannot be exported by torch.export ({reason}).") from error
+    torch.export.save(program, path, extra_files={f"{key}.txt": v for key, v in metadata.items()})
+
+
+def open_program(path: Path) -> Callable[[Tensor], np.ndarray]:
+    """Return what runs a file of `write_program`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of weights that share their memory.
+        module = torch.export.load(path).module()
+    return lambda image: module(image).detach().numpy()
+
+
+def open_graph(path: Path) -> Callable[[Tensor], np.ndarray]:
+    """Return what runs an ONNX file."""
+    session = open_session(path)
+
+    def run(image: Tensor) -> np.ndarray:
+        (found,) = session.run(None, {"image": image.numpy()})
+        return found
+
+    return run
+
+
+def compare(
+    net: CycleNet,
+    gives: str,
+    run: Callable[[Tensor], np.ndarray],
+    sizes: Sequence[tuple[int, int, int]],
+) -> tuple[float, int]:
+    """Run an exported file beside PyTorch on images (N, H, W) of several sizes.
 
     Returns:
         The largest difference, of the largest value, and the number of labels that differ.
@@ -181,17 +238,16 @@ def compare(net: CycleNet, gives: str, path: Path) -> tuple[float, int]:
     Raises:
         ValueError: a value or a label differs by more than rounding.
     """
-    session = open_session(path)
     generator = torch.Generator().manual_seed(0)
     worst, ties = 0.0, 0
-    for count, height, width in CHECKED:
+    for count, height, width in sizes:
         # Coarse colours, so that labels form regions; noise gives a tie at every pixel.
         coarse = torch.randint(0, 256, (count, 3, 8, 12), generator=generator).float()
         image = F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 255)
         with torch.inference_mode():
             scores = Deployed(net, "logits")(image)
         try:
-            (found,) = session.run(None, {"image": image.numpy()})
+            found = run(image)
         except Exception as error:  # onnxruntime's errors have no common class.
             reason = " ".join(str(error).split())[:200]
             raise ValueError(

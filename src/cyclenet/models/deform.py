@@ -14,7 +14,7 @@ def deform_conv2d(
     Equal to `torchvision.ops.deform_conv2d` in value and gradients. On CPU the four bilinear
     neighbours of each tap are gathered as one weighted embedding bag and convolved by one matrix
     product, which is several times faster and takes bfloat16; so they are where torchvision was
-    built without a kernel for the device. On GPUs, and in a graph that is recorded for ONNX,
+    built without a kernel for the device. On GPUs, and in a graph that is recorded to be exported,
     torchvision's kernel runs; it has no bfloat16, so under autocast it runs in float32. Sampling
     positions are float32 (or float64) in any precision: in bfloat16, pixel 257 could not be told
     from 258.
@@ -37,8 +37,8 @@ def deform_conv2d(
     dtype = torch.get_autocast_dtype(kind) if autocast else x.dtype
     with torch.autocast(kind, enabled=False):
         offset, mask = offset.to(exact), None if mask is None else mask.to(exact)
-        gathers = x.device.type == "cpu" or not has_kernel(x.device.type)
-        if gathers and not torch.onnx.is_in_onnx_export():
+        recorded = torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()
+        if not recorded and (x.device.type == "cpu" or not has_kernel(x.device.type)):
             return gather_conv(x.to(dtype), offset, mask, weight.to(dtype), groups)
         out: Tensor = torchvision.ops.deform_conv2d(
             x.to(exact), offset, weight.to(exact), padding=int(weight.shape[-1]) // 2, mask=mask
