@@ -94,11 +94,8 @@ def export(cfg: ExportConfig) -> list[str]:
         if cfg.format == "torch_export":
             height, width = cfg.size
             write_program(net, cfg.gives, (height, width), part, metadata)
-            what, runtime = (
-                f"torch.export, images of {height} x {width}",
-                f"PyTorch's {part.suffix}",
-            )
-            checked, run = ((1, height, width), (3, height, width)), open_program(part)
+            what, runtime = f"torch.export, images of {height} x {width}", "The exported program"
+            checked, run = [(1, height, width), (3, height, width)], open_program(part)
         else:
             write_onnx(net, cfg.gives, part, metadata)
             what, runtime = f"ONNX opset {OPSET}", f"onnxruntime {_runtime_version()}"
