@@ -59,7 +59,7 @@ def _plain(value: object) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return f"[{','.join(map(_plain, value))}]"
-    return str(value)
+    return str(value) or "''"
 
 
 def field_comments(schema: type[Any]) -> dict[str, str]:
