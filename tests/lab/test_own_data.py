@@ -24,6 +24,11 @@ def ids(*values):
     return np.repeat(np.repeat(np.resize(np.array(values, np.uint8), (6, 8)), 8, 0), 8, 1)
 
 
+def out(data):
+    """A folder beside the data."""
+    return data.with_name(f"{data.name}-out")
+
+
 def read(found, split="train"):
     return open_split(DatasetConfig(name="folder", **found.keys), split)
 
@@ -51,7 +56,7 @@ def test_binary_masks_beside_their_images(tmp_path):
         for n in range(3):
             image(tmp_path / f"{split}/IMG_{n}.jpg")
             write(tmp_path / f"{split}/IMG_{n}_mask.png", ids(0, 255))
-    found = propose(tmp_path, tmp_path / "out")
+    found = propose(tmp_path, out(tmp_path))
     assert found.keys["images"] == "." and found.keys["mask_suffix"] == "_mask"
     assert found.keys["val_split"] == "valid"
     assert found.keys["ids"] == ["0:background", "255:object"]
@@ -63,7 +68,7 @@ def test_the_split_before_the_kind_and_two_suffixes(tmp_path):
         for n in range(2):
             image(tmp_path / f"{split}/rgb/{n}_image.png")
             write(tmp_path / f"{split}/seg/{n}_label.png", ids(3, 900 // 5, 255))
-    found = propose(tmp_path, tmp_path / "out")
+    found = propose(tmp_path, out(tmp_path))
     assert found.keys["images"] == "{split}/rgb" and found.keys["masks"] == "{split}/seg"
     assert found.keys["image_suffix"] == "_image" and found.keys["mask_suffix"] == "_label"
     assert found.keys["ids"] == ["3:class_3", "180:class_180"]
@@ -80,10 +85,10 @@ def test_lists_and_the_usual_layout_with_its_own_classes(tmp_path):
     (tmp_path / "train.txt").write_text("0\n1\n2\n")
     (tmp_path / "val.txt").write_text("3.jpg\n")
     (tmp_path / "classes.txt").write_text("a\nb\nc\n")
-    found = propose(tmp_path, tmp_path / "out")
+    found = propose(tmp_path, out(tmp_path))
     assert found.keys["images"] == "JPEGImages" and "classes" not in found.keys
     assert len(read(found)) == 3 and read(found).classes == ["a", "b", "c"]
-    assert not (tmp_path / "out/classes.txt").exists()
+    assert not (out(tmp_path) / "classes.txt").exists()
 
 
 def test_the_32_colours_of_camvid(tmp_path):
@@ -92,7 +97,7 @@ def test_the_32_colours_of_camvid(tmp_path):
         image(tmp_path / f"701_StillsRaw_full/0016E5_{n}.png")
         write(tmp_path / f"LabeledApproved_full/0016E5_{n}_L.png", COLORS[ids(0, 1, 2)])
     (tmp_path / "label_colors.txt").write_text("128 0 0\t\tRed\n0 128 0\tGreen\n0 0 0\t\tignore\n")
-    found = propose(tmp_path, tmp_path / "out")
+    found = propose(tmp_path, out(tmp_path))
     assert found.keys["mask_suffix"] == "_L" and found.keys["classes"] == "label_colors.txt"
     assert read(found).classes == ["Red", "Green"]
 
@@ -101,6 +106,8 @@ def test_what_belongs_to_nothing_is_told(tmp_path):
     image(tmp_path / "a.jpg")
     write(tmp_path / "b.png", ids(0, 1))
     with pytest.raises(DataError, match="none belong together by name"):
+        propose(tmp_path, out(tmp_path))
+    with pytest.raises(DataError, match="lies in the data's folder"):
         propose(tmp_path, tmp_path / "out")
 
 

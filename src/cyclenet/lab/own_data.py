@@ -75,8 +75,11 @@ def propose(root: Path, output: Path) -> Proposal:
         output: the folder that is written to. What is there already stays.
 
     Raises:
-        DataError: no images and masks that belong together were found.
+        DataError: no images and masks that belong together were found, or the output would become
+            a part of the data.
     """
+    if output.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{output} lies in the data's folder: give output=DIR elsewhere.")
     files = find_files(root, IMAGE_ENDINGS)
     is_mask = find_masks(files)
     labelled = [path for path in files if is_mask[group_of(path)]]
