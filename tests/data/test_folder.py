@@ -154,6 +154,12 @@ def test_keys_of_folders_are_refused_elsewhere():
             DatasetConfig(name="camvid", **{key: value})
 
 
+def test_folders_lie_within_the_root():
+    for value in ("../elsewhere", "/etc", "a/../../b"):
+        with pytest.raises(ValueError, match=r"dataset.images must lie within dataset.root"):
+            DatasetConfig(name="folder", images=value)
+
+
 def test_the_words_of_the_command_line_need_no_quotes():
     words = [
         "dataset=folder",

@@ -124,6 +124,9 @@ def test_a_walk_from_a_strange_folder_to_predictions(tmp_path):
     run("train", *TINY, *scenes, "hydra.run.dir=scenes", cwd=tmp_path)
     said = run("train", *words, *TINY, "init_from=scenes", "hydra.run.dir=mine", cwd=tmp_path)
     assert "0 of 3 classes were known" in said and "mIoU" in said
-    run("evaluate", "ckpt_path=mine", "dataset.root=my data", cwd=tmp_path)
+    places = [word for word in words if word.startswith(("dataset.root", "dataset.classes"))]
+    run("evaluate", "ckpt_path=mine", *places, cwd=tmp_path)
+    said = run("evaluate", "ckpt_path=mine", "dataset=scenes", cwd=tmp_path, ok=False)
+    assert "trained on other classes" in said
     run("predict", "ckpt_path=mine", "input=my data/photos", "output=out", cwd=tmp_path)
     assert len(list((tmp_path / "out/label").rglob("*.png"))) == 9

@@ -10,6 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from cyclenet.commands.overrides import list_keys, quote
+from cyclenet.config.choices import FOLDER_KEYS
 from cyclenet.config.errors import USER_ERRORS, sentence
 from cyclenet.config.help import write_help
 from cyclenet.config.load import SCHEMAS, compose_config
@@ -72,7 +73,11 @@ def store_checkpoint_defaults(schema: type[Any], overrides: list[str]) -> None:
     if not path:
         raise ValueError("ckpt_path is missing: give the .ckpt file in a run's checkpoints folder.")
     stored = asdict(stored_config(read_checkpoint(find(path))))
+    name = stored["dataset"]["name"]
     for key in PLACES:
         del stored["dataset"][key]
+    if any(word.startswith("dataset=") and word != f"dataset={name}" for word in overrides):
+        for key in set(FOLDER_KEYS) - set(PLACES):  # They say how another data set is read.
+            del stored["dataset"][key]
     keys = {each.name for each in fields(schema)} & {"dataset", "protocol"}
     ConfigStore.instance().store(name="checkpoint", node={key: stored[key] for key in keys})

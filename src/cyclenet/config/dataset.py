@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, field, fields
+from pathlib import PurePosixPath
 from typing import Any
 
 from cyclenet.config.choices import DATASETS, FOLDER_KEYS
@@ -31,6 +32,12 @@ def _require_folder_keys(cfg: "DatasetConfig") -> None:
         require(
             cfg.name == "folder" or getattr(cfg, key) == default,
             f"dataset.{key} is for dataset=folder, not for {cfg.name}.",
+        )
+    for key in ("images", "masks"):
+        parts = PurePosixPath(getattr(cfg, key))
+        require(
+            not parts.is_absolute() and ".." not in parts.parts,
+            f"dataset.{key} must lie within dataset.root; got {parts}.",
         )
     require(0 <= cfg.val_share < 1, f"dataset.val_share must be in [0, 1); got {cfg.val_share}.")
     require(

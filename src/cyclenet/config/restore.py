@@ -14,7 +14,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
 """The YAML files: in the installed package, else at the top of the repository."""
 
-PLACES = ("root", "cache", "cache_root", "download")
+PLACES = ("root", "classes", "cache", "cache_root", "download")
 """Keys of a data set that say where files are: of the user's machine, not of a model."""
 
 REMOVED_KEYS = {"trainer": ("strategy",)}
