@@ -141,11 +141,50 @@ def test_a_share_is_held_out_by_folder_and_always_the_same(tmp_path):
     assert len(val) == 10 and len(held_out(flat, 0.1, "train", tmp_path)) == 90
     runs = np.split(np.array(val, int), np.flatnonzero(np.diff(np.array(val, int)) > 1) + 1)
     assert min(map(len, runs)) == 5, "neighbouring frames stay together"
-    with pytest.raises(DataError, match="makes train and val only"):
-        held_out(flat, 0.1, "test", tmp_path)
+    uneven = [f"a/{n}" for n in range(95)] + [f"b/{n}" for n in range(5)]
+    assert len(held_out(uneven, 0.1, "val", tmp_path)) <= 10, "a folder of 95 is not a tenth"
     put(tmp_path, *[f"{part}/{n}.png" for part in ("images", "masks") for n in range(20)])
     counts = [len(opened(tmp_path, split, val_share=0.1)) for split in ("train", "val")]
     assert counts == [18, 2]
+
+
+def test_a_share_is_held_out_of_the_training_split_alone(tmp_path):
+    """Never of another split, and never beside one that is there."""
+    names = [
+        f"{part}/{split}/{n}.png"
+        for part in ("images", "masks")
+        for n in range(20)
+        for split in ("train", "test")
+    ]
+    put(tmp_path, *names)
+    train, val, test = (opened(tmp_path, s, val_share=0.1) for s in ("train", "val", "test"))
+    assert (len(train), len(val), len(test)) == (18, 2, 20)
+    paths = [{pair.image for pair in source.pairs} for source in (train, val, test)]
+    assert not paths[0] & paths[1] and not paths[1] & paths[2]
+    (tmp_path / "val.txt").write_text("test/1\n")
+    for split in ("train", "val"):
+        with pytest.raises(DataError, match="has a split val already"):
+            opened(tmp_path, split, val_share=0.1)
+
+
+def test_names_with_spaces_and_joined_splits_with_equal_names(tmp_path):
+    put(tmp_path, "images/my img.jpg", "images/my.jpg", "masks/my img.png", "masks/my.png")
+    (tmp_path / "train.txt").write_text("my img.jpg\n")
+    (tmp_path / "val.txt").write_text("my img.jpg masks/my img.png\n")
+    assert [pair.name for pair in opened(tmp_path).pairs] == ["my img"]
+    put(tmp_path / "b", *[f"{k}/{s}/1.png" for k in ("images", "masks") for s in ("train", "val")])
+    source = opened(tmp_path / "b", "train+val")
+    assert [source.name(n) for n in range(2)] == ["train/1", "val/1"]
+    with pytest.raises(ValueError, match=r"no \+ in a name"):
+        DatasetConfig(train_split="day+night")
+
+
+def test_contradictions_about_numbers_are_refused(tmp_path):
+    put(tmp_path, "images/train/1.png", "masks/train/1.png")
+    with pytest.raises(DataError, match="gives a number twice"):
+        opened(tmp_path, ids=["0:bg", "1:road", "1:car"])
+    with pytest.raises(DataError, match=r"ignore_id=0 is bg in dataset.ids"):
+        opened(tmp_path, ids=["0:bg", "1:road"], ignore_id=0)
 
 
 def test_keys_of_folders_are_refused_elsewhere():

@@ -102,6 +102,15 @@ def test_the_32_colours_of_camvid(tmp_path):
     assert read(found).classes == ["Red", "Green"]
 
 
+def test_a_single_number_and_a_test_split_are_told(tmp_path):
+    for split in ("train", "test"):
+        image(tmp_path / f"images/{split}/1.jpg")
+        write(tmp_path / f"masks/{split}/1.png", ids(3, 255))
+    found = propose(tmp_path, out(tmp_path))
+    told = " ".join(found.unknown)
+    assert "must name 2 to 255 different classes" in told and "Whether test may be" in told
+
+
 def test_what_belongs_to_nothing_is_told(tmp_path):
     image(tmp_path / "a.jpg")
     write(tmp_path / "b.png", ids(0, 1))

@@ -49,6 +49,12 @@ def test_transformers_give_a_pyramid(name, stride, size):
     assert all((x.std(2).mean() > x.std(1).mean()) for x in left)
 
 
+@pytest.mark.parametrize("name", ["beit_base_patch16_224", "maxvit_nano_rw_256"])
+def test_a_backbone_of_one_size_is_refused(name):
+    with pytest.raises(ValueError, match="images of one size only"):
+        Backbone(name, "none", 16 if "beit" in name else 32)
+
+
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch14_dinov2"])
 def test_a_local_file_of_a_transformer(name, tmp_path):
     full = timm.create_model(name)

@@ -131,6 +131,12 @@ def test_a_training_stops_where_it_gets_no_better(tmp_path):
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["status"] == "finished" and result["epochs"] < 9
     assert "Finished before" in run("train", *words, cwd=tmp_path)
+    # A kill in the evaluation at the end leaves no result: the run does not train on.
+    (tmp_path / "run/result.json").unlink()
+    run("train", *words, cwd=tmp_path)
+    again = json.loads((tmp_path / "run/result.json").read_text())
+    assert again["epochs"] == result["epochs"]
+    assert again["metrics"]["val/mIoU"] == result["metrics"]["val/mIoU"]
 
 
 def test_the_recipe_is_composed_and_the_papers_stay_as_they_are():

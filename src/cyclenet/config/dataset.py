@@ -192,6 +192,10 @@ class DatasetConfig:
         require(len(set(names)) == len(names), "dataset.train_split names a split twice.")
         if self.val_split is not None:
             require_folder_name("dataset.val_split", self.val_split)
+        require(
+            not any("+" in name for name in (*names, self.val_split or "")),
+            "dataset.train_split and dataset.val_split may have no + in a name: rename the folder.",
+        )
         for key in ("train_limit", "val_limit"):
             value = getattr(self, key)
             require(value >= 0, f"dataset.{key} must be 0 (all) or more; got {value}.")

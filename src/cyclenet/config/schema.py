@@ -298,6 +298,10 @@ class TrainConfig:
             not (self.init_from and self.ckpt_path),
             "init_from begins a training and ckpt_path continues one: give one of them.",
         )
+        require(
+            self.objective is None or self.dataset.validation_split is not None,
+            "objective needs validations: set dataset.val_split.",
+        )
         if self.init_from:  # The backbone's weights are in it.
             self.model.backbone_weights = "none"
         extra, stride = int(self.model.align_corners), self.model.output_stride

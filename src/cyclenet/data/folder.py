@@ -61,12 +61,14 @@ class Folder(FolderSource):
     ) -> None:
         self.suffixes = (image_suffix, mask_suffix)
         folds = read_folds(root / "folds.csv") if is_fold(split) else {}
-        self.folders, names = self._find(split, root, (images, masks), bool(folds), val_share)
+        part, holds = (split, False) if folds else _part(split, root, (images, masks), val_share)
+        self.folders, names = self._find(part, root, (images, masks), bool(folds) or not part)
         image_files, mask_files = self._list()
-        if names is None and val_share and not folds:
-            names = held_out(list(image_files), val_share, split, root)
         if names is not None:
-            image_files = self._choose(names, image_files, root / f"{split}.txt")
+            image_files = self._choose(names, image_files, root / f"{part}.txt")
+        if holds:
+            names = held_out(list(image_files), val_share, split, root)
+            image_files = {name: image_files[name] for name in names}
         pairs = [
             Pair(name, image, mask_files.get(name, self.folders[1] / f"{name}{mask_suffix}.png"))
             for name, image in image_files.items()
@@ -93,28 +95,29 @@ class Folder(FolderSource):
         self.ids, self.legal, self.colors = legend.ids, legend.legal, legend.colors
 
     def _find(
-        self, split: str, root: Path, parts: tuple[str, str], folds: bool, val_share: float
+        self, part: str, root: Path, parts: tuple[str, str], whole: bool
     ) -> tuple[tuple[Path, Path], list[str] | None]:
-        """Return the folders of a split's images and masks, and its names where they are listed."""
-        by_name = [root / part.replace("{split}", split) for part in parts]
-        if any("{split}" in part for part in parts):
-            list_split(by_name[0], "*")
-            return (by_name[0], by_name[1]), None
-        if folds:
-            return (by_name[0], by_name[1]), None
-        if (by_name[0] / split).is_dir():
-            return (by_name[0] / split, by_name[1] / split), None
-        listed = root / f"{split}.txt"
-        if listed.is_file() or val_share:
-            list_split(by_name[0], "*")
-            names = (
-                [line.strip() for line in read_text(listed).splitlines() if line.strip()]
-                if (listed.is_file())
-                else None
-            )
-            return (by_name[0], by_name[1]), names
-        list_split(by_name[0] / split, "*")  # It names the splits that there are.
-        raise AssertionError
+        """Return the folders of images and masks, and the names of a split where they are listed.
+
+        Args:
+            part: the split.
+            root: the data's folder.
+            parts: keys ``images`` and ``masks``.
+            whole: whether all images are meant, whatever their split.
+        """
+        images, masks = (root / each.replace("{split}", part) for each in parts)
+        if whole:
+            return (images, masks), None
+        if any("{split}" in each for each in parts):
+            list_split(images, "*")
+            return (images, masks), None
+        listed = root / f"{part}.txt"
+        if listed.is_file() and not (images / part).is_dir():
+            list_split(images, "*")
+            lines = (line.strip() for line in read_text(listed).splitlines())
+            return (images, masks), [line for line in lines if line]
+        list_split(images / part, "*")  # It names the splits that there are.
+        return (images / part, masks / part), None
 
     def _list(self) -> tuple[dict[str, Path], dict[str, Path]]:
         """List images and masks by their common names."""
@@ -154,17 +157,21 @@ class Folder(FolderSource):
         """Return the images that a list names, with or without endings and suffixes."""
         chosen = {}
         for line in names:
-            name = line.split()[0] if line not in images else line
-            path = PurePosixPath(name)
-            if path.suffix.lower() in IMAGE_ENDINGS:
-                name = path.with_suffix("").as_posix()
-            name = name if name in images else name.removesuffix(self.suffixes[0])
-            if name not in images:
+            # A line may name the mask too, and a name may have spaces.
+            meant = [self._bare(word) for word in (line, line.split()[0])]
+            name = next((name for name in meant if name in images), None)
+            if name is None:
                 raise DataError(
                     f"{listed} names {line!r}, but there is no such image in {self.folders[0]}."
                 )
             chosen[name] = images[name]
         return chosen
+
+    def _bare(self, name: str) -> str:
+        path = PurePosixPath(name)
+        if path.suffix.lower() in IMAGE_ENDINGS:
+            name = path.with_suffix("").as_posix()
+        return name.removesuffix(self.suffixes[0])
 
     def mask(self, index: int) -> np.ndarray:
         path = self.pairs[index].mask
@@ -216,32 +223,47 @@ class Folder(FolderSource):
         ]
 
 
+def _part(split: str, root: Path, parts: tuple[str, str], val_share: float) -> tuple[str, bool]:
+    """Return the split that is read ("" for all images), and whether a share of it is held out.
+
+    Raises:
+        DataError: there are splits that ``dataset.val_share`` would contradict.
+    """
+
+    def there(name: str) -> bool:
+        images = root / parts[0].replace("{split}", name)
+        folder = images if "{split}" in parts[0] else images / name
+        return folder.is_dir() or (root / f"{name}.txt").is_file()
+
+    if not val_share or split not in ("train", "val"):
+        return split, False
+    if there("val"):
+        raise DataError(f"{root} has a split val already: set dataset.val_share=0.")
+    return ("train", True) if there("train") else ("", True)
+
+
 def held_out(names: list[str], share: float, split: str, root: Path) -> list[str]:
     """Return the names of ``train`` or ``val`` where no one made a split; always the same ones.
 
-    Whole folders are held out, for neighbours resemble each other; of a single folder, stretches.
+    Whole folders are held out, for neighbours resemble each other, where some are small enough;
+    else stretches of neighbours.
 
     Raises:
-        DataError: the split is another one, or there are too few images.
+        DataError: there are too few images.
     """
-    if split not in ("train", "val"):
-        raise DataError(
-            f"There is no split {split} in {root}, and dataset.val_share makes train and val only."
-        )
-    names = sorted(names)
+    names, most = sorted(names), max(share * len(names), 1)
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(PurePosixPath(name).parent.as_posix(), []).append(name)
-    if len(groups) < 2:
-        count = min(STRETCHES, len(names))
+    if len(groups) < 2 or min(map(len, groups.values())) > most:
+        count = min(max(STRETCHES, round(1 / share)), len(names))
         cuts = [len(names) * number // count for number in range(count + 1)] if count else []
         groups = {str(low): names[low:high] for low, high in pairwise(cuts)}
     held: list[str] = []
     for key in sorted(groups, key=lambda key: derive(key)):
-        if held and len(held) + len(groups[key]) / 2 > share * len(names):
-            continue
-        held += groups[key]
-    if len(held) == len(names):
+        if len(held) + len(groups[key]) <= most:
+            held += groups[key]
+    if not held or len(held) == len(names):
         raise DataError(f"{root} has too few images to hold some out: set dataset.val_share=0.")
     if split == "val":
         return sorted(held)

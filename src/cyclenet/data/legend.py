@@ -51,6 +51,13 @@ def read_legend(path: Path, ids: list[str], ignore_id: int, reduce_zero_label: b
     colors: list[tuple[str, tuple[int, int, int]]] = []
     if ids:
         numbers = [_parse_id(word) for word in ids]
+        meant = dict(numbers)
+        if len(meant) < len(numbers):
+            raise DataError("dataset.ids gives a number twice: give each number one name.")
+        if ignore_id != IGNORE and meant.get(ignore_id, IGNORED) != IGNORED:
+            raise DataError(
+                f"dataset.ignore_id={ignore_id} is {meant[ignore_id]} in dataset.ids: give one."
+            )
         names = list(dict.fromkeys(name for _, name in numbers if name != IGNORED))
         table = np.full(max(len(table), max(number for number, _ in numbers) + 1), -1)
         table[ignore_id] = IGNORE

@@ -43,9 +43,13 @@ def open_split(cfg: DatasetConfig, split: str) -> Source:
     sources: list[Source] = [choice.load()(name, **arguments) for name in split.split("+")]
     source = sources[0]
     if isinstance(source, FolderSource):
-        for other in sources[1:]:
-            assert isinstance(other, FolderSource)
-            source.pairs, source.masks = source.pairs + other.pairs, source.masks + other.masks
+        parts = [part for part in sources if isinstance(part, FolderSource)]
+        names = [pair.name for part in parts for pair in part.pairs]
+        if len(set(names)) < len(names):  # A name is one pair's alone.
+            for name, part in zip(split.split("+"), parts, strict=True):
+                part.pairs = [pair._replace(name=f"{name}/{pair.name}") for pair in part.pairs]
+        source.pairs = [pair for part in parts for pair in part.pairs]
+        source.masks = [mask for part in parts for mask in part.masks]
     elif len(sources) > 1:
         raise DataError(f"{cfg.name} has no files, so its splits cannot be joined: give one split.")
     return source

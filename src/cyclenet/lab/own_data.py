@@ -207,6 +207,11 @@ def _propose_splits(
         found.seen.append(f"Splits by folder: {', '.join(f'{n} ({c})' for n, c in names.items())}.")
         found.keys |= {"train_split": train} if train != "train" else {}
         found.keys |= {"val_split": val} if val != "val" else {}
+        if val == "test":
+            found.unknown.append(
+                "Whether test may be validated on, which chooses the best checkpoint: "
+                "dataset.val_split=null leaves it for the end."
+            )
     elif all((root / f"{name}.txt").is_file() for name in ("train", "val")):
         found.seen.append("Splits by the lists train.txt and val.txt.")
     elif train:
@@ -313,7 +318,11 @@ def _write_classes(found: Proposal, output: Path, lines: list[str]) -> None:
 def _draw(found: Proposal, output: Path) -> None:
     """Draw some pairs as the proposed keys read them."""
     cfg = DatasetConfig(name="folder", **found.keys)
-    source = open_split(cfg, cfg.training_split)
+    try:
+        source = open_split(cfg, cfg.training_split)
+    except DataError as error:
+        found.unknown.append(f"This is not read so yet: {error}")
+        return
     assert isinstance(source, Folder)
     rows = []
     for index in np.linspace(0, len(source) - 1, min(SHOWN, len(source))).round().astype(int):

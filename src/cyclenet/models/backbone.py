@@ -124,6 +124,8 @@ def _stages(name: str, output_stride: int, options: dict[str, Any]) -> tuple[int
     with torch.device("meta"):
         model = timm.create_model(name, **options)
     found = _feature_info(model).reduction()
+    if "output_stride" not in options and not _is_densenet(name):
+        _try_sizes(model, name, max(found))
     if len(set(found)) == 1:
         blocks = len(cast(Any, model).model.blocks)
         return found[0], tuple(blocks * quarter // 4 - 1 for quarter in (1, 2, 3, 4))
@@ -147,6 +149,17 @@ def _stages(name: str, output_stride: int, options: dict[str, Any]) -> tuple[int
             "after 1/4 and the next."
         )
     return 0, stages
+
+
+def _try_sizes(model: nn.Module, name: str, patch: int) -> None:
+    """Raise `ValueError` where a model takes images of one size only."""
+    try:
+        with torch.no_grad():
+            model.eval()(torch.empty(1, 3, 7 * patch, 9 * patch, device="meta"))
+    except (AssertionError, RuntimeError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"model.backbone {name} takes images of one size only: choose another."
+        ) from error
 
 
 def _dilate_first_blocks(body: nn.Module, name: str) -> None:

@@ -1,5 +1,6 @@
 """``result.json``, the last file that a run writes: what came of it."""
 
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -103,13 +104,14 @@ def job_result(cfg: TrainConfig, folder: Path) -> float | bool:
 
     A job without the objective's value gives NaN, which sweepers take for a failure.
     """
-    result = read_result(folder)
+    result, nan = read_result(folder), float("nan")
     if cfg.objective is None:
         return result.finished
     if result.finished and cfg.objective not in result.metrics:
         logged = ", ".join(name for name in result.metrics if name.startswith("val/"))
-        raise ValueError(f"objective={cfg.objective} was not logged; logged were {logged}.")
-    return result.metrics[cfg.objective] if result.finished else float("nan")
+        text = f"error: objective={cfg.objective} was not logged; logged were {logged}."
+        print(text, file=sys.stderr)
+    return result.metrics.get(cfg.objective, nan) if result.finished else nan
 
 
 def evaluation_folder(folder: Path, where: str) -> Path:

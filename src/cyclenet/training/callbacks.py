@@ -10,7 +10,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
@@ -54,6 +54,20 @@ class ValidateLastEpoch(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
+
+
+class StopEarly(EarlyStopping):
+    """Stop after so many validations in a row without a better mIoU, also where a run continues.
+
+    It comes before `KeepLast`, so that the last checkpoint knows of the count.
+    """
+
+    def __init__(self, patience: int) -> None:
+        super().__init__("val/mIoU", patience=patience, mode="max", check_on_train_epoch_end=False)
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.wait_count >= self.patience:  # It had stopped, and was killed afterwards.
+            trainer.should_stop = True
 
 
 class LogSteps(L.Callback):

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
@@ -25,6 +25,7 @@ from cyclenet.training.callbacks import (
     ProgressFile,
     SeedPerBatch,
     StopAtNonFinite,
+    StopEarly,
     ValidateLastEpoch,
     ValidationPictures,
 )
@@ -106,6 +107,11 @@ def build_trainer(
     on_gpu = options.accelerator not in ("cpu", "mps") and torch.cuda.is_available()
     devices = count_devices(options.accelerator, options.devices)
     parallel = devices * options.num_nodes > 1
+    if parallel and cfg.optim.ema_decay and not options.sync_batchnorm:
+        raise ValueError(
+            "optim.ema_decay averages statistics that differ between processes without "
+            "trainer.sync_batchnorm: set it to true, or optim.ema_decay=0."
+        )
     precision: Any = choose_precision(options.precision, on_gpu, precision_before)
     show_bar = options.progress_bar and sys.stdout.isatty()
     # Validation does not run in step (images differ in size and number), so no buffers are
@@ -151,6 +157,7 @@ def _callbacks(cfg: TrainConfig, folder: Path, parallel: bool, show_bar: bool) -
         SeedPerBatch(cfg.seed),
         StopAtNonFinite(folder / "debug"),
         ValidateLastEpoch(),
+        *([StopEarly(options.patience)] if options.patience else []),
         *([AverageWeights(cfg.optim.ema_decay)] if cfg.optim.ema_decay else []),
         LogSteps(cfg.logger.every_n_steps),
         ProgressFile(folder),
@@ -158,8 +165,6 @@ def _callbacks(cfg: TrainConfig, folder: Path, parallel: bool, show_bar: bool) -
         KeepBest(checkpoints),
         KeepLast(checkpoints, every_steps, every_minutes),
     ]
-    if options.patience:
-        callbacks.append(EarlyStopping("val/mIoU", patience=options.patience, mode="max"))
     if parallel and not options.sync_batchnorm:
         callbacks.append(BroadcastBuffers())
     callbacks.append(ProgressBar() if show_bar else PrintScores())
