@@ -41,7 +41,7 @@ bench: .venv/.bench ## Measure what the README claims beside others' code (half 
 	touch $@
 
 test: setup lint ## Lint, check types, run the tests
-	$(QUIET) $(BIN)/pytest -n auto --dist worksteal
+	$(QUIET) $(BIN)/pytest -n auto --dist loadscope
 
 test-web: setup ## Drive the explorer in a headless Chromium (installs it with apt-get if there is none)
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
