@@ -101,6 +101,12 @@ def test_an_image_of_more_than_8_bits_is_refused(tmp_path, values):
         read_image(tmp_path / "a.png")
 
 
+def test_an_image_of_more_than_three_channels_is_refused(tmp_path):
+    Image.new("RGBX", (4, 4)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match="more than three channels"):
+        read_image(tmp_path / "a.tif")
+
+
 @given(st.binary(max_size=60), st.integers(0, 80), st.integers(0, 80))
 @ANY_FOLDER
 def test_a_damaged_file_is_read_or_named(tmp_path, noise, start, end):

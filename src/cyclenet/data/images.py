@@ -76,6 +76,8 @@ def decode_image(
                     )
                 if file.mode[0] in "IF" or _bits(file, raw) > 8:  # What is above 255 would be lost.
                     raise DataError(f"{name} has more than 8 bits a channel: convert it to 8 bits.")
+                if _has_more_channels(file):
+                    raise DataError(f"{name} has more than three channels: give it as RGB.")
                 turned = file.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
                 decides = turned in TRANSPOSING and file.width != file.height
                 if paired and turned in range(2, 9) and not decides:
@@ -186,6 +188,12 @@ def _check_palette(path: Path, values: np.ndarray, palette: list[int]) -> None:
 
 def _some(numbers: np.ndarray) -> str:
     return ", ".join(map(str, numbers[:4])) + (", ..." if len(numbers) > 4 else "")
+
+
+def _has_more_channels(file: Image.Image) -> bool:
+    """Tell whether a fourth channel is no transparency; Pillow would drop it."""
+    samples = file.tag_v2.get(277, 1) if file.format == "TIFF" else 1  # type: ignore[attr-defined]
+    return file.mode == "RGBX" or (file.mode == "RGB" and samples > 3)
 
 
 def _bits(file: Image.Image, raw: bytes) -> int:
