@@ -76,18 +76,23 @@ def step(ours: bool) -> Work:
     """A training step of the paper's full model; precision auto against float32."""
     if not ours:
         return _step_straightforward()
+    from cyclenet.training.trainer import choose_precision
+
+    low = choose_precision("auto", on_gpu=False) == "bf16-mixed"
+    return _our_step(_net(), *_batch(), low=low)
+
+
+def _our_step(net: Any, image: Any, mask: Any, low: bool) -> Work:
+    """Return a training step of ours, with fused SGD, the loss in strips and channels-last."""
     import torch
 
     from cyclenet.config.schema import LossConfig, OptimConfig
     from cyclenet.training.losses import SegmentationLoss
     from cyclenet.training.optim import parameter_groups
-    from cyclenet.training.trainer import choose_precision
 
-    net = _net().train()
-    image, mask = _batch()
+    net.train()
     optimizer = _sgd(parameter_groups(net, OptimConfig()), fused=True)
     criterion = SegmentationLoss(LossConfig(), 19, net.grid)
-    low = choose_precision("auto", on_gpu=False) == "bf16-mixed"
 
     def work() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
@@ -167,23 +172,9 @@ def lite_step(ours: bool) -> Work:
     image = torch.randint(0, 256, (4, 3, 256, 256), dtype=torch.uint8)
     mask = torch.randint(0, 19, (4, 256, 256), dtype=torch.uint8)
     if ours:
-        from cyclenet.config.schema import LossConfig, OptimConfig
         from cyclenet.models.cyclenet import build_model
-        from cyclenet.training.losses import SegmentationLoss
-        from cyclenet.training.optim import parameter_groups
 
-        net = build_model(_lite(), 19).train()
-        optimizer = _sgd(parameter_groups(net, OptimConfig()), fused=True)
-        criterion = SegmentationLoss(LossConfig(), 19, net.grid)
-
-        def work() -> None:
-            logits, extras = net(image.contiguous(memory_format=torch.channels_last))
-            loss = criterion(logits, mask) + 0.4 * criterion(extras["aux"], mask)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-        return work
+        return _our_step(build_model(_lite(), 19), image, mask, low=False)
     import segmentation_models_pytorch as smp
 
     name = "tu-tf_efficientnet_lite0"

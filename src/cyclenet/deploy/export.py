@@ -205,7 +205,7 @@ def write_program(
 def open_program(path: Path) -> Callable[[Tensor], np.ndarray]:
     """Return what runs a file of `write_program`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of weights that share their memory.
+        warnings.simplefilter("ignore")  # It warns of weights that share their memory.
         module = torch.export.load(path).module()
     return lambda image: module(image).detach().numpy()
 
