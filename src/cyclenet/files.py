@@ -7,13 +7,14 @@ import dataclasses
 import json
 import os
 import re
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import BaseFileLock, FileLock
+from filelock import BaseFileLock, FileLock, Timeout
 
 T = TypeVar("T")
 
@@ -163,6 +164,23 @@ def lock(path: Path, seconds: float) -> BaseFileLock:
     held = FileLock(path, timeout=seconds)
     held.acquire()
     return held
+
+
+def lock_or_wait(path: Path) -> BaseFileLock:
+    """Take a lock file; say so where another process holds it, and wait as long as it takes.
+
+    Raises:
+        OSError: the file system has no locks. Two processes that write at once would delete each
+            other's work.
+    """
+    try:
+        try:
+            return lock(path, seconds=0)
+        except Timeout:
+            print(f"Another process holds {path}; waiting for it.", file=sys.stderr)
+            return lock(path, seconds=-1)
+    except (NotImplementedError, OSError) as error:
+        raise OSError(f"the file system of {path.parent} has no locks ({error})") from error
 
 
 @contextmanager

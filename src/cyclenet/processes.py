@@ -1,4 +1,4 @@
-"""Signals, parent death and SLURM requeueing: how the processes of a run end together."""
+"""Signals, parent death and SLURM requeueing: how the processes of a run end together. Threads."""
 
 import ctypes
 import multiprocessing
@@ -6,7 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 JOB = "CYCLENET_JOB"
 """Environment variable by which a sweep tells a job its own process number."""
@@ -85,3 +90,28 @@ def peak_rss_mb() -> float | None:
     usages = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     total = sum(resource.getrusage(usage).ru_maxrss for usage in usages)
     return round(total / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)
+
+
+def map_in_threads(
+    function: Callable[[S], T],
+    items: Sequence[S],
+    title: str,
+    workers: int,
+    initializer: Callable[[], object] | None = None,
+) -> list[T]:
+    """Apply a function to all items, in threads, and show how far it is.
+
+    Where it raises for one item, those that have not begun are left out, and the error is raised.
+    """
+    from rich.progress import track
+
+    terminal = sys.stderr.isatty()
+    if not terminal:
+        print(title, file=sys.stderr)
+    with ThreadPoolExecutor(workers, initializer=initializer) as pool:
+        try:
+            done = pool.map(function, items)
+            return list(track(done, title, len(items), disable=not terminal))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

@@ -7,6 +7,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from conftest import noise_image, run, write
 from cyclenet.config.schema import DatasetConfig
@@ -62,6 +63,18 @@ def test_pairs_of_unequal_size_in_another_process(ade20k, tmp_path):
             )
     with pytest.raises(ValueError, match="read-only"):
         there.image(0)[0, 0, 0] = 1
+
+
+def test_an_image_that_lies_turned_in_its_file_is_cached_upright(camvid):
+    path, exif = camvid / "train/frame_0.png", Image.Exif()
+    exif[0x0112] = 6  # A quarter turn: the file is 96 x 72, the picture 72 x 96.
+    turned = np.rot90(np.asarray(Image.open(path))).copy()
+    Image.fromarray(turned).save(path, exif=exif)
+    cfg = config(camvid, cache="always")
+    plain, there = open_split(cfg, "train"), make(cfg)
+    assert isinstance(there, CachedSource) and there.image(0).shape == (72, 96, 3)
+    assert np.array_equal(there.image(0), plain.image(0))
+    assert np.array_equal(there.mask(0), plain.mask(0))
 
 
 def test_a_changed_file_is_read_anew(camvid):

@@ -1,6 +1,8 @@
 """A trained network outside of experiments: Python, exported files, shared folders."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,7 @@ from cyclenet.config.load import compose_config
 from cyclenet.data.open import open_split
 from cyclenet.deploy import export as exporting
 from cyclenet.deploy.load import load, read_checkpoint
+from cyclenet.lab import share
 from cyclenet.lab.share import push
 from cyclenet.training.task import SegmentationTask
 from made import save_checkpoint, scenes_task, task_of
@@ -198,6 +201,13 @@ def test_an_exported_file_is_evaluated_and_predicted_like_its_checkpoint(tmp_pat
             "evaluate", f"ckpt_path={name}", f"output=scores-{name}", "boundary=false", cwd=tmp_path
         )
         scores.append(json.loads((tmp_path / f"scores-{name}/scores.json").read_text())["mIoU"])
+    # A run folder is its last checkpoint, and its scores lie in the run.
+    (tmp_path / "run.8/checkpoints").mkdir(parents=True)
+    shutil.copy(path, tmp_path / "run.8/checkpoints/last.ckpt")
+    for name in ("run.8", "run.8/checkpoints/last.ckpt"):
+        run("evaluate", f"ckpt_path={name}", "boundary=false", cwd=tmp_path)
+        (folder,) = tmp_path.glob("**/evaluate/*")
+        assert folder.parts[-3] == "run.8" and folder.name.startswith("last-")
     assert scores[1] == pytest.approx(scores[0], abs=1e-4) and scores[2] == scores[0]
     Image.fromarray(PICTURE).save(tmp_path / "p.png")
     words = ("predict", "ckpt_path=m.onnx", "input=p.png", "output=out")
@@ -309,3 +319,15 @@ def test_a_program_of_torch_export_gives_the_same(gives, tmp_path):
         ExportConfig(ckpt_path="x", output="m.pt2", format="torch_export")
     with pytest.raises(ValueError, match="takes images of any size"):
         ExportConfig(ckpt_path="x", output="m.onnx", size=[41, 97])
+
+
+def test_a_card_names_no_commit_of_another_repository(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / "share.py").touch()
+    monkeypatch.setattr(share, "__file__", str(tmp_path / "share.py"))
+    assert share._commit() == "an installed package"
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    git = ["git", "-C", tmp_path, *author]
+    subprocess.run([*git, "add", "share.py"], check=True)
+    subprocess.run([*git, "commit", "-qm", "one"], check=True)
+    assert re.fullmatch("`[0-9a-f]{40}`", share._commit())

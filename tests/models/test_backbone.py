@@ -64,6 +64,12 @@ def test_a_local_file_of_a_transformer(name, tmp_path):
         assert torch.equal(value, full.state_dict()[key.removeprefix("model.")]), key
 
 
+def test_a_file_that_holds_no_weights_is_refused(tmp_path):
+    torch.save([torch.zeros(3)], tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth is not a readable weights file"):
+        Backbone("resnet10t", str(tmp_path / "w.pth"), 16)
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_head_on_a_transformer_trains(frozen):
     cfg = tiny_model(

@@ -17,15 +17,17 @@ def main() -> None:
 
 def run(cfg: EvaluateConfig) -> None:
     """Evaluate and print the scores."""
+    from cyclenet.deploy.load import find
+    from cyclenet.deploy.model import Model
     from cyclenet.devices import choose_device
     from cyclenet.runs.evaluate import evaluate
     from cyclenet.runs.open_model import open_model
     from cyclenet.scoring.results import boundary_line, score_table
     from cyclenet.training.checkpoint import run_of
 
-    device = choose_device(cfg.accelerator)
-    task = open_model(cfg.ckpt_path)
-    result, output = evaluate(task, cfg, run_of(cfg.ckpt_path), device)
+    task = open_model(cfg.ckpt_path, cfg.precision)
+    device = task.device if isinstance(task, Model) else choose_device(cfg.accelerator)
+    result, output = evaluate(task, cfg, run_of(find(cfg.ckpt_path)), device)
     print(score_table(result))
     print(boundary_line(result))
     print(

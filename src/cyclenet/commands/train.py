@@ -138,7 +138,9 @@ def prepare_arguments() -> None:
 def _check(words: list[str], sweep: bool) -> None:
     from cyclenet.data.open import find_root
 
-    overrides = OverridesParser.create().parse_overrides([w for w in words if w[0] != "-"])
+    overrides = OverridesParser.create().parse_overrides(
+        [w for w in words if not w.startswith("-")]
+    )
     swept = [override for override in overrides if override.is_sweep_override()]
     fixed = [str(override.input_line) for override in overrides if override not in swept]
     with initialize_config_dir(str(CONF), version_base="1.3"):

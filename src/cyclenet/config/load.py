@@ -1,6 +1,7 @@
 """Compose, check and restore configurations; Hydra knows the schemas and resolvers from here."""
 
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,8 +125,9 @@ def run_folder_name(_root_: DictConfig) -> str:
     return f"{values['name']}/{parts}-{digest(changed, 4)}"
 
 
+@cache
 def register() -> None:
-    """Make the schemas and the resolvers known to Hydra."""
+    """Make the schemas and the resolvers known to Hydra; the first call does."""
     store = ConfigStore.instance()
     for schema in SCHEMAS.values():
         store.store(name=schema.__name__, node=schema)

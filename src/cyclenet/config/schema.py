@@ -5,6 +5,7 @@ only what differs from these defaults. Nothing heavy is imported, so that a typo
 A bad value raises `ValueError` with one sentence that names the key.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from cyclenet.config.dataset import DatasetConfig
@@ -110,6 +111,11 @@ class LossConfig:
             f"loss.ohem_threshold must be in (0, 1] or null; got {threshold}.",
         )
         require_above(self, "loss", ("ohem_min_kept",), 1)
+        weights = self.class_weights or []
+        require(
+            all(0 <= weight < math.inf for weight in weights),
+            f"loss.class_weights must be 0 or more, and finite; got {weights}.",
+        )
 
 
 @dataclass

@@ -20,7 +20,7 @@ from cyclenet.data.open import find_root
 from cyclenet.files import parse_json
 from cyclenet.seeding import derive
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CachedSource(Source):

@@ -4,20 +4,18 @@ import errno
 import json
 import os
 import shutil
-import sys
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, Timeout
 from PIL import Image
 
 from cyclenet.data.base import FolderSource, check_sizes
 from cyclenet.data.cache import FORMAT, open_cache, pair_bytes, source_stamps
 from cyclenet.data.images import DataError
 from cyclenet.devices import cores
-from cyclenet.files import lock, write_text
+from cyclenet.files import lock_or_wait, write_text
+from cyclenet.processes import map_in_threads
 
 PAGE = 4096
 """Pairs begin at pages of memory."""
@@ -33,7 +31,7 @@ def build_cache(source: FolderSource, folder: Path, insist: bool) -> str:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        held = _take_turn(folder)
+        held = lock_or_wait(folder.with_name(folder.name + ".lock"))
         try:
             # Another process may have made it meanwhile.
             return "" if open_cache(source, folder) else _make(source, folder, insist)
@@ -41,24 +39,6 @@ def build_cache(source: FolderSource, folder: Path, insist: bool) -> str:
             held.release()
     except OSError as error:
         return str(error)
-
-
-def _take_turn(folder: Path) -> BaseFileLock:
-    """Lock a cache for writing; wait for another process that writes it.
-
-    Raises:
-        OSError: the file system has no locks. Two processes that write at once would delete each
-            other's work.
-    """
-    path = folder.with_name(folder.name + ".lock")
-    try:
-        try:
-            return lock(path, seconds=0)
-        except Timeout:
-            print(f"Another process writes {folder}; waiting for it.", file=sys.stderr)
-            return lock(path, seconds=-1)
-    except (NotImplementedError, OSError) as error:
-        raise OSError(f"the file system of {folder.parent} has no locks ({error})") from error
 
 
 def _make(source: FolderSource, folder: Path, insist: bool) -> str:
@@ -114,8 +94,6 @@ def _layout(source: FolderSource) -> tuple[list[dict[str, Any]], int]:
 def _write(
     source: FolderSource, part: Path, entries: list[dict[str, Any]], total: int, title: str
 ) -> None:
-    from rich.progress import track
-
     with (part / "pixels.bin").open("wb") as file:
         if hasattr(os, "posix_fallocate"):  # A full disk says so now.
             os.posix_fallocate(file.fileno(), 0, total)
@@ -123,22 +101,14 @@ def _write(
         def write(index: int) -> int:
             image, mask = source.image(index), source.mask(index)
             check_sizes(source.name(index), image, mask)
+            entries[index]["size"] = image.shape[:2]  # A camera's image may lie turned in its file.
             pixels = image.tobytes() + mask.tobytes()
             if os.pwrite(file.fileno(), pixels, entries[index]["start"]) != len(pixels):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
             return zlib.crc32(pixels)
 
-        terminal = sys.stderr.isatty()
-        if not terminal:
-            print(f"Writing {title}", file=sys.stderr)
         # Threads suffice: decoders and checksums let others run.
-        with ThreadPoolExecutor(cores()) as pool:
-            try:
-                sums = pool.map(write, range(len(entries)))
-                shown = track(sums, title, len(entries), disable=not terminal)
-                for entry, value in zip(entries, shown, strict=True):
-                    entry["crc32"] = value
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        sums = map_in_threads(write, range(len(entries)), f"Writing {title}", cores())
+        for entry, value in zip(entries, sums, strict=True):
+            entry["crc32"] = value
         os.fsync(file.fileno())

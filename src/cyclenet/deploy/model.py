@@ -147,37 +147,6 @@ class Model:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
 
-class Exported:
-    """An ONNX file in the place of a training's task, for evaluation and prediction.
-
-    It computes in float32 on the CPU.
-    """
-
-    def __init__(self, model: Model) -> None:
-        self.model, self.cfg = model, model.cfg
-        self.classes, self.palette = model.classes, model.palette
-
-    def to(self, device: torch.device) -> "Exported":
-        """Stay on the CPU."""
-        return self
-
-    def eval(self) -> "Exported":
-        """Do nothing: there is no other mode."""
-        return self
-
-    def predict(
-        self,
-        image: Tensor,
-        protocol: ProtocolConfig | None = None,
-        precision: str = "32-true",
-        features: list[Tensor] | None = None,
-    ) -> Tensor:
-        """Return the labels (N, H, W), uint8, of images (N, 3, H, W), RGB in 0..255."""
-        if precision != "32-true":
-            raise ValueError("An ONNX file computes in float32: leave precision=32-true.")
-        return self.model.labels(image, protocol)
-
-
 def _protocol(wanted: ProtocolConfig | str | None, usual: ProtocolConfig) -> ProtocolConfig:
     if isinstance(wanted, str):
         return load_protocol(wanted)

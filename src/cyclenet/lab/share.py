@@ -94,9 +94,16 @@ def _token() -> str | None:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    here = Path(__file__)
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        # An installed package may lie in the folder of another repository.
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        return str(code(_git(here.parent, "rev-parse", "HEAD")))
     except (OSError, subprocess.SubprocessError):
         return "an installed package"
-    return str(code(found.stdout.strip()))
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return found.stdout.strip()

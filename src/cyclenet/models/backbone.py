@@ -1,6 +1,7 @@
 """Dilated ImageNet backbones from timm."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, cast
 
 import timm
@@ -50,12 +51,13 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = output_stride
-        options = _options(name, output_stride)
-        self.patch, options["out_indices"] = _stages(name, output_stride, options)
+        self.patch, options = _timm_options(name, output_stride)
         try:
             self.body = timm.create_model(name, pretrained=weights == "timm", **options)
         except Exception as error:  # From the network, the hub, or timm, which has no weights.
             reason = " ".join(str(error).split())[:200]
+            if weights != "timm":
+                raise ValueError(f"timm cannot build model.backbone={name} ({reason}).") from error
             raise ValueError(
                 f"model.backbone_weights=timm: no weights of {name} could be had ({reason}); "
                 "give a local file, or none."
@@ -93,42 +95,24 @@ class Backbone(nn.Module):
         return [level.permute(0, 3, 1, 2) for level in self.body(F.pad(x, (0, right, 0, below)))]
 
 
-def _options(name: str, output_stride: int) -> dict[str, Any]:
-    """Return what timm's model of a name is built with; families differ in what they take."""
+@cache
+def _timm_options(name: str, output_stride: int) -> tuple[int, dict[str, Any]]:
+    """Return a vision transformer's patch, else 0, and what timm's model of a name is built with.
+
+    Its ``out_indices`` are the stage at 1/4, the next, and the last two.
+    """
     if not timm.is_model(name):
         raise ValueError(
             f"model.backbone: timm has no model named {name!r}; see timm.list_models('*resnet*')."
         )
-    families: list[dict[str, Any]] = [
-        {"output_stride": output_stride},
-        {"strict_img_size": False},  # Swin takes any size then, but cannot be dilated.
-        {"dynamic_img_size": True},  # So do vision transformers.
-        {},
-    ]
-    for options in families[-1:] if _is_densenet(name) else families:
-        options["features_only"] = True
-        try:
-            with torch.device("meta"):
-                timm.create_model(name, **options)
-        except (TypeError, RuntimeError, NotImplementedError):
-            continue
-        return options
-    raise ValueError(f"model.backbone {name} gives no features of its stages.")
-
-
-def _stages(name: str, output_stride: int, options: dict[str, Any]) -> tuple[int, tuple[int, ...]]:
-    """Return a vision transformer's patch, else 0, and timm's numbers of the four levels.
-
-    They are the stage at 1/4, the next, and the last two.
-    """
-    with torch.device("meta"):
-        model = timm.create_model(name, **options)
+    options, model = _first_that_builds(name, output_stride)
     found = _feature_info(model).reduction()
     if "output_stride" not in options and not _is_densenet(name):
         _try_sizes(model, name, max(found))
     if len(set(found)) == 1:
         blocks = len(cast(Any, model).model.blocks)
-        return found[0], tuple(blocks * quarter // 4 - 1 for quarter in (1, 2, 3, 4))
+        levels = tuple(blocks * quarter // 4 - 1 for quarter in (1, 2, 3, 4))
+        return found[0], options | {"out_indices": levels}
     dilates = "output_stride" in options or _is_densenet(name)
     reductions = [min(r, output_stride) if dilates else r for r in found]
     if not dilates and reductions[-1] != output_stride:
@@ -142,13 +126,31 @@ def _stages(name: str, output_stride: int, options: dict[str, Any]) -> tuple[int
             f"needed are 1/4 and 1/{output_stride}."
         )
     low = len(reductions) - 1 - reductions[::-1].index(4)
-    stages = (low, low + 1, len(reductions) - 2, len(reductions) - 1)
-    if len(set(stages)) < len(stages):
+    levels = (low, low + 1, len(reductions) - 2, len(reductions) - 1)
+    if len(set(levels)) < len(levels):
         raise ValueError(
             f"model.backbone {name} has features at 1/{reductions}; needed are two stages more "
             "after 1/4 and the next."
         )
-    return 0, stages
+    return 0, options | {"out_indices": levels}
+
+
+def _first_that_builds(name: str, output_stride: int) -> tuple[dict[str, Any], nn.Module]:
+    """Return options and a model without memory: families of models differ in what they take."""
+    families: list[dict[str, Any]] = [
+        {"output_stride": output_stride},
+        {"strict_img_size": False},  # Swin takes any size then, but cannot be dilated.
+        {"dynamic_img_size": True},  # So do vision transformers.
+        {},
+    ]
+    for options in families[-1:] if _is_densenet(name) else families:
+        options["features_only"] = True
+        try:
+            with torch.device("meta"):
+                return options, timm.create_model(name, **options)
+        except (TypeError, RuntimeError, NotImplementedError):
+            continue
+    raise ValueError(f"model.backbone {name} gives no features of its stages.")
 
 
 def _try_sizes(model: nn.Module, name: str, patch: int) -> None:

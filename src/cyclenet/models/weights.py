@@ -79,6 +79,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+        state = dict(state)
     except Exception as error:
         raise ValueError(
             f"model.backbone_weights: {path} is not a readable weights file "

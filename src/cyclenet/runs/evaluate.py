@@ -18,11 +18,12 @@ from cyclenet.config.commands import EvaluateConfig
 from cyclenet.data.base import Source
 from cyclenet.data.loader import eval_loader
 from cyclenet.data.open import check_classes, open_validation
+from cyclenet.deploy.load import find
+from cyclenet.deploy.model import Model
 from cyclenet.environment import loader_problem
 from cyclenet.files import atomic_write, safe_name, write_json
 from cyclenet.plots.charts import confusion_chart, trimap_chart
 from cyclenet.runs.features import open_features
-from cyclenet.runs.open_model import Task
 from cyclenet.scoring.boundary import TRIMAP_WIDTHS, boundary_counts, trimap_counts
 from cyclenet.scoring.metrics import ConfusionMatrix, scores, triples
 from cyclenet.scoring.results import Counts, EvaluationResult, boundary_scores, trimap_scores
@@ -31,7 +32,7 @@ from cyclenet.training.task import SegmentationTask
 
 
 def evaluate(
-    task: Task,
+    task: SegmentationTask | Model,
     cfg: EvaluateConfig,
     run: Path,
     device: torch.device,
@@ -72,12 +73,12 @@ def _folder_name(cfg: EvaluateConfig, images: int) -> str:
     ratio = str(dataset.boundary_ratio)
     protocol = cfg.protocol.describe()
     number = derive(protocol, dataset.root or "", images, cfg.boundary, ratio, *lower)
-    checkpoint = Path(cfg.ckpt_path).stem
+    checkpoint = find(cfg.ckpt_path).stem
     return safe_name(f"{checkpoint}-{dataset.name}-{split}-{cfg.protocol.name}-{number:08x}")
 
 
 def count(
-    task: Task,
+    task: SegmentationTask | Model,
     source: Source,
     cfg: EvaluateConfig,
     device: torch.device,
@@ -96,7 +97,6 @@ def count(
         as `cyclenet.scoring.boundary` defines them.
     """
     classes = len(source.classes)
-    task = task.to(device).eval()
     confusion = ConfusionMatrix(classes).to(device)
     shapes: dict[str, tuple[int, ...]] = {"pixels": (classes, 3)}
     if cfg.boundary:
@@ -104,14 +104,18 @@ def count(
     rows: dict[str, list[np.ndarray]] = {key: [] for key in shapes}
     workers = 0 if loader_problem(1, 0) else 1
     features = None
-    if isinstance(task, SegmentationTask) and cfg.protocol.looks_once:
-        features = open_features(task, cfg.dataset)
+    if isinstance(task, SegmentationTask):
+        task = task.to(device).eval()
+        features = open_features(task, cfg.dataset) if cfg.protocol.looks_once else None
     loader = eval_loader(source, rank, world_size, features, num_workers=workers)
     title, quiet = f"{cfg.dataset.name}, {cfg.protocol.name}", rank > 0 or not sys.stderr.isatty()
     for batch in track(loader, title, disable=quiet):
         image, mask = batch["image"].to(device), batch["mask"].to(device)
         maps = [level.to(device) for level in batch["features"]] if "features" in batch else None
-        prediction = task.predict(image, cfg.protocol, cfg.precision, maps)
+        if isinstance(task, Model):
+            prediction = task.labels(image, cfg.protocol)
+        else:
+            prediction = task.predict(image, cfg.protocol, cfg.precision, maps)
         before = confusion.counts.clone()
         confusion.update(prediction, mask)
         rows["pixels"].append(triples((confusion.counts - before).cpu().numpy()))

@@ -2,21 +2,19 @@
 
 import hashlib
 import shutil
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
-from filelock import Timeout
-from rich.progress import track
 
 from cyclenet.config.schema import DatasetConfig, TrainConfig
 from cyclenet.data.base import Source
 from cyclenet.data.features import FeatureCache, features_folder
 from cyclenet.data.views import View, Views, to_tensor
 from cyclenet.devices import cores
-from cyclenet.files import lock
+from cyclenet.files import lock_or_wait
+from cyclenet.processes import map_in_threads
 from cyclenet.training.task import SegmentationTask
 
 SIZES = 16
@@ -66,13 +64,8 @@ def write_features(
     """
     if not _missing(cache, source, views):
         return
-    with_lock = cache.folder.with_name(cache.folder.name + ".lock")
     cache.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        held = lock(with_lock, seconds=0)
-    except Timeout:
-        print(f"Another process writes {cache.folder}; waiting for it.", file=sys.stderr)
-        held = lock(with_lock, seconds=-1)
+    held = lock_or_wait(cache.folder.with_name(cache.folder.name + ".lock"))
     try:
         for left in cache.folder.glob(".tmp*.safetensors"):
             left.unlink()  # A killed process left it; this one has the lock.
@@ -97,9 +90,6 @@ def _write(
             f"{title}: {free / 1e9:.2f} GB are free there. Set dataset.cache_root to another "
             "disk, fewer dataset.views, or dataset.cache_features=false."
         )
-    terminal = sys.stderr.isatty()
-    if not terminal:
-        print(f"Writing {title}", file=sys.stderr)
 
     def write_one(one: tuple[int, View]) -> None:
         index, view = one
@@ -110,14 +100,7 @@ def _write(
 
     # On a CPU, a thread for each core computes whole views: faster than sharing one view.
     workers = cores() if device.type == "cpu" else 1
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            done = pool.map(write_one, todo)
-            for _ in track(done, title, len(todo), disable=not terminal):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    map_in_threads(write_one, todo, f"Writing {title}", workers, partial(torch.set_num_threads, 1))
 
 
 def _estimate(

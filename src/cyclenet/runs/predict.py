@@ -215,10 +215,15 @@ class VideoWriter:
         if self.file is None:
             size, kind = (frame.shape[1], frame.shape[0]), cv2.VideoWriter.fourcc(*"mp4v")
             self.file = cv2.VideoWriter(str(self.part), kind, rate, size)
+            if not self.file.isOpened():
+                raise DataError(
+                    f"{self.path} cannot be written: OpenCV has no MPEG-4 encoder here. Leave "
+                    "overlay out of save."
+                )
         self.file.write(frame[..., ::-1])
 
     def __exit__(self, kind: object, *rest: object) -> None:
-        if self.file is not None:
+        if self.file is not None and self.file.isOpened():
             self.file.release()
             if kind is None:
                 with atomic_write(self.path) as part:

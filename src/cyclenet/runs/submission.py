@@ -17,10 +17,11 @@ from cyclenet.config.commands import SubmitConfig
 from cyclenet.data.base import Pair
 from cyclenet.data.images import DataError
 from cyclenet.data.open import check_classes, open_split
+from cyclenet.deploy.load import find
 from cyclenet.devices import choose_device
 from cyclenet.files import atomic_write, read_json, safe_name, write_json
-from cyclenet.models.stored import load_checkpoint
-from cyclenet.training.checkpoint import load_task, run_of
+from cyclenet.runs.open_model import open_tasks
+from cyclenet.training.checkpoint import run_of
 
 MOST_NAMED = 5
 """Wrong files that a message names."""
@@ -50,9 +51,9 @@ def submit(cfg: SubmitConfig) -> tuple[Path, int]:
     """
     ids = server_ids(cfg.dataset.name)
     source = open_split(cfg.dataset, cfg.split)
-    checkpoint = Path(cfg.ckpt_path).resolve()
+    checkpoint = find(cfg.ckpt_path).resolve()
     device = choose_device(cfg.accelerator)
-    task = load_task(load_checkpoint(checkpoint)).to(device)
+    (task,) = open_tasks([checkpoint], device)
     check_classes(source, task.classes, cfg.dataset.name, cfg.ckpt_path)
     name = safe_name(f"{cfg.dataset.name}-{cfg.split}-{cfg.protocol.name}")
     folder = Path(cfg.output) if cfg.output else run_of(checkpoint) / "submit" / name

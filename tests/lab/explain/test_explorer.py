@@ -310,7 +310,7 @@ def test_mistakes_on_the_command_line(tmp_path):
     save_checkpoint(scenes_task(), tmp_path / "a.ckpt")
     save_checkpoint(task_of(), tmp_path / "b.ckpt")
     for words, sentence in [
-        (["compare=b.ckpt"], "compare: b.ckpt was trained on other classes than a.ckpt."),
+        (["compare=b.ckpt"], "b.ckpt was trained on other classes than a.ckpt."),
         (["images=nothing"], "images: nothing is not a folder with images"),
         (["host=192.0.2.1"], "192.0.2.1:7860 cannot be listened on"),
         (["port=70000"], "port must be in 0..65535"),

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from conftest import run, write
+from cyclenet.lab.explain.features import Explained
 from made import save_checkpoint, scenes_task, task_of
 
 
@@ -171,6 +172,12 @@ def test_a_truth_of_other_classes_is_not_used(folder):
 def test_mistakes_get_one_sentence(folder, words, sentence):
     output = run("visualize", CKPT, *words, "output=wrong", cwd=folder, ok=False)
     assert sentence in output and "Traceback" not in output and not (folder / "wrong").exists()
+
+
+def test_a_context_of_one_size_does_not_explain_smaller_images():
+    task = task_of(context="psanet", decoder="none")
+    with pytest.raises(ValueError, match="an image of 64 x 96 cannot be explained"):
+        Explained(task, np.zeros((64, 96, 3), np.uint8))
 
 
 def test_offsets_need_adc(folder):

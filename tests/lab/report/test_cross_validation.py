@@ -69,6 +69,21 @@ def test_only_folds_and_seeds_that_all_arms_have_are_compared(tmp_path):
     assert arms[0].folds("whole") == [40, 40]
 
 
+def test_the_same_run_twice_counts_once(tmp_path):
+    runs = make_runs(tmp_path, [*every((0,), (0, 1)), ("DenseASPP", 0, 1)])
+    arms = group_arms(runs)
+    assert [len(arm.runs) for arm in arms] == [2, 2] and arms[0].folds("whole") == [40, 40]
+    assert "is the same as run2" in runs[-1].problem
+    write_report(runs, tmp_path / "out", "Twice", images=0)
+    assert "is the same as run2" in (tmp_path / "out/report.md").read_text()
+
+
+def test_arms_without_a_common_fold_are_not_compared(tmp_path):
+    runs = make_runs(tmp_path, [("DenseASPP", 0, 0), ("CycleASPP", 0, 1)])
+    with pytest.raises(ValueError, match="no fold in common"):
+        write_report(runs, tmp_path / "out", "None", images=0)
+
+
 def test_folds_and_splits_are_not_compared(tmp_path):
     make_runs(tmp_path, every((0,), (0,)))
     cfg = run_config(context="none", decoder="none")

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from conftest import TINY, run, write
+from cyclenet.lab.cost.count import training_memory
 from cyclenet.lab.published import find_published
 from cyclenet.lab.report.live import watch
 from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
-from made import make_run, run_config
+from made import RUN_CLASSES, make_run, run_config
 
 
 @pytest.fixture
@@ -123,6 +124,10 @@ def test_compared_systems_stand_beside_what_was_published(runs, tmp_path):
     assert rows["CCNet"][:4] == ["81.40", "45.22", "79.45 / 80.66", "43.71 / 45.04"]
     assert rows["Baseline"][:4] == ["–"] * 4
     assert rows["CycleASPP(3,6,12,18,24,30) + ADC"][:2] == ["82.00", "46.14"]
+    # A step keeps the logits too: here of two classes, not of Cityscapes' 19.
+    cfg = run_config(0, context="ccnet", decoder="none")
+    kept = sum(training_memory(cfg.model, *cfg.dataset.crop_size, len(RUN_CLASSES)).values())
+    assert rows["CCNet"][7] == f"{kept / 1e6:.0f}"
     # OCRNet keeps the attention's maps, and its first guess in evaluation.
     assert all(float(value) > 0 for row in rows.values() for value in row[5:8])
     for changed in ({"feedback": 2}, {"mask_scale": 2.0}, {"share_projections": True}):

@@ -33,3 +33,11 @@ def test_a_networks_name_changes_with_any_of_its_keys():
     model = vars(run_config().model)
     assert network_name(model) == network_name(model | {"recompute": True, "aux_head": False})
     assert network_name(model) != network_name(model | {"growth_channels": 40})
+
+
+@pytest.mark.parametrize("lr", [6e-5, 1e-4, 0.123456789])
+def test_a_rate_is_read_back_as_it_was(lr, tmp_path):
+    cfg = compose_config("train", [f"optim.lr={lr}"])
+    path = tmp_path / "chosen.yaml"
+    write_chosen([read_run(make_run(tmp_path, cfg))], "optim.lr", path)
+    assert compose_config("train", [f"optim.lr=${{chosen:{path}}}"]).optim.lr == lr

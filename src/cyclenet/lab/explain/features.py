@@ -56,6 +56,12 @@ class Explained:
     def __init__(self, task: SegmentationTask, image: np.ndarray) -> None:
         self.task, self.net, self.image = task.eval().requires_grad_(False), task.net, image
         self.size = (image.shape[0], image.shape[1])
+        if any(side < least for side, least in zip(self.size, self.net.least, strict=True)):
+            height, width = self.net.least
+            raise ValueError(
+                f"model.context={task.cfg.model.context} is built for crops of {height} x {width}: "
+                f"an image of {self.size[0]} x {self.size[1]} cannot be explained."
+            )
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)
         self.tensor = pixels[None].to(task.device)
         with torch.no_grad():

@@ -21,8 +21,7 @@ from cyclenet.data.open import open_split
 from cyclenet.devices import choose_device
 from cyclenet.lab.explain.explorer import Example, Explorer
 from cyclenet.lab.explain.explorer_app import application
-from cyclenet.models.stored import load_checkpoint
-from cyclenet.training.checkpoint import load_task
+from cyclenet.runs.open_model import open_tasks
 
 MOST_CONNECTIONS, HEADER_SECONDS = 64, 10.0
 
@@ -48,11 +47,7 @@ def serve(cfg: ExploreConfig) -> None:
     """
     device = choose_device(cfg.accelerator)
     paths = [cfg.ckpt_path, *([cfg.compare] if cfg.compare else [])]
-    tasks = [load_task(load_checkpoint(path)).to(device) for path in paths]
-    if any(task.classes != tasks[0].classes for task in tasks):
-        raise ValueError(
-            f"compare: {cfg.compare} was trained on other classes than {cfg.ckpt_path}."
-        )
+    tasks = open_tasks(paths, device)
     names = arm_labels([task.cfg.model for task in tasks])
     examples = find_examples(cfg, tasks[0].classes)
     models = list(zip(names, tasks, strict=True))

@@ -11,6 +11,7 @@ from cyclenet.config.commands import VisualizeConfig
 from cyclenet.config.naming import arm_labels
 from cyclenet.data.images import DataError
 from cyclenet.data.open import open_validation
+from cyclenet.deploy.load import find
 from cyclenet.devices import choose_device
 from cyclenet.files import write_json, write_text
 from cyclenet.lab.explain.analysis import TOPICS, analyse
@@ -35,9 +36,9 @@ from cyclenet.lab.explain.pixel_figures import (
 )
 from cyclenet.lab.explain.split_figures import split_figures
 from cyclenet.lab.explain.text import describe_analysis
-from cyclenet.models.stored import load_checkpoint
+from cyclenet.runs.open_model import open_tasks
 from cyclenet.scoring.boundary import label_distance
-from cyclenet.training.checkpoint import load_task, run_of
+from cyclenet.training.checkpoint import run_of
 from cyclenet.training.task import SegmentationTask
 
 ROWS_OF_FIGURE4, COLUMNS_OF_FIGURE3 = 9, 4
@@ -57,12 +58,8 @@ def visualize(cfg: VisualizeConfig) -> int:
     """
     device = choose_device(cfg.accelerator)
     paths = (cfg.ckpt_path, *cfg.compare)
-    tasks = [load_task(load_checkpoint(path)).to(device) for path in paths]
-    if any(task.classes != tasks[0].classes for task in tasks):
-        raise ValueError(
-            "The checkpoints of compare= were trained on other classes than the first."
-        )
-    output = Path(cfg.output) if cfg.output else run_of(cfg.ckpt_path) / "visualize"
+    tasks = open_tasks(paths, device)
+    output = Path(cfg.output) if cfg.output else run_of(find(cfg.ckpt_path)) / "visualize"
     if cfg.image is None:
         visualize_split(cfg, tasks[0], output)
         return 0

@@ -95,6 +95,9 @@ class Row(NamedTuple):
 def group_arms(runs: list[Run]) -> list[Arm]:
     """Group finished runs by all but their seed, in the order given.
 
+    Of runs with one configuration, seed and fold only the first is compared; the others get this
+    as their problem. Without a fold that all arms have finished there is nothing to compare: [].
+
     Raises:
         ValueError: the runs are of different data sets.
     """
@@ -103,7 +106,12 @@ def group_arms(runs: list[Run]) -> list[Arm]:
     for run in runs:
         if run.finished and run.cfg is not None:
             key = json.dumps(_without_seed(run.cfg), sort_keys=True)
-            groups.setdefault(key, []).append(run)
+            group = groups.setdefault(key, [])
+            first = next((each for each in group if _cell(each) == _cell(run)), None)
+            if first is not None:
+                run.problem = f"is the same as {first.folder.name}, which is compared"
+                continue
+            group.append(run)
             configs.setdefault(key, run.cfg)
     classes = {
         tuple(each.scores.IoU) for run in runs if run.finished for each in run.evaluations.values()
@@ -127,6 +135,8 @@ def group_arms(runs: list[Run]) -> list[Arm]:
         )
     labels = _tell_apart(configs)
     cells = complete_cells(list(groups.values()))
+    if not cells:
+        return []
     return [
         Arm(
             labels[key],

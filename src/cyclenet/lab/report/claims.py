@@ -77,6 +77,10 @@ def read_plan(path: Path) -> list[Claim]:
         ) from error
     for claim in claims:
         for need in claim.needs:
+            if claim.refuted_in not in ("any", "all", "first"):
+                raise ValueError(
+                    f"{path}: refuted_in must be any, all or first; got {claim.refuted_in!r}."
+                )
             if need.score not in SCORES:
                 raise ValueError(
                     f"{path}: score must be one of {', '.join(SCORES)}; got {need.score!r}."

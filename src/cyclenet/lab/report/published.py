@@ -27,7 +27,8 @@ def describe_published(rows: list[Row], costs: list[ArmCost], runs: list[Run]) -
     for (row, one), cost in zip(found, costs, strict=True):
         cfg = row.arm.cfg
         height, width = cfg.dataset.crop_size
-        kept = sum(training_memory(cfg.model, height, width).values())
+        classes = len(row.evaluations[0].scores.IoU)
+        kept = sum(training_memory(cfg.model, height, width, classes).values())
         lines.append(
             [
                 row.arm.label,

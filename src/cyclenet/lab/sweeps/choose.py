@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from cyclenet.config.identity import flatten, network_name, result_affecting
 from cyclenet.files import write_text
@@ -38,7 +39,8 @@ def write_chosen(runs: list[Run], key: str, path: Path) -> str:
         means = {value: float(np.mean(tried[value])) for value in sorted(tried)}
         best = max(means, key=lambda value: means[value])
         shown = ", ".join(f"{value:g}: {100 * mean:.2f} %" for value, mean in means.items())
-        lines.append(f"{name}: {best:g}  # {shown}")
+        number = yaml.safe_dump(float(best)).split()[0]  # It writes 6e-05 as 6.0e-05, a number.
+        lines.append(f"{name}: {number}  # {shown}")
         if best in (min(means), max(means)):
             at_the_end.append(f"{name} ({best:g})")
     write_text(path, "\n".join(lines) + "\n")

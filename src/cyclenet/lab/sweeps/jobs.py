@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from cyclenet.config.identity import flatten
 from cyclenet.config.load import run_folder_name, to_config
 from cyclenet.config.schema import TrainConfig
+from cyclenet.files import safe_name
 
 
 def swept_jobs(config: DictConfig) -> list[tuple[Path, DictConfig]]:
@@ -71,6 +72,6 @@ def job_folders(root: Path, configs: list[TrainConfig]) -> list[Path]:
         first = known.setdefault(name, values)
         for key in values:
             if values[key] != first[key]:
-                name += f"-{key.rsplit('.', 1)[-1]}={values[key]}"
+                name += "-" + safe_name(f"{key.rsplit('.', 1)[-1]}={values[key]}")
         folders.append(root / name)
     return folders
