@@ -23,12 +23,7 @@ def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
     from torch.utils.data import BatchSampler, RandomSampler
 
     from cyclenet.config.model import ModelConfig
-    from cyclenet.config.schema import (
-        DatasetConfig,
-        LoggerConfig,
-        TrainConfig,
-        TrainerConfig,
-    )
+    from cyclenet.config.schema import DatasetConfig, LoggerConfig, TrainConfig, TrainerConfig
     from cyclenet.data.datamodule import SegmentationData
     from cyclenet.data.loader import KeyedBatchSampler
     from cyclenet.lab.sweeps.run_jobs import Job, run_all

@@ -97,8 +97,7 @@ def _memory(arm: str) -> tuple[int, int]:
     from cyclenet.lab.cost.count import meta_model, training_memory
 
     cfg = compose_config(
-        "train",
-        ["model=cyclenet", "dataset=ade20k", f"arm={arm}", "model.backbone_weights=none"],
+        "train", ["model=cyclenet", "dataset=ade20k", f"arm={arm}", "model.backbone_weights=none"]
     )
     kept = sum(training_memory(cfg.model, 512, 512, CLASSES).values())
     net = meta_model(cfg.model, CLASSES, (512, 512))

@@ -16,14 +16,12 @@ SLURM_RANKS = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NTASKS_PE
 PARENT = "CYCLENET_DDP"
 """Variable by which a run tells its further processes its own process number."""
 
-LONGEST_SOCKET = 107
-"""Bytes that the path of a socket may have."""
+LONGEST_SOCKET = 107  # Bytes that the path of a socket may have.
 
 SOCKET_NAME = len("/pymp-12345678/listener-12345678")
 """Bytes that multiprocessing adds to the folder of temporary files."""
 
-DESCRIPTORS = 1024
-"""Open files that a training with loader processes may need."""
+DESCRIPTORS = 1024  # Open files that a training with loader processes may need.
 
 
 def settle_streams() -> None:

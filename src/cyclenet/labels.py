@@ -2,8 +2,7 @@
 
 import numpy as np
 
-IGNORE = 255
-"""Mask value that no loss and no metric counts."""
+IGNORE = 255  # Mask value that no loss and no metric counts.
 
 
 def color_map(n: int) -> np.ndarray:

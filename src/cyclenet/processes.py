@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 
-JOB = "CYCLENET_JOB"
-"""Environment variable by which a sweep tells a job its own process number."""
+JOB = "CYCLENET_JOB"  # Environment variable by which a sweep tells a job its own process number.
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:

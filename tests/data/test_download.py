@@ -99,8 +99,7 @@ def test_a_full_disk_is_not_a_bad_download(server, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/.camvid.cyclenet.zip.part").symlink_to("/dev/full")
     with pytest.raises(
-        DataError,
-        match=r"zip.part cannot be written \(No space left on device\): free disk space",
+        DataError, match=r"zip.part cannot be written \(No space left on device\): free disk space"
     ):
         download("camvid", tmp_path / "data/camvid")
 

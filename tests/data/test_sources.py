@@ -226,8 +226,7 @@ def test_grey_and_turned_photographs_keep_their_pixels(tmp_path):
 def test_images_of_more_than_8_bits_are_refused(tmp_path, dtype):
     write(tmp_path / "deep.tif", np.full((40, 50), 30000, dtype))
     with pytest.raises(
-        DataError,
-        match=r"deep.tif has more than 8 bits a channel: convert it to 8 bits",
+        DataError, match=r"deep.tif has more than 8 bits a channel: convert it to 8 bits"
     ):
         read_image(tmp_path / "deep.tif")
 

@@ -6,11 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from conftest import tiny_model
-from cyclenet.config.schema import (
-    LossConfig,
-    OptimConfig,
-    ProtocolConfig,
-)
+from cyclenet.config.schema import LossConfig, OptimConfig, ProtocolConfig
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.stored import load_checkpoint
 from cyclenet.scoring.inference import full_precision, predict

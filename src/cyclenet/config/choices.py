@@ -100,11 +100,7 @@ DECODERS: dict[str, Choice] = {
     "none": Choice("", ""),
     "skip": Choice("cyclenet.models.decoders.skip:SkipDecoder", "skip", _CORNERS, wants=_LOW),
     "wide_skip": Choice(
-        "cyclenet.models.decoders.skip:SkipDecoder",
-        "wide skip",
-        _CORNERS,
-        {"wide": True},
-        _LOW,
+        "cyclenet.models.decoders.skip:SkipDecoder", "wide skip", _CORNERS, {"wide": True}, _LOW
     ),
     "adc": Choice(
         "cyclenet.models.decoders.adc:ADC",

@@ -13,8 +13,7 @@ from cyclenet.config.schema import (
     require_choice,
 )
 
-MISSING = "???"
-"""OmegaConf's mark of a key that the user must give."""
+MISSING = "???"  # OmegaConf's mark of a key that the user must give.
 
 
 SAVED_KINDS = ("label", "color", "overlay", "confidence", "probability")

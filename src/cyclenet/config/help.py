@@ -16,8 +16,7 @@ WIDTH = 100
 GROUPS = ("experiment", "arm", "model", "dataset", "recipe", "protocol", "trainer", "logger")
 """Groups of YAML files, in the order that help lists them."""
 
-TRAINING_GROUPS = {"experiment", "arm", "recipe"}
-"""Groups that only training reads."""
+TRAINING_GROUPS = {"experiment", "arm", "recipe"}  # Groups that only training reads.
 
 
 TRAINING_DEFAULTS = """Without words, train composes model=cyclenet_lite dataset=scenes

@@ -10,12 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from cyclenet.config import commands
-from cyclenet.config.identity import (
-    changed_from,
-    digest,
-    keep_result_affecting,
-    network_name,
-)
+from cyclenet.config.identity import changed_from, digest, keep_result_affecting, network_name
 from cyclenet.config.model import ModelConfig
 from cyclenet.config.naming import short_name
 from cyclenet.config.restore import CONF, checked

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from cyclenet.config.choices import CONTEXTS
 from cyclenet.config.schema import TrainConfig
 
-OUTER = 8
-"""Taps of a 3x3 filter beside its centre."""
+OUTER = 8  # Taps of a 3x3 filter beside its centre.
 
 
 def untrained_taps(cfg: TrainConfig, image_sizes: Sequence[tuple[int, int]] = ()) -> str:

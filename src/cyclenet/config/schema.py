@@ -139,8 +139,7 @@ class ProtocolConfig:
     def __post_init__(self) -> None:
         require_choice("protocol.window_average", self.window_average, ("probs", "logits"))
         require(
-            self.window >= 0,
-            f"protocol.window must be 0 (whole image) or more; got {self.window}.",
+            self.window >= 0, f"protocol.window must be 0 (whole image) or more; got {self.window}."
         )
         require(
             self.window == 0 or 0 < self.stride <= self.window,

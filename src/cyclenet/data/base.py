@@ -90,8 +90,7 @@ class FolderSource(Source):
     @property
     def meaning(self) -> list[int]:
         """Numbers that change where the same files come to mean something else."""
-        numbers: list[int] = self.ids.tolist()
-        return numbers
+        return self.ids.tolist()
 
     def strays(self) -> list[str]:
         known = {pair.mask for pair in self.pairs}

@@ -17,8 +17,7 @@ from cyclenet.devices import cores
 from cyclenet.files import lock_or_wait, write_text
 from cyclenet.processes import map_in_threads
 
-PAGE = 4096
-"""Pairs begin at pages of memory."""
+PAGE = 4096  # Pairs begin at pages of memory.
 
 
 def build_cache(source: FolderSource, folder: Path, insist: bool) -> str:

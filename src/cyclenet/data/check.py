@@ -13,14 +13,11 @@ from cyclenet.data.images import DataError
 from cyclenet.data.open import open_split
 from cyclenet.labels import IGNORE
 
-CHUNK = 16
-"""Pairs that a process reads at a time."""
+CHUNK = 16  # Pairs that a process reads at a time.
 
-SUSPICIOUS = 0.05
-"""Share of ignored pixels above which a class that never occurs is told."""
+SUSPICIOUS = 0.05  # Share of ignored pixels above which a class that never occurs is told.
 
-MOST_SIZES = 5
-"""Sizes of images that are listed."""
+MOST_SIZES = 5  # Sizes of images that are listed.
 
 
 @dataclass

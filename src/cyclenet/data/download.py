@@ -56,11 +56,9 @@ ARCHIVES = {
         contents="e0dce7f822cf7f3137c084a363f5e0cd6bef8a641afb935931c3b7f5447bed0d",
     ),
 }
-COMPLETE = ".complete"
-"""Marks a root whose contents were checked."""
+COMPLETE = ".complete"  # Marks a root whose contents were checked.
 
-UNPACKING = ".unpacking"
-"""Marks a folder that this program unpacks into, and may remove."""
+UNPACKING = ".unpacking"  # Marks a folder that this program unpacks into, and may remove.
 
 UNREADABLE = (NotImplementedError, RuntimeError, zlib.error)
 """What encrypted files and unknown compressions raise."""

@@ -115,8 +115,7 @@ def read_ids(path: Path, ids: np.ndarray, meaning: str) -> np.ndarray:
         raise DataError(
             f"{path} has the illegal class id {', '.join(map(str, illegal))}; legal are {meaning}."
         )
-    train_ids: np.ndarray = mask.astype(np.uint8)
-    return train_ids
+    return mask.astype(np.uint8)
 
 
 def read_values(path: Path) -> np.ndarray:

@@ -9,8 +9,7 @@ from cyclenet.data.images import DataError
 from cyclenet.files import read_text
 from cyclenet.labels import IGNORE, color_map
 
-IGNORED = "ignore"
-"""Name that ``dataset.ids`` gives to pixels that do not count."""
+IGNORED = "ignore"  # Name that ``dataset.ids`` gives to pixels that do not count.
 
 MOST_ID = 65535
 

@@ -173,11 +173,7 @@ class TrainLoader(DataLoader[Batch]):
 
 
 def eval_loader(
-    source: Source,
-    rank: int,
-    world_size: int,
-    features: FeatureCache | None = None,
-    **kwargs: Any,
+    source: Source, rank: int, world_size: int, features: FeatureCache | None = None, **kwargs: Any
 ) -> DataLoader[Batch]:
     """Load image by image: process r takes every world_size-th.
 

@@ -9,8 +9,7 @@ from cyclenet.data.cache import CachedSource
 from cyclenet.labels import IGNORE
 from cyclenet.seeding import derive
 
-LOOKED_AT = 16
-"""Masks of a split that are looked at before a training; they are spread over it."""
+LOOKED_AT = 16  # Masks of a split that are looked at before a training; they are spread over it.
 
 
 def check_meaning(source: Source) -> None:

@@ -22,20 +22,16 @@ from cyclenet.files import atomic_write
 from cyclenet.models.cyclenet import CycleNet
 from cyclenet.models.stored import Checkpoint, stored, stored_weights
 
-OPSET = 20
-"""Of ONNX; 19 is the first with a deformable convolution."""
+OPSET = 20  # Of ONNX; 19 is the first with a deformable convolution.
 
-TRACED = (2, 240, 496)
-"""Images, height, width of the input that the graph is recorded with."""
+TRACED = (2, 240, 496)  # Images, height, width of the input that the graph is recorded with.
 
 CHECKED = ((1, 241, 497), (3, 360, 480), (1, 512, 1024))
 """Inputs that an exported file is compared on."""
 
-MOST_RELATIVE = 1e-3
-"""Of the logits' largest value."""
+MOST_RELATIVE = 1e-3  # Of the logits' largest value.
 
-TIE = 1e-4
-"""Logits so close to each other, of the largest, may give either label."""
+TIE = 1e-4  # Logits so close to each other, of the largest, may give either label.
 
 TIE_FROZEN = 1e-3
 """The same behind a frozen backbone, whose features are rounded to bfloat16: one may be rounded up
@@ -274,5 +270,4 @@ def compare(
 def _runtime_version() -> str:
     import onnxruntime
 
-    version: str = onnxruntime.__version__
-    return version
+    return onnxruntime.__version__

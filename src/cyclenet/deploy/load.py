@@ -14,19 +14,11 @@ from cyclenet.deploy.model import Model
 from cyclenet.devices import choose_device
 from cyclenet.models.cyclenet import CycleNet, build_model
 from cyclenet.models.resize import Grid
-from cyclenet.models.stored import (
-    Checkpoint,
-    fitted,
-    load_checkpoint,
-    stored,
-    stored_weights,
-)
+from cyclenet.models.stored import Checkpoint, fitted, load_checkpoint, stored, stored_weights
 
-WEIGHTS = "model.safetensors"
-"""Name of the weights in a folder that is shared."""
+WEIGHTS = "model.safetensors"  # Name of the weights in a folder that is shared.
 
-ONE_TO_ONE = Grid(1, False)
-"""How the logits of an exported file lie: one for each pixel."""
+ONE_TO_ONE = Grid(1, False)  # How the logits of an exported file lie: one for each pixel.
 
 EXPORTED = (".onnx", ".safetensors")
 
@@ -143,8 +135,7 @@ def _hyper(metadata: dict[str, str], path: Path) -> dict[str, Any]:
             raise ValueError
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} was not exported by this project.") from error
-    found: dict[str, Any] = hyper
-    return found
+    return hyper
 
 
 def open_session(path: Path) -> Any:
@@ -163,8 +154,7 @@ def open_session(path: Path) -> Any:
 
 
 def _metadata_of_onnx(path: Path) -> dict[str, str]:
-    found: dict[str, str] = open_session(path).get_modelmeta().custom_metadata_map
-    return found
+    return open_session(path).get_modelmeta().custom_metadata_map
 
 
 def _load_onnx(path: Path, protocol: ProtocolConfig | str | None) -> Model:

@@ -84,11 +84,7 @@ class Model:
         self.device, self.precision = torch.device(device), precision
         self.protocol = _protocol(protocol, cfg.protocol)
 
-    def labels(
-        self,
-        image: Tensor,
-        protocol: ProtocolConfig | None = None,
-    ) -> Tensor:
+    def labels(self, image: Tensor, protocol: ProtocolConfig | None = None) -> Tensor:
         """Return the labels (N, H, W), uint8, of images (N, 3, H, W), RGB in 0..255."""
         with self._precision(), full_precision():
             return predict(self.network, image, protocol or self.protocol, self.grid)

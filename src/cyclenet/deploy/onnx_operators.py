@@ -7,8 +7,7 @@ import torch
 from torch.onnx import register_custom_op_symbolic
 from torch.onnx.symbolic_helper import parse_args
 
-FLOAT32 = 1
-"""Number of the type in ONNX."""
+FLOAT32 = 1  # Number of the type in ONNX.
 
 
 def register() -> None:

@@ -8,8 +8,7 @@ import numpy as np
 from cyclenet.files import printable
 from cyclenet.scoring.intervals import Difference
 
-NONE = "–"
-"""Stands where there is no number."""
+NONE = "–"  # Stands where there is no number.
 
 
 class Markup(str):

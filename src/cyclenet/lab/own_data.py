@@ -22,11 +22,9 @@ from cyclenet.plots.pictures import PanelRow, panel, save_png
 TRAIN, VAL = ("train", "training"), ("val", "valid", "validation", "test")
 """Names that splits usually have, the first of each preferred."""
 
-MOST_LABELS = 64
-"""Different values of a picture up to which it is taken for a mask."""
+MOST_LABELS = 64  # Different values of a picture up to which it is taken for a mask.
 
-LOOKED_AT = 200
-"""Masks whose values are read."""
+LOOKED_AT = 200  # Masks whose values are read.
 
 SHOWN = 6
 

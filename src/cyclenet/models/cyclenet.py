@@ -11,13 +11,7 @@ from cyclenet.config.model import ModelConfig
 from cyclenet.models.backbone import Backbone
 from cyclenet.models.contexts.base import Context
 from cyclenet.models.decoders.base import Decoder
-from cyclenet.models.layers import (
-    Classifier,
-    ConvNormReLU,
-    be_kind_to_cpu,
-    initialise,
-    normalise,
-)
+from cyclenet.models.layers import Classifier, ConvNormReLU, be_kind_to_cpu, initialise, normalise
 from cyclenet.models.resize import Grid
 from cyclenet.models.strip_pooling import pool_strips
 
@@ -32,8 +26,7 @@ def build_context(in_channels: int, cfg: ModelConfig, known: dict[str, Any]) -> 
     """
     choice = CONTEXTS[cfg.context]
     wanted = {key: known[key] for key in choice.wants}
-    context: Context = choice.load()(in_channels, **choice.arguments(cfg), **wanted)
-    return context
+    return choice.load()(in_channels, **choice.arguments(cfg), **wanted)
 
 
 def build_decoder(cfg: ModelConfig, known: dict[str, Any]) -> Decoder | None:
@@ -47,8 +40,7 @@ def build_decoder(cfg: ModelConfig, known: dict[str, Any]) -> Decoder | None:
     if not choice.builder:
         return None
     wanted = {key: known[key] for key in choice.wants}
-    decoder: Decoder = choice.load()(**choice.arguments(cfg), **wanted)
-    return decoder
+    return choice.load()(**choice.arguments(cfg), **wanted)
 
 
 class CycleNet(nn.Module):
@@ -199,8 +191,7 @@ class CycleNet(nn.Module):
         decoded = context
         if self.decoder is not None:
             decoded = self.decoder(context, *self.levels(features))
-        logits: Tensor = self.classifier(decoded)
-        return logits
+        return self.classifier(decoded)
 
 
 def _batch_norms(module: nn.Module) -> list[nn.Module]:

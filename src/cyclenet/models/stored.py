@@ -20,8 +20,7 @@ from cyclenet.files import parse_json
 
 Byte = Annotated[int, Ge(0), Le(255)]
 
-Checkpoint = dict[str, Any]
-"""What a checkpoint file holds; Lightning defines most of its keys."""
+Checkpoint = dict[str, Any]  # What a checkpoint file holds; Lightning defines most of its keys.
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -19,8 +19,7 @@ class StripPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         column, row = self.column(x.mean(3, keepdim=True)), self.row(x.mean(2, keepdim=True))
-        weighted: Tensor = x * self.weigh(torch.relu(column + row)).sigmoid()
-        return weighted
+        return x * self.weigh(torch.relu(column + row)).sigmoid()
 
 
 def pool_strips(body: nn.Module, seed: int) -> None:

@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from cyclenet.plots.render import new_figure, save_figure
 from cyclenet.scoring.results import EvaluationResult, TrimapScores
 
-MOST_NAMES = 30
-"""Above so many classes, numbers and names of classes would be too small to read."""
+MOST_NAMES = 30  # Above so many classes, numbers and names of classes would be too small to read.
 
 
 def confusion_chart(path: Path, result: EvaluationResult, title: str) -> None:

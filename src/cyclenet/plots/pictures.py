@@ -12,11 +12,9 @@ from cyclenet.labels import IGNORE
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK = (20, 20, 20)
-GAP = 6
-"""Pixels between the parts of a panel."""
+GAP = 6  # Pixels between the parts of a panel.
 
-Square = tuple[int, int, int]
-"""(left, top, side), pixels."""
+Square = tuple[int, int, int]  # (left, top, side), pixels.
 
 
 class PanelRow(NamedTuple):
@@ -32,8 +30,7 @@ def colorize(mask: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Paint train ids (H, W) in the data set's colours (H, W, 3); ignored pixels are black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
-    painted: np.ndarray = table[mask]
-    return painted
+    return table[mask]
 
 
 def overlay(

@@ -17,8 +17,7 @@ from cyclenet.files import lock_or_wait
 from cyclenet.processes import map_in_threads
 from cyclenet.training.task import SegmentationTask
 
-SIZES = 16
-"""Images whose sizes are looked at to tell how large the cache will be."""
+SIZES = 16  # Images whose sizes are looked at to tell how large the cache will be.
 
 Todo = list[tuple[int, View]]
 

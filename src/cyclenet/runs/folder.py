@@ -24,8 +24,7 @@ from cyclenet.training.loggers import close_loggers
 from cyclenet.training.task import SegmentationTask
 from cyclenet.training.trainer import is_first_process
 
-LOCK_SECONDS = 15.0
-"""How long a start waits for what is left of a killed process."""
+LOCK_SECONDS = 15.0  # How long a start waits for what is left of a killed process.
 
 WRITTEN = (
     "config.yaml",

@@ -23,8 +23,7 @@ from cyclenet.plots.pictures import colorize, overlay_with_legend, save_png
 SETTINGS = ".cyclenet-prediction.json"
 """File in the output that says what made it: a repeated command goes on where it stopped."""
 
-MOST_PIXELS = 64_000_000
-"""Pixels of an image that is predicted as a whole."""
+MOST_PIXELS = 64_000_000  # Pixels of an image that is predicted as a whole.
 
 VIDEO_ENDINGS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
@@ -54,10 +53,9 @@ class Predictor:
     def predict(self, image: np.ndarray) -> Result:
         """Return what the network says of an image (H, W, 3)."""
         wanted = {key: key in self.cfg.save for key in ("probability", "confidence")}
-        found: Result = self.model.predict(
+        return self.model.predict(
             image, probabilities=wanted["probability"], confidence=wanted["confidence"]
         )
-        return found
 
     def predict_image(self, path: Path, name: str) -> int:
         """Predict an image file; return 1, or 0 where its outputs are there already."""

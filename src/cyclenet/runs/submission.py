@@ -23,8 +23,7 @@ from cyclenet.files import atomic_write, read_json, safe_name, write_json
 from cyclenet.runs.open_model import open_tasks
 from cyclenet.training.checkpoint import run_of
 
-MOST_NAMED = 5
-"""Wrong files that a message names."""
+MOST_NAMED = 5  # Wrong files that a message names.
 
 
 @dataclass

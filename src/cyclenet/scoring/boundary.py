@@ -102,5 +102,4 @@ def trimap_counts(
     cells = (first[right] + true[right], first + true, first + predicted)
     size, shape = len(widths) * num_classes, (len(widths), num_classes)
     counts = [np.bincount(cell, minlength=size).reshape(shape) for cell in cells]
-    cumulative: np.ndarray = np.stack(counts, 2).cumsum(0)
-    return cumulative
+    return np.stack(counts, 2).cumsum(0)

@@ -18,8 +18,7 @@ from torch import Tensor
 from cyclenet.config.schema import ProtocolConfig
 from cyclenet.models.resize import Grid, combine_rows, resize, resize_rows, row_weights, strips
 
-Network = Callable[[Tensor], Tensor]
-"""(N, 3, H, W) in 0..255 -> logits (N, C, h, w) of any size."""
+Network = Callable[[Tensor], Tensor]  # (N, 3, H, W) in 0..255 -> logits (N, C, h, w) of any size.
 
 STRIP_ROWS = 24
 """Rows of a strip: few beside the image, many beside those that a strip computes twice."""

@@ -8,15 +8,13 @@ from scipy import stats
 
 from cyclenet.scoring.metrics import mean_iou
 
-Score = Callable[[np.ndarray], np.ndarray]
-"""From summed counts (..., C, 3) to a score of each."""
+Score = Callable[[np.ndarray], np.ndarray]  # From summed counts (..., C, 3) to a score of each.
 
 
 def near_minus_far(counts: np.ndarray) -> np.ndarray:
     """Return mIoU near edges minus mIoU far from them, from counts (..., 2, C, 3) of the two."""
     both = mean_iou(counts)
-    difference: np.ndarray = both[..., 0] - both[..., 1]
-    return difference
+    return both[..., 0] - both[..., 1]
 
 
 class Difference(NamedTuple):
@@ -142,8 +140,7 @@ def _drawn_scores(arm: list[np.ndarray], weights: np.ndarray, score: Score) -> n
     draws, images = weights.shape
     # Sums of counts are whole numbers below 2 ** 53, which float64 holds.
     sums = [(weights @ c.reshape(images, -1)).reshape(draws, *c.shape[1:]) for c in arm]
-    mean: np.ndarray = np.mean([score(each) for each in sums], 0)
-    return mean
+    return np.mean([score(each) for each in sums], 0)
 
 
 def seed_half_width(a: np.ndarray, b: np.ndarray, paired: bool) -> float:

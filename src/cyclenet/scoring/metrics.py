@@ -92,8 +92,7 @@ def mean_iou(counts: np.ndarray) -> np.ndarray:
     """
     iou = class_iou(counts)
     present = ~np.isnan(iou)
-    mean: np.ndarray = np.where(present, iou, 0).sum(-1) / np.maximum(present.sum(-1), 1)
-    return mean
+    return np.where(present, iou, 0).sum(-1) / np.maximum(present.sum(-1), 1)
 
 
 def scores(counts: Tensor | np.ndarray, classes: list[str]) -> Scores:

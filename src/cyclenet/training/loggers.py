@@ -219,8 +219,7 @@ def read_logged(path: Path) -> set[tuple[int, str]]:
         output, reason = "", "it took too long"
     if reason:
         warnings.warn(
-            f"{path} could not be read ({reason}): rows that it has are logged again.",
-            stacklevel=1,
+            f"{path} could not be read ({reason}): rows that it has are logged again.", stacklevel=1
         )
     found = set()
     for line in output.splitlines():

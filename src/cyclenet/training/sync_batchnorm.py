@@ -27,8 +27,7 @@ class SyncBatchNorm(LayerSync):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Replace all batch norms; parameters, buffers and their names stay."""
-        converted: nn.Module = convert_sync_batchnorm(model) if self.cuda else _convert(model)
-        return converted
+        return convert_sync_batchnorm(model) if self.cuda else _convert(model)
 
     def revert(self, model: nn.Module) -> nn.Module:
         """Return the model as it is: in evaluation mode a synchronised layer is a plain one."""
@@ -79,8 +78,7 @@ class CpuSyncBatchNorm(nn.Module):
             x = _Normalise.apply(x, self.weight, self.bias, mean, var, self.momentum, self.eps)
         else:
             x = F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
-        activated: Tensor = self.act(self.drop(x))
-        return activated
+        return self.act(self.drop(x))
 
 
 class _Normalise(torch.autograd.Function):

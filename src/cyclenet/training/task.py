@@ -71,14 +71,12 @@ class SegmentationTask(L.LightningModule):
         self._note("loss", loss)
         for name, value in self.net.decoder.diagnostics.items() if self.net.decoder else ():
             self._note(name, value)
-        total: Tensor = loss * self._window_correction(batch_idx)
-        return total
+        return loss * self._window_correction(batch_idx)
 
     def outputs(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the network's outputs for images, for crops of views, or for their features."""
         if "image" in batch:
-            outputs: tuple[Tensor, dict[str, Tensor]] = self.net(batch["image"])
-            return outputs
+            return self.net(batch["image"])
         if "features" in batch:
             return self.net.segment(self._as_input(batch["features"]))
         maps = [
@@ -179,8 +177,7 @@ class SegmentationTask(L.LightningModule):
     def metrics(self) -> dict[str, float]:
         """The last value of everything that was logged."""
         logged = {key: value.item() for key, value in self.trainer.callback_metrics.items()}
-        metrics: dict[str, float] = self._earlier["metrics"] | logged
-        return metrics
+        return self._earlier["metrics"] | logged
 
     @property
     def seconds(self) -> float:
@@ -242,8 +239,7 @@ class SegmentationTask(L.LightningModule):
 
     @property
     def _data(self) -> SegmentationData:
-        data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
-        return data
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     @property
     def total_steps(self) -> int:

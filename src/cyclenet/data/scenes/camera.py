@@ -13,15 +13,12 @@ from cyclenet.data.cityscapes import CLASSES
 from cyclenet.labels import IGNORE
 
 ID = {name: index for index, name in enumerate(CLASSES)}
-FAR = 90.0
-"""Depth at which the street ends, metres."""
+FAR = 90.0  # Depth at which the street ends, metres.
 
-LIMIT = 1 << 20
-"""Largest coordinate, in 1/16 pixel, that OpenCV draws without an overflow."""
+LIMIT = 1 << 20  # Largest coordinate, in 1/16 pixel, that OpenCV draws without an overflow.
 
 Color = tuple[float, ...]
-Outline = list[tuple[float, float]]
-"""Corners (dx, dy), metres, of a plate that faces the camera."""
+Outline = list[tuple[float, float]]  # Corners (dx, dy), metres, of a plate that faces the camera.
 
 # Strength of the texture of a class, by train id, in grey levels: (fine, coarse).
 TEXTURE = np.zeros((256, 2), np.float32)

@@ -215,5 +215,4 @@ def _deform_flops(x: Any, weight: Any, *args: Any, out_shape: Any = None, **kwar
     # the filter.
     batch, _, height, width = out_shape
     out_channels, in_channels, *kernel = weight
-    flops: int = 2 * batch * height * width * out_channels * in_channels * kernel[0] * kernel[1]
-    return flops
+    return 2 * batch * height * width * out_channels * in_channels * kernel[0] * kernel[1]

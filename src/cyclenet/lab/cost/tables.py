@@ -52,10 +52,7 @@ def table1() -> str:
     for row in TABLE1:
         # 769 is a size of the grid with corner alignment (8 x 96 + 1).
         model = ModelConfig(
-            context=row.context,
-            atrous_rates=list(row.rates),
-            decoder="none",
-            align_corners=True,
+            context=row.context, atrous_rates=list(row.rates), decoder="none", align_corners=True
         )
         cost = total(count_cost(model, 769, 769))
         once = cost.once / 1e9

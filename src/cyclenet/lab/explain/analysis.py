@@ -37,8 +37,7 @@ from cyclenet.training.task import SegmentationTask
 
 TOPICS = ("feedback", "similarity", "offsets", "receptive_field")
 
-ENOUGH = 5
-"""Images below which no interval is given: a bootstrap over fewer says nothing."""
+ENOUGH = 5  # Images below which no interval is given: a bootstrap over fewer says nothing.
 
 
 def analyse(

@@ -19,8 +19,7 @@ from cyclenet.files import atomic_write
 from cyclenet.plots.render import render
 
 HEAT = "inferno"
-Point = tuple[int, int]
-"""Column and row of a pixel."""
+Point = tuple[int, int]  # Column and row of a pixel.
 
 
 def render_tight(figure: Figure, ending: str) -> bytes:

@@ -271,8 +271,7 @@ def _describe_offsets(seen: Explained, x: int, y: int) -> dict[str, Any]:
 
 
 def _relative(values: np.ndarray) -> np.ndarray:
-    relative: np.ndarray = values / max(float(values.max()), 1e-30)
-    return relative
+    return values / max(float(values.max()), 1e-30)
 
 
 def _png(image: np.ndarray) -> str:

@@ -86,8 +86,7 @@ class Answers:
     async def _read_upload(self, request: Request, name: str) -> bytes:
         limit = self.explorer.max_bytes
         too_large = HTTPException(
-            413,
-            f"{name} is larger than {limit / 1e6:g} MB (max_megabytes); choose a smaller file.",
+            413, f"{name} is larger than {limit / 1e6:g} MB (max_megabytes); choose a smaller file."
         )
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > limit:
@@ -161,9 +160,7 @@ def application(explorer: Explorer, hosts: list[str]) -> Starlette:
         Exception: _failed,
     }
     return Starlette(
-        routes=routes,
-        middleware=[Middleware(SafeHeaders), trusted],
-        exception_handlers=handlers,
+        routes=routes, middleware=[Middleware(SafeHeaders), trusted], exception_handlers=handlers
     )
 
 

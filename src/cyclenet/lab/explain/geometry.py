@@ -5,8 +5,7 @@ import numpy as np
 from cyclenet.labels import IGNORE
 from cyclenet.models.resize import Grid
 
-RADII = (50, 90)
-"""Shares of a receptive field, percent, whose radius is measured."""
+RADII = (50, 90)  # Shares of a receptive field, percent, whose radius is measured.
 
 
 def cell_of(position: int, length: int, cells: int, grid: Grid) -> int:
@@ -41,8 +40,7 @@ def at_cells(values: np.ndarray, shape: tuple[int, ...], grid: Grid) -> np.ndarr
             for length, cells in zip(values.shape, shape, strict=True)
         )
     )
-    found: np.ndarray = values[np.ix_(rows, columns)]
-    return found
+    return values[np.ix_(rows, columns)]
 
 
 def over_pixels(values: np.ndarray, size: tuple[int, ...], grid: Grid) -> np.ndarray:
@@ -51,8 +49,7 @@ def over_pixels(values: np.ndarray, size: tuple[int, ...], grid: Grid) -> np.nda
         [cell_of(position, length, cells, grid) for position in range(length)]
         for length, cells in zip(size, values.shape, strict=False)
     )
-    shown: np.ndarray = values[np.ix_(rows, columns)]
-    return shown
+    return values[np.ix_(rows, columns)]
 
 
 def components(features: np.ndarray) -> np.ndarray:

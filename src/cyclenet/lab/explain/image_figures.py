@@ -32,8 +32,7 @@ CHANGES = {
     "made wrong": "#d55e00",
     "wrong in both": "#4d4d4d",
 }
-ARROWS = 18
-"""Rows of arrows in the figure of the offsets."""
+ARROWS = 18  # Rows of arrows in the figure of the offsets.
 
 
 def offsets_figure(seen: Explained, points: list[Point]) -> Figure:

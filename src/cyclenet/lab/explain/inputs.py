@@ -15,8 +15,7 @@ from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_image
 from cyclenet.data.open import open_split
 from cyclenet.lab.explain.canvas import Point
 
-EVERY_IMAGE = ""
-"""Key of the points that belong to all images."""
+EVERY_IMAGE = ""  # Key of the points that belong to all images.
 
 
 class Input(NamedTuple):

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from cyclenet.scoring.metrics import ByClass
 
-Numbers = list[float | None]
-"""Numbers, with None where there is nothing to measure."""
+Numbers = list[float | None]  # Numbers, with None where there is nothing to measure.
 
 Change = list[float] | None
 """A difference and the bounds of its 95 % interval over images; None for too few images."""

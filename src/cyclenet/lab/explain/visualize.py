@@ -17,12 +17,7 @@ from cyclenet.files import write_json, write_text
 from cyclenet.lab.explain.analysis import TOPICS, analyse
 from cyclenet.lab.explain.canvas import Point, save_formats
 from cyclenet.lab.explain.features import Explained
-from cyclenet.lab.explain.image_figures import (
-    Predicted,
-    feedback_figure,
-    figure3,
-    offsets_figure,
-)
+from cyclenet.lab.explain.image_figures import Predicted, feedback_figure, figure3, offsets_figure
 from cyclenet.lab.explain.inputs import EVERY_IMAGE, Input, find_inputs, read_points
 from cyclenet.lab.explain.measure import edge_and_middle
 from cyclenet.lab.explain.pixel_figures import (

@@ -218,11 +218,7 @@ def comparable(a: list[Evaluation], b: list[Evaluation]) -> bool:
 
 
 def compare(
-    row: Row,
-    other: Row,
-    key: str = "pixels",
-    band: int | None = None,
-    block: int = 1,
+    row: Row, other: Row, key: str = "pixels", band: int | None = None, block: int = 1
 ) -> Difference | None:
     """Compare two rows by their counts.
 

@@ -8,8 +8,7 @@ from cyclenet.lab.markdown import NONE, Markup, interval, markdown_table
 from cyclenet.lab.report.arms import Row, compare, fold_gains
 from cyclenet.scoring.intervals import Difference, holm
 
-BAND = 1
-"""Number of the trimap's band that tables show; the plot has all."""
+BAND = 1  # Number of the trimap's band that tables show; the plot has all.
 
 SCORES: dict[str, tuple[str, int | None]] = {
     "mIoU": ("pixels", None),

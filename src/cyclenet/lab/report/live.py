@@ -13,8 +13,7 @@ from cyclenet.plots.comparison import Curve, curves_chart
 from cyclenet.training.progress import read_progress
 
 MOST_PICTURES = 4
-SILENT_IS_DEAD = 60
-"""Minutes of silence after which a run counts as killed."""
+SILENT_IS_DEAD = 60  # Minutes of silence after which a run counts as killed.
 
 HEAD = ["run", "state", "epoch", "step", "loss", "val mIoU, %", "minutes left"]
 

@@ -14,8 +14,7 @@ from cyclenet.runs.results import RunResult, read_result
 from cyclenet.scoring.results import Evaluation, read_evaluation
 
 KEPT = ("config.yaml", "metrics.csv", "visualize/analysis.json", "evaluate/*/scores.json")
-MADE = (*KEPT, "result.json", "evaluate/*/images.npz")
-"""What a published run consists of."""
+MADE = (*KEPT, "result.json", "evaluate/*/images.npz")  # What a published run consists of.
 
 
 def check_publishable(folders: list[Path], output: Path) -> None:

@@ -19,8 +19,7 @@ from cyclenet.scoring.intervals import Difference
 from cyclenet.scoring.metrics import class_iou
 from cyclenet.scoring.results import Evaluation
 
-MOST_CLASSES = 30
-"""Classes that the heat map shows: those that differ most."""
+MOST_CLASSES = 30  # Classes that the heat map shows: those that differ most.
 
 RESULTS_NOTE = (
     "Mean ± standard deviation over seeds. The paper's numbers are of Cityscapes val and "

@@ -26,8 +26,7 @@ class AlignCM(Context):
     def forward(self, x: Tensor) -> Tensor:
         pooled, own = self.pool(x), self.adapt(x)
         spread = resize(pooled, own.shape[-2:], align_corners=True)
-        features: Tensor = warp(pooled, self.move([own, spread])) + own
-        return features
+        return warp(pooled, self.move([own, spread])) + own
 
 
 def _reduce(in_channels: int, out_channels: int) -> list[nn.Module]:

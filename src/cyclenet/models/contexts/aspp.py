@@ -28,5 +28,4 @@ class ASPP(Context):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.pool(x).expand(-1, -1, *x.shape[-2:])
-        features: Tensor = self.project(torch.cat([*(conv(x) for conv in self.convs), pooled], 1))
-        return features
+        return self.project(torch.cat([*(conv(x) for conv in self.convs), pooled], 1))

@@ -15,5 +15,4 @@ class Baseline(Context):
         self.conv = ConvNormReLU(in_channels, head_channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.conv(x)
-        return features
+        return self.conv(x)

@@ -68,5 +68,4 @@ class CCNet(Context):
         y = self.reduce_conv(x)
         for _ in range(self.recurrence):
             y = self.attention(y)
-        features: Tensor = self.fuse_conv(torch.cat([x, self.after_conv(y)], 1))
-        return features
+        return self.fuse_conv(torch.cat([x, self.after_conv(y)], 1))

@@ -69,20 +69,18 @@ class AtrousLayer(nn.Module):
         def while_running() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), _statistics_kept(project_norm, atrous_norm)
 
-        output: Tensor = checkpoint(
+        return checkpoint(
             project_and_filter,
             *sources,
             use_reentrant=False,
             preserve_rng_state=False,
             context_fn=while_running,
         )
-        return output
 
     def _project(self, sources: list[Tensor], k: int) -> Tensor:
         first = cast(SumConv2d, self.project[0])
         if k == 0 or not self.shared_channels:
-            projected: Tensor = self.project[min(k, 1)](sources)
-            return projected
+            return self.project[min(k, 1)](sources)
         shared = first.weight[:, : self.shared_channels]
         own = [cast(SumConv2d, conv).weight for conv in list(self.project)[1:]]
         return first.convolve(sources, torch.cat([*own, shared], 1))
@@ -166,8 +164,7 @@ class CycleASPP(Context):
 
     def reduce(self, x: Tensor) -> Tensor:
         """Return Y_0 of eq. 2, (N, reduce_channels, H, W)."""
-        y0: Tensor = self.reduce_conv(x)
-        return y0
+        return self.reduce_conv(x)
 
     def passes(self, y0: Tensor, tap: Tap = unchanged) -> Iterator[list[Tensor]]:
         """Yield [Y_1^k, ..., Y_J^k], each (N, g, H, W): PartI (k = 0), then PartII's passes."""
@@ -179,8 +176,7 @@ class CycleASPP(Context):
 
     def fuse(self, y0: Tensor, outputs: list[Tensor]) -> Tensor:
         """Convolve the concatenation of Y_0 and a part's outputs."""
-        features: Tensor = self.fuse_conv([y0, *outputs])
-        return features
+        return self.fuse_conv([y0, *outputs])
 
     def part1(self, y0: Tensor) -> list[Tensor]:
         """Return PartI's outputs [Y_1^0, ..., Y_J^0]."""

@@ -82,8 +82,7 @@ class DANet(Context):
 
     def forward(self, x: Tensor) -> Tensor:
         position, channel = (branch(x) for branch in self.branches.values())
-        features: Tensor = position + channel
-        return features
+        return position + channel
 
     def with_extras(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         outputs = {name: branch(x) for name, branch in self.branches.items()}

@@ -39,5 +39,4 @@ class SeparableASPP(Context):
     def forward(self, x: Tensor) -> Tensor:
         require_two_images(self, x)
         pooled = self.pool(x).expand(-1, -1, *x.shape[-2:])
-        features: Tensor = self.fuse_conv(torch.cat([pooled, *(conv(x) for conv in self.convs)], 1))
-        return features
+        return self.fuse_conv(torch.cat([pooled, *(conv(x) for conv in self.convs)], 1))

@@ -27,8 +27,7 @@ class ObjectAttention(nn.Module):
         value = self.value(regions).flatten(2).transpose(1, 2)
         weights = (query @ key / math.sqrt(key.shape[1])).softmax(-1)
         attended = (weights @ value).transpose(1, 2)
-        context: Tensor = self.out(attended.unflatten(2, pixels.shape[-2:]))
-        return context
+        return self.out(attended.unflatten(2, pixels.shape[-2:]))
 
 
 class OCRNet(Context):
@@ -59,5 +58,4 @@ class OCRNet(Context):
         # The softmax is over pixels: a region is a mean of them.
         regions = torch.einsum("nkp,ncp->nck", F.softmax(weights, -1), pixels.flatten(2))
         context = self.attention(pixels, regions.unsqueeze(-1))
-        fused: Tensor = self.fuse_conv(torch.cat([context, pixels], 1))
-        return fused
+        return self.fuse_conv(torch.cat([context, pixels], 1))

@@ -96,5 +96,4 @@ class PSANet(Context):
             )
         attended = torch.cat([each(x, self.align_corners) for each in self.attentions], 1)
         attended = resize(self.project(attended), x.shape[-2:], self.align_corners)
-        features: Tensor = self.fuse_conv(torch.cat([x, attended], 1))
-        return features
+        return self.fuse_conv(torch.cat([x, attended], 1))

@@ -42,5 +42,4 @@ class PSPNet(Context):
     def forward(self, x: Tensor) -> Tensor:
         require_two_images(self, x)
         pooled = [resize(pool(x), x.shape[-2:], self.align_corners) for pool in self.pools]
-        features: Tensor = self.fuse_conv(torch.cat([x, *pooled], 1))
-        return features
+        return self.fuse_conv(torch.cat([x, *pooled], 1))

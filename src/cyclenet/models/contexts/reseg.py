@@ -19,8 +19,7 @@ class ReNet(nn.Module):
         columns, _ = self.vertical(x.permute(0, 3, 2, 1).flatten(0, 1))
         rows = columns.unflatten(0, (-1, width)).transpose(1, 2).flatten(0, 1)
         swept, _ = self.horizontal(rows)
-        out: Tensor = swept.unflatten(0, (-1, height)).permute(0, 3, 1, 2)
-        return out
+        return swept.unflatten(0, (-1, height)).permute(0, 3, 1, 2)
 
 
 class ReSeg(Context):
@@ -47,5 +46,4 @@ class ReSeg(Context):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.sweeps(self.reduce_conv(x))
-        return features
+        return self.sweeps(self.reduce_conv(x))

@@ -79,5 +79,4 @@ class SPNet(Context):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.body(x)
-        return features
+        return self.body(x)

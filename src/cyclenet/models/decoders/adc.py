@@ -9,8 +9,7 @@ from cyclenet.models.deform import deform_conv2d
 from cyclenet.models.layers import ConvNormReLU, SumConv2d, ZeroConv2d
 from cyclenet.models.resize import resize
 
-TAPS = 9
-"""Sampling positions of a 3x3 filter."""
+TAPS = 9  # Sampling positions of a 3x3 filter.
 
 
 class ADC(Decoder):
@@ -63,8 +62,7 @@ class ADC(Decoder):
             # deformable training diverges.
             length = offset.detach().abs()
             self.diagnostics = {"offset_mean": length.mean(), "offset_max": length.max()}
-        features: Tensor = self.fuse([low, self._sample(high, offset, mask)])  # eq. 5
-        return features
+        return self.fuse([low, self._sample(high, offset, mask)])  # eq. 5
 
     def offsets(self, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor | None]:
         """Predict displacements and modulation from features of one size (eq. 4).
@@ -92,5 +90,4 @@ class ADC(Decoder):
 
     def _sample(self, high: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
         sampled = deform_conv2d(high, offset, mask, self.weight, self.offset_groups)
-        aligned: Tensor = self.norm(sampled)
-        return aligned
+        return self.norm(sampled)

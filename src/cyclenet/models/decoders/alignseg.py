@@ -10,8 +10,7 @@ from cyclenet.models.decoders.base import Decoder
 from cyclenet.models.layers import Classifier, ConvNormReLU, SumConv2d, ZeroConv2d
 from cyclenet.models.resize import resize
 
-SLOPE = 0.01
-"""Of the leaky ReLUs, the default of the fused batch norm that the authors build with."""
+SLOPE = 0.01  # Of the leaky ReLUs, the default of the fused batch norm that the authors build with.
 
 
 def warp(x: Tensor, delta: Tensor) -> Tensor:
@@ -59,8 +58,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.unify(x)
-        features: Tensor = self.norm(x + self.residual(x))
-        return features
+        return self.norm(x + self.residual(x))
 
 
 class AlignFA(nn.Module):
@@ -124,8 +122,7 @@ class AlignSeg(Decoder):
         return found
 
     def forward(self, high: Tensor, *levels: Tensor) -> Tensor:
-        features: Tensor = self.head(self.steps(high, levels)[-1])
-        return features
+        return self.head(self.steps(high, levels)[-1])
 
     def with_extras(self, high: Tensor, *levels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         found = self.steps(high, levels)

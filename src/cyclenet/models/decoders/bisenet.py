@@ -25,8 +25,7 @@ class Refine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        refined: Tensor = x * self.weigh(x)
-        return refined
+        return x * self.weigh(x)
 
 
 class BiSeNet(Decoder):
@@ -101,8 +100,7 @@ class BiSeNet(Decoder):
     def fuse(self, spatial: Tensor, context: Tensor) -> Tensor:
         """Join both paths (FFM)."""
         joined = self.join(torch.cat([spatial, context], 1))
-        features: Tensor = self.head(joined + joined * self.weigh(joined))
-        return features
+        return self.head(joined + joined * self.weigh(joined))
 
     def forward(self, high: Tensor, third: Tensor, image: Tensor) -> Tensor:
         return self.with_extras(high, third, image)[0]

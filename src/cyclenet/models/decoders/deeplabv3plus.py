@@ -40,5 +40,4 @@ class DeepLabV3Plus(Decoder):
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
         high = resize(high, low.shape[-2:], self.align_corners)
-        features: Tensor = self.fuse(torch.cat([high, self.reduce_low(low)], 1))
-        return features
+        return self.fuse(torch.cat([high, self.reduce_low(low)], 1))

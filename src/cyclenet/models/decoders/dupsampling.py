@@ -21,8 +21,7 @@ class Unfold(nn.Module):
         self.temperature = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.shuffle(self.conv(x)) / self.temperature
-        return logits
+        return self.shuffle(self.conv(x)) / self.temperature
 
 
 class DUpsampling(Decoder):
@@ -62,8 +61,7 @@ class DUpsampling(Decoder):
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
         low = resize(low, high.shape[-2:], align_corners=False)
-        features: Tensor = self.fuse(torch.cat([low, high], 1))
-        return features
+        return self.fuse(torch.cat([low, high], 1))
 
     def classifier(self, num_classes: int, dropout: float) -> nn.Module:
         """Return the map to the logits of all pixels."""

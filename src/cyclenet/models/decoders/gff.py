@@ -64,8 +64,7 @@ class GFF(Decoder):
             if n:
                 together = [self._to(x, size) for x in maps]
                 maps[-1] = self.dense[len(levels) - 1 - n](torch.cat(together, 1))
-        output: Tensor = self.fuse_conv(torch.cat([self._to(x, size) for x in maps], 1))
-        return output
+        return self.fuse_conv(torch.cat([self._to(x, size) for x in maps], 1))
 
     def _to(self, x: Tensor, size: torch.Size) -> Tensor:
         return resize(x, size, self.align_corners)

@@ -43,5 +43,4 @@ class SkipDecoder(Decoder):
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
         high = resize(high, low.shape[-2:], self.align_corners)
         high = high if self.filter is None else self.filter(high)
-        features: Tensor = self.fuse([low, high])
-        return features
+        return self.fuse([low, high])

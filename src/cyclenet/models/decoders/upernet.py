@@ -41,5 +41,4 @@ class UPerNet(Decoder):
         pyramid = [conv(each) for conv, each in zip(self.convs, sums, strict=True)] + [high]
         size = levels[0].shape[-2:]
         maps = [resize(each, size, self.align_corners) for each in pyramid]
-        features: Tensor = self.fuse_conv(torch.cat(maps, 1))
-        return features
+        return self.fuse_conv(torch.cat(maps, 1))
