@@ -10,15 +10,10 @@ folder that is laid out otherwise (dataset=folder), the keys that fit are propos
 import sys
 from pathlib import Path
 
-from cyclenet.commands.cli import run_command
+from cyclenet.commands.cli import program
 from cyclenet.config.commands import CheckConfig
 from cyclenet.data.images import DataError
 from cyclenet.devices import cores
-
-
-def main() -> None:
-    """Check and print; exit with 1 if a file is bad."""
-    run_command("check_data", __doc__, run)
 
 
 def run(cfg: CheckConfig) -> int:
@@ -58,6 +53,8 @@ def _propose(cfg: CheckConfig) -> None:
     print(found.text("python src/check_data.py"))
     print("With the same words src/train.py trains.")
 
+
+main = program("check_data", __doc__, run)
 
 if __name__ == "__main__":
     main()

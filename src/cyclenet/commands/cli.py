@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from functools import partial
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -44,6 +45,13 @@ def run_command(command: str, about: str | None, run: Callable[[Any], int | None
         except KeyboardInterrupt:
             raise SystemExit(130) from None
     raise SystemExit(code or 0)
+
+
+def program(
+    command: str, about: str | None, run: Callable[[Any], int | None]
+) -> Callable[[], None]:
+    """Return a command's program, which takes no arguments (`run_command`)."""
+    return partial(run_command, command, about, run)
 
 
 @contextmanager

@@ -11,13 +11,8 @@ convolutions:
   executed   what is really done
 """
 
-from cyclenet.commands.cli import run_command
+from cyclenet.commands.cli import program
 from cyclenet.config.commands import ComplexityConfig
-
-
-def main() -> None:
-    """Print a table."""
-    run_command("complexity", __doc__, run)
 
 
 def run(cfg: ComplexityConfig) -> None:
@@ -31,6 +26,8 @@ def run(cfg: ComplexityConfig) -> None:
     else:
         print(model_table(cfg))
 
+
+main = program("complexity", __doc__, run)
 
 if __name__ == "__main__":
     main()

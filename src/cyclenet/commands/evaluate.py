@@ -6,13 +6,8 @@ The rule may also be given by its parts, for instance protocol.window=769 protoc
 protocol.scales=[0.75,1,1.25] protocol.flip=true. Another data set must have the same classes.
 """
 
-from cyclenet.commands.cli import run_command
+from cyclenet.commands.cli import program
 from cyclenet.config.commands import EvaluateConfig
-
-
-def main() -> None:
-    """Evaluate, and write the scores."""
-    run_command("evaluate", __doc__, run)
 
 
 def run(cfg: EvaluateConfig) -> None:
@@ -35,6 +30,8 @@ def run(cfg: EvaluateConfig) -> None:
         f"{result.precision}. Written to {output}"
     )
 
+
+main = program("evaluate", __doc__, run)
 
 if __name__ == "__main__":
     main()

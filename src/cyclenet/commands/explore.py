@@ -5,13 +5,8 @@
 With compare= a slider between the two segmentations appears. Ctrl-C ends the server.
 """
 
-from cyclenet.commands.cli import run_command
+from cyclenet.commands.cli import program
 from cyclenet.config.commands import ExploreConfig
-
-
-def main() -> None:
-    """Serve the page until the user stops it."""
-    run_command("explore", __doc__, run)
 
 
 def run(cfg: ExploreConfig) -> None:
@@ -20,6 +15,8 @@ def run(cfg: ExploreConfig) -> None:
 
     serve(cfg)
 
+
+main = program("explore", __doc__, run)
 
 if __name__ == "__main__":
     main()

@@ -4,13 +4,8 @@ python src/export.py ckpt_path=FILE output=model.onnx [gives=labels]
 python src/export.py ckpt_path=FILE output=model.safetensors format=safetensors
 """
 
-from cyclenet.commands.cli import run_command
+from cyclenet.commands.cli import program
 from cyclenet.config.commands import ExportConfig
-
-
-def main() -> None:
-    """Export, and say how the file was checked."""
-    run_command("export", __doc__, run)
 
 
 def run(cfg: ExportConfig) -> None:
@@ -20,6 +15,8 @@ def run(cfg: ExportConfig) -> None:
     for sentence in export(cfg):
         print(sentence)
 
+
+main = program("export", __doc__, run)
 
 if __name__ == "__main__":
     main()

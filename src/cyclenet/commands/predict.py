@@ -9,13 +9,8 @@ Written under the inputs' own names are:
 A file that cannot be read is reported and skipped; the exit code is then 1.
 """
 
-from cyclenet.commands.cli import run_command
+from cyclenet.commands.cli import program
 from cyclenet.config.commands import PredictConfig
-
-
-def main() -> None:
-    """Predict everything that can be read; exit with 1 if something could not."""
-    run_command("predict", __doc__, run)
 
 
 def run(cfg: PredictConfig) -> int:
@@ -29,6 +24,8 @@ def run(cfg: PredictConfig) -> int:
     )
     return 1 if skipped else 0
 
+
+main = program("predict", __doc__, run)
 
 if __name__ == "__main__":
     main()

@@ -8,13 +8,8 @@ there is read and verified; one whose source files have changed is written anew.
 at any time.
 """
 
-from cyclenet.commands.cli import run_command
+from cyclenet.commands.cli import program
 from cyclenet.config.commands import PrepareConfig
-
-
-def main() -> None:
-    """Write or verify a cache for each split."""
-    run_command("prepare", __doc__, run)
 
 
 def run(cfg: PrepareConfig) -> None:
@@ -24,6 +19,8 @@ def run(cfg: PrepareConfig) -> None:
     for split in cfg.splits or [cfg.dataset.training_split]:
         print(prepare(cfg.dataset, split))
 
+
+main = program("prepare", __doc__, run)
 
 if __name__ == "__main__":
     main()

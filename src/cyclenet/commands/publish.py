@@ -7,13 +7,8 @@ python src/publish.py runs=RUN output=results/camvid check=true
 import sys
 from pathlib import Path
 
-from cyclenet.commands.cli import run_command
+from cyclenet.commands.cli import program
 from cyclenet.config.commands import PublishConfig
-
-
-def main() -> None:
-    """Publish runs, or compare them with their published selves."""
-    run_command("publish", __doc__, run)
 
 
 def run(cfg: PublishConfig) -> int:
@@ -39,6 +34,8 @@ def run(cfg: PublishConfig) -> int:
             failed += 1
     return 1 if failed else 0
 
+
+main = program("publish", __doc__, run)
 
 if __name__ == "__main__":
     main()

@@ -3,13 +3,8 @@
 python src/push.py ckpt_path=FILE repo=user/name output=FOLDER [dry_run=false]
 """
 
-from cyclenet.commands.cli import run_command
+from cyclenet.commands.cli import program
 from cyclenet.config.commands import PushConfig
-
-
-def main() -> None:
-    """Write the folder, and upload it where one asks."""
-    run_command("push", __doc__, run)
 
 
 def run(cfg: PushConfig) -> None:
@@ -19,6 +14,8 @@ def run(cfg: PushConfig) -> None:
     for sentence in push(cfg):
         print(sentence)
 
+
+main = program("push", __doc__, run)
 
 if __name__ == "__main__":
     main()

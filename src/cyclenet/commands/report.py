@@ -7,13 +7,8 @@ python src/report.py runs=runs/camvid watch=true     while trainings go on
 import os
 from pathlib import Path
 
-from cyclenet.commands.cli import run_command
+from cyclenet.commands.cli import program
 from cyclenet.config.commands import ReportConfig
-
-
-def main() -> None:
-    """Read the runs, write the report and say where it is."""
-    run_command("report", __doc__, run)
 
 
 def run(cfg: ReportConfig) -> None:
@@ -42,6 +37,8 @@ def run(cfg: ReportConfig) -> None:
     else:
         print(write(find_runs(paths), 0))
 
+
+main = program("report", __doc__, run)
 
 if __name__ == "__main__":
     main()

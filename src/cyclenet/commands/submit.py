@@ -7,13 +7,8 @@ or ADE20K's 1..150, and a .zip of them beside the folder. A missing file or an i
 refused. The same command again continues where it was stopped.
 """
 
-from cyclenet.commands.cli import run_command
+from cyclenet.commands.cli import program
 from cyclenet.config.commands import SubmitConfig
-
-
-def main() -> None:
-    """Predict, check and zip."""
-    run_command("submit", __doc__, run)
 
 
 def run(cfg: SubmitConfig) -> None:
@@ -23,6 +18,8 @@ def run(cfg: SubmitConfig) -> None:
     archive, count = submit(cfg)
     print(f"{count} predictions by {cfg.protocol.describe()}, checked: {archive}")
 
+
+main = program("submit", __doc__, run)
 
 if __name__ == "__main__":
     main()

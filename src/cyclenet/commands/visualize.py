@@ -13,13 +13,8 @@ feedback         prediction and errors of each part, and what changed
 figure3          image, truth, predictions; with compare=FILE,FILE other checkpoints' too
 """
 
-from cyclenet.commands.cli import run_command
+from cyclenet.commands.cli import program
 from cyclenet.config.commands import VisualizeConfig
-
-
-def main() -> None:
-    """Draw all that can be drawn; exit with 1 if an image could not be read."""
-    run_command("visualize", __doc__, run)
 
 
 def run(cfg: VisualizeConfig) -> int:
@@ -28,6 +23,8 @@ def run(cfg: VisualizeConfig) -> int:
 
     return 1 if visualize(cfg) else 0
 
+
+main = program("visualize", __doc__, run)
 
 if __name__ == "__main__":
     main()

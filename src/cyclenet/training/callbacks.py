@@ -33,9 +33,7 @@ class SeedPerBatch(L.Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         # The last 0 stands where earlier versions had the number of the process; so one process
         # draws what it always drew.
         number = trainer.fit_loop.epoch_loop.total_batch_idx
@@ -86,20 +84,11 @@ class LogSteps(L.Callback):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.step = trainer.global_step
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         # The groups are backbone and head, each with and without weight decay.
         self.rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
         if not stepped or self.step % self.every_steps:
             return
@@ -197,37 +186,31 @@ class ProgressFile(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.began, self.first_step = time.monotonic(), trainer.global_step
-        self._write(trainer, module, "training")
+        self._write(trainer, "training")
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         if time.monotonic() - self.written >= self.every_seconds:
-            self._write(trainer, module, "training")
+            self._write(trainer, "training")
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.state.fn == "fit":  # `validate` alone runs in no training.
-            self._write(trainer, module, "validating")
+            self._write(trainer, "validating")
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         found = cast(SegmentationTask, module).val_scores
         self.score = found.mIoU if found else None
         if trainer.state.fn == "fit":
-            self._write(trainer, module, "training")
+            self._write(trainer, "training")
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._write(trainer, module, "evaluating")
+        self._write(trainer, "evaluating")
 
-    def _write(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+    def _write(self, trainer: L.Trainer, stage: str) -> None:
         self.written = time.monotonic()
         if not trainer.is_global_zero:
             return
-        step, steps = trainer.global_step, cast(SegmentationTask, module).total_steps
+        task = cast(SegmentationTask, trainer.lightning_module)
+        step, steps = trainer.global_step, task.total_steps
         done, left = step - self.first_step, None
         if done:
             left = round((self.written - self.began) / done * (steps - step))

@@ -70,19 +70,10 @@ class KeepLast(L.Callback):
             raise SystemExit(128 + number)
         self.signal = number
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         self.between_steps = False
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
         self.between_steps = stepped and not trainer.is_last_batch
         self.position = trainer.datamodule.state_dict()  # type: ignore[attr-defined]

@@ -19,6 +19,9 @@ class Context(nn.Module):
     A context module with inner parts overrides `reduce`, `passes` and `fuse`. Any other overrides
     `forward`, and has a single part, its output. Cost tables and figures are made from the parts.
 
+    Of the arguments of a constructor, ``in_channels`` are the channels of the backbone's features,
+    ``head_channels`` those of the output, and ``align_corners`` is that of the interpolation.
+
     Attributes:
         out_channels: channels of the output.
         part_names: names of the parts, in order.

@@ -37,35 +37,24 @@ class CrissCrossAttention(nn.Module):
 
 
 class CCNet(Context):
-    """One criss-cross attention, applied ``recurrence`` times between two convolutions.
+    """One criss-cross attention, applied twice between two convolutions: it reaches every pixel.
 
     Matches mmsegmentation's ``CCHead`` where ``slope`` is 0. The authors' code has leaky ReLUs of
     0.01, the default of the fused batch norm that it is built with; so has this.
 
     Args:
-        in_channels: channels of the backbone's features.
         head_channels: channels of the attention and of the output; the paper has 512.
-        recurrence: times that the attention is applied; twice it reaches every pixel.
         slope: of the leaky ReLUs.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        head_channels: int = 512,
-        *,
-        recurrence: int = 2,
-        slope: float = 0.01,
-    ) -> None:
+    def __init__(self, in_channels: int, head_channels: int = 512, *, slope: float = 0.01) -> None:
         super().__init__()
-        self.out_channels, self.recurrence = head_channels, recurrence
+        self.out_channels = head_channels
         self.reduce_conv = ConvNormReLU(in_channels, head_channels, 3, slope=slope)
         self.attention = CrissCrossAttention(head_channels)
         self.after_conv = ConvNormReLU(head_channels, head_channels, 3, slope=slope)
         self.fuse_conv = ConvNormReLU(in_channels + head_channels, head_channels, 3, slope=slope)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.reduce_conv(x)
-        for _ in range(self.recurrence):
-            y = self.attention(y)
+        y = self.attention(self.attention(self.reduce_conv(x)))
         return self.fuse_conv(torch.cat([x, self.after_conv(y)], 1))

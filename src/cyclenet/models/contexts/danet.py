@@ -54,7 +54,6 @@ class DANet(Context):
     (``model.multi_grid=[1,2,4]``) and have no auxiliary head (``model.aux_head=false``).
 
     Args:
-        in_channels: channels of the backbone's features.
         num_classes: channels of the two classifiers.
         head_channels: channels of the attentions and of the output; the paper has 512.
         dropout: of channels before the two classifiers.

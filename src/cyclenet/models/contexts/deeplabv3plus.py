@@ -16,7 +16,6 @@ class SeparableASPP(Context):
     convolution of the concatenation; the paper's is 1x1.
 
     Args:
-        in_channels: channels of the backbone's features.
         head_channels: channels of each branch and of the output; mmsegmentation has 512, the
             paper 256.
         rates: dilations of the atrous convolutions; for features at 1/8.

@@ -50,7 +50,6 @@ class EncNet(Context):
     loss has the weight 0.2.
 
     Args:
-        in_channels: channels of the backbone's features.
         num_classes: classes that may occur.
         head_channels: channels of the output; the paper has 512.
         codes: codewords.

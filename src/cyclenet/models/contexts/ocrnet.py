@@ -38,7 +38,6 @@ class OCRNet(Context):
     undo, and a dropout of 0.05.
 
     Args:
-        in_channels: channels of the backbone's features.
         head_channels: channels of the pixels and of the output; the paper has 512, and half of
             that in the attention.
     """

@@ -15,7 +15,6 @@ class PointwiseAttention(nn.Module):
 
     Args:
         in_channels: C.
-        head_channels: channels of the output.
         side: h = w, pixels of a side of the features that attend, which is fixed.
         collect: each pixel predicts where it collects from; otherwise where it distributes to.
     """
@@ -54,10 +53,8 @@ class PSANet(Context):
     image or window of another size than the training crop is refused.
 
     Args:
-        in_channels: channels of the backbone's features.
         crop_cells: (height, width) of the features of a training crop; a square.
         head_channels: channels of the attention and of the output; the paper has 512.
-        align_corners: corner alignment of the interpolation.
 
     Raises:
         ValueError: on building, where the crop is no square; on a forward pass, where the features

@@ -29,7 +29,6 @@ class ReSeg(Context):
     ResNet the features are reduced first, as CycleNet's Table 4 does not say.
 
     Args:
-        in_channels: channels of the backbone's features.
         head_channels: channels after the reduction.
         hidden: units of each GRU; the output has twice as many channels.
         layers: recurrent layers.

@@ -85,7 +85,6 @@ class AlignSeg(Decoder):
         level_channels: channels of the backbone's levels, from 1/4 on; the last at 1/32.
         context_channels: channels of the context features (``model.context=aligncm``).
         num_classes: channels of the classifier that only training uses.
-        align_corners: corner alignment of the interpolation.
         dropout: of channels before that classifier.
     """
 

@@ -31,7 +31,10 @@ class Alignment(NamedTuple):
 class Decoder(nn.Module):
     """A module from context features (N, C, h, w) and the backbone's to decoded ones.
 
-    ``forward`` takes the context features, then the levels that it reads, (N, c, H, W) each.
+    ``forward`` takes the context features, then the levels that it reads, (N, c, H, W) each. Of the
+    arguments of a constructor, ``level_channels`` are the channels of the backbone's levels, from
+    1/4 on, ``context_channels`` those of the context features, ``head_channels`` those of the
+    output, and ``align_corners`` is that of the interpolation.
 
     Attributes:
         out_channels: channels of the output.

@@ -36,10 +36,8 @@ class BiSeNet(Decoder):
     own.
 
     Args:
-        level_channels: channels of the backbone's levels, from 1/4 on.
         context_channels: channels of the last level (``model.context=identity``).
         num_classes: channels of the classifiers that only training uses.
-        align_corners: corner alignment of the interpolation.
         head_channels: channels of the output; each path has half as many. The paper has 256.
         dropout: of channels before the classifiers.
     """

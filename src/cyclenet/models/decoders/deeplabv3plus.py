@@ -14,10 +14,6 @@ class DeepLabV3Plus(Decoder):
     Matches mmsegmentation's ``DepthwiseSeparableASPPHead`` after its ASPP.
 
     Args:
-        level_channels: channels of the backbone's levels, from 1/4 on.
-        context_channels: channels of the context features.
-        head_channels: channels of the output.
-        align_corners: corner alignment of the interpolation.
         low_channels: channels that the 1/4 features are reduced to.
     """
 

@@ -31,10 +31,7 @@ class DUpsampling(Decoder):
     reconstructs the training masks, which is not built here.
 
     Args:
-        level_channels: channels of the backbone's levels, from 1/4 on.
-        context_channels: channels of the context features.
         output_stride: pixels of the image per pixel of the context features.
-        head_channels: channels of the output.
         align_corners: must be false, for features then cover squares of pixels.
     """
 

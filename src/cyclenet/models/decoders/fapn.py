@@ -9,6 +9,8 @@ from cyclenet.models.deform import deform_conv2d
 from cyclenet.models.layers import ConvNormReLU, ZeroConv2d, conv_norm
 from cyclenet.models.resize import resize
 
+GROUPS = 8  # Groups of channels with offsets of their own.
+
 
 class FeatureAlign(nn.Module):
     """Sample coarser features where they differ from a level's own, and add them to it.
@@ -16,12 +18,12 @@ class FeatureAlign(nn.Module):
     Takes (N, C, h, w) and a level (N, level_channels, H, W), and returns (N, C, H, W).
     """
 
-    def __init__(self, level_channels: int, channels: int, groups: int, corners: bool) -> None:
+    def __init__(self, level_channels: int, channels: int, align_corners: bool) -> None:
         super().__init__()
-        self.groups, self.align_corners = groups, corners
+        self.align_corners = align_corners
         self.lateral = conv_norm(level_channels, channels, (1, 1))
         self.difference = conv_norm(2 * channels, channels, (1, 1))
-        self.offset_conv = ZeroConv2d(channels, groups * TAPS * 3, 3, padding=1)
+        self.offset_conv = ZeroConv2d(channels, GROUPS * TAPS * 3, 3, padding=1)
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.reset_parameters()
@@ -36,8 +38,8 @@ class FeatureAlign(nn.Module):
         above = resize(above, own.shape[-2:], self.align_corners)
         predicted = self.offset_conv(self.difference(torch.cat([own, 2 * above], 1)))
         predicted = predicted if predicted.dtype == torch.float64 else predicted.float()
-        offset, mask = predicted.split([2 * self.groups * TAPS, self.groups * TAPS], 1)
-        aligned = deform_conv2d(above, offset, mask.sigmoid(), self.weight, self.groups)
+        offset, mask = predicted.split([2 * GROUPS * TAPS, GROUPS * TAPS], 1)
+        aligned = deform_conv2d(above, offset, mask.sigmoid(), self.weight, GROUPS)
         return torch.relu(aligned + self.bias[:, None, None]) + own
 
 
@@ -49,32 +51,24 @@ class FaPN(Decoder):
     the sum share one batch norm, by accident as it seems; here each has its own.
 
     Args:
-        level_channels: channels of the backbone's levels, from 1/4 on.
         context_channels: channels of the context features, and of all levels of the pyramid.
-        align_corners: corner alignment of the interpolation.
-        groups: groups of channels with offsets of their own.
     """
 
     reads = (0, 1, 2)
 
     def __init__(
-        self,
-        level_channels: list[int],
-        context_channels: int,
-        align_corners: bool = False,
-        *,
-        groups: int = 8,
+        self, level_channels: list[int], context_channels: int, align_corners: bool = False
     ) -> None:
         super().__init__()
         self.out_channels, width = context_channels, context_channels
-        if width % groups:
+        if width % GROUPS:
             raise ValueError(
-                f"model.decoder=fapn has {groups} groups of channels: model.head_channels must be "
+                f"model.decoder=fapn has {GROUPS} groups of channels: model.head_channels must be "
                 f"a multiple of it; got {width}."
             )
         lower = level_channels[:3]
         self.aligns_levels = nn.ModuleList(
-            FeatureAlign(channels, width, groups, align_corners) for channels in lower
+            FeatureAlign(channels, width, align_corners) for channels in lower
         )
         self.convs = nn.ModuleList(ConvNormReLU(width, width, 3) for _ in lower)
 

@@ -13,15 +13,11 @@ class GFF(Decoder):
 
     The paper's formula: all levels are fused at once, X'_l = (1 + G_l) X_l + (1 - G_l) sum of
     G_i X_i over the other levels. The authors' code updates level after level in place, and has no
-    ResNet. A gate has a value for each channel, as there; the paper says one a pixel
-    (``gate_channels=1``).
+    ResNet. A gate has a value for each channel, as there; the paper says one a pixel.
 
     Args:
-        level_channels: channels of the backbone's levels, from 1/4 on.
         context_channels: channels of the context features (a pyramid pooling).
         head_channels: channels of all levels and of the output.
-        align_corners: corner alignment of the interpolation.
-        gate_channels: values of a gate at a pixel; None for one a channel.
     """
 
     reads = (0, 1, 2, 3)
@@ -32,14 +28,12 @@ class GFF(Decoder):
         context_channels: int,
         head_channels: int = 256,
         align_corners: bool = False,
-        *,
-        gate_channels: int | None = None,
     ) -> None:
         super().__init__()
         self.out_channels, self.align_corners = head_channels, align_corners
         width, count = head_channels, len(level_channels)
         self.reduce_convs = nn.ModuleList(ConvNormReLU(c, width, 1) for c in level_channels)
-        self.gates = nn.ModuleList(nn.Conv2d(c, gate_channels or width, 1) for c in level_channels)
+        self.gates = nn.ModuleList(nn.Conv2d(c, width, 1) for c in level_channels)
         self.convs = nn.ModuleList(
             nn.Sequential(ConvNormReLU(width, width, 3), ConvNormReLU(width, width, 3))
             for _ in level_channels

@@ -27,10 +27,10 @@ class ResidualConvUnit(nn.Module):
 class ChainedPooling(nn.Module):
     """CRP: a chain of poolings and convolutions, each added to the input (N, C, H, W)."""
 
-    def __init__(self, channels: int, length: int = 4) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.pool = nn.MaxPool2d(5, stride=1, padding=2)
-        self.convs = nn.ModuleList(conv(channels, channels) for _ in range(length))
+        self.convs = nn.ModuleList(conv(channels, channels) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         link = x
@@ -47,9 +47,7 @@ class RefineNet(Decoder):
     authors released have it after. No batch norm; convolutions start from N(0, 0.01).
 
     Args:
-        level_channels: channels of the backbone's levels, from 1/4 on.
         context_channels: channels of the last level (``model.context=identity``).
-        align_corners: corner alignment of the interpolation.
         head_channels: channels of a level and of the output; the coarsest has twice as many.
         dropout: of values of the two coarsest levels and before the classifier.
     """

@@ -14,9 +14,7 @@ class UPerNet(Decoder):
     With ``model.context=pspnet`` and output stride 32 it matches mmsegmentation's ``UPerHead``.
 
     Args:
-        level_channels: channels of the backbone's levels, from 1/4 on.
         context_channels: channels of the context features, and of all levels of the pyramid.
-        align_corners: corner alignment of the interpolation.
     """
 
     reads = (0, 1, 2)
