@@ -40,7 +40,7 @@ def complaint(*overrides: str) -> str:
         ("model.atrous_rates=[6,6]", "increasing"),
         ("model.atrous_rates=[0,6]", "positive"),
         ("model.atrous_rates=[6]", "at least two rates"),
-        ("model.feedback=-1", "model.feedback must be 0 or more; got -1"),
+        ("model.feedback=-1", "model.feedback must be in [0, 16]; got -1"),
         (
             "model.context=fcn",
             "model.context must be one of none, aspp, denseaspp, cycleaspp, pspnet",
@@ -68,7 +68,7 @@ def complaint(*overrides: str) -> str:
             "model.first_block_dilation=2",
             "model.first_block_dilation must be one of previous, stage; got '2'",
         ),
-        ("loss.class_weights=[1,-1]", "loss.class_weights must be 0 or more, and finite"),
+        ("loss.class_weights=[1,-1]", "loss.class_weights must be 0 or more; got -1"),
         ("resume=maybe", "resume must be one of auto, never, must"),
     ],
 )

@@ -4,14 +4,8 @@ import re
 from dataclasses import dataclass, field
 
 from cyclenet.config.model import ModelConfig
-from cyclenet.config.schema import (
-    FIGURES,
-    PREDICTION_PRECISIONS,
-    DatasetConfig,
-    ProtocolConfig,
-    require,
-    require_choice,
-)
+from cyclenet.config.require import require, require_choice, require_within
+from cyclenet.config.schema import FIGURES, PREDICTION_PRECISIONS, DatasetConfig, ProtocolConfig
 
 MISSING = "???"  # OmegaConf's mark of a key that the user must give.
 
@@ -154,11 +148,8 @@ class ExploreConfig:
     accelerator: str = "auto"
 
     def __post_init__(self) -> None:
-        require(0 <= self.port < 65536, f"port must be in 0..65535; got {self.port}.")
-        require(
-            self.max_megabytes > 0, f"max_megabytes must be positive; got {self.max_megabytes}."
-        )
-        require(self.max_pixels > 0, f"max_pixels must be positive; got {self.max_pixels}.")
+        bounds = {"port": "[0, 65535]", "max_megabytes": "(0, inf)", "max_pixels": "(0, inf)"}
+        require_within(self, "", bounds)
 
 
 @dataclass
@@ -187,9 +178,8 @@ class ReportConfig:
     every: float = 60.0
 
     def __post_init__(self) -> None:
-        require(self.every > 0, f"every must be positive; got {self.every:g}.")
-        require(self.block > 0, f"block must be 1 or more; got {self.block}.")
-        require(self.images >= 0, f"images must be 0 or more; got {self.images}.")
+        bounds = {"every": "(0, inf)", "block": "(0, inf)", "images": "[0, inf)"}
+        require_within(self, "", bounds)
 
 
 @dataclass
@@ -248,7 +238,7 @@ class ComplexityConfig:
             "input must be HEIGHTxWIDTH in pixels, each at least 32, as 769x769; "
             f"got {self.input!r}.",
         )
-        require(self.num_classes > 0, f"num_classes must be positive; got {self.num_classes}.")
+        require_within(self, "", {"num_classes": "(0, inf)"})
 
 
 @dataclass

@@ -10,11 +10,10 @@ from typing import Any
 from cyclenet.config.choices import DATASETS, FOLDER_KEYS
 from cyclenet.config.require import (
     require,
-    require_above,
-    require_at_most,
     require_choice,
     require_few,
     require_folder_name,
+    require_within,
 )
 
 
@@ -39,15 +38,29 @@ def _require_folder_keys(cfg: "DatasetConfig") -> None:
             not parts.is_absolute() and ".." not in parts.parts,
             f"dataset.{key} must lie within dataset.root; got {parts}.",
         )
-    require(0 <= cfg.val_share < 1, f"dataset.val_share must be in [0, 1); got {cfg.val_share}.")
-    require(
-        0 <= cfg.ignore_id <= 65535,
-        f"dataset.ignore_id must be between 0 and 65535; got {cfg.ignore_id}.",
-    )
     require(
         not (cfg.ids and cfg.reduce_zero_label),
         "dataset.ids says what 0 means, and dataset.reduce_zero_label too: give one of them.",
     )
+
+
+BOUNDS = {
+    "crop_size": "[32, 16384]",
+    "scale": "(0, 16]",
+    "flip": "[0, 1]",
+    "views": "(0, 16]",
+    "pad_value": "[0, 255]",
+    "color_jitter": "[0, 1)",
+    "batch_size": "[1, 65536]",
+    "train_limit": "[0, inf)",
+    "val_limit": "[0, inf)",
+    "boundary_ratio": "(0, 1)",
+    "ignore_id": "[0, 65535]",
+    "val_share": "[0, 1)",
+    "scenes_train": "[1, 10000000]",
+    "scenes_val": "[1, 10000000]",
+    "scenes_seed": "[0, 4294967295]",
+}
 
 
 @dataclass
@@ -151,32 +164,16 @@ class DatasetConfig:
             len(scale) == 2 and 0 < scale[0] <= scale[1],
             f"dataset.scale must be [low, high] with 0 < low <= high; got {scale}.",
         )
-        require(
-            0 < self.boundary_ratio < 1,
-            f"dataset.boundary_ratio must be between 0 and 1; got {self.boundary_ratio}.",
-        )
-        require(
-            0 <= self.color_jitter < 1,
-            f"dataset.color_jitter must be in [0, 1); got {self.color_jitter}.",
-        )
+        require_within(self, "dataset.", BOUNDS)
         require(
             not (self.views and self.color_jitter),
             "dataset.color_jitter would change images whose features are views: set it to 0.",
         )
-        require(0 <= self.flip <= 1, f"dataset.flip must be in [0, 1]; got {self.flip}.")
         require(
-            len(self.pad_value) == 3 and all(0 <= v <= 255 for v in self.pad_value),
-            f"dataset.pad_value must be three integers in 0..255; got {list(self.pad_value)}.",
+            len(self.pad_value) == 3,
+            f"dataset.pad_value must be three integers; got {list(self.pad_value)}.",
         )
-        require_above(self, "dataset", ("batch_size", "scenes_train", "scenes_val"), 1)
-        limits = {"crop_size": 16384, "batch_size": 65536, "scale": 16}
-        limits |= {"scenes_train": 10_000_000, "scenes_val": 10_000_000, "scenes_seed": 2**32 - 1}
-        require_at_most(self, "dataset", limits)
         require_few("dataset.views", self.views, 8)
-        require(
-            all(0 < view <= 16 for view in self.views),
-            f"dataset.views must be scales between 0 and 16; got {list(self.views)}.",
-        )
         require(
             not self.cache_features or len(self.views) > 0,
             "dataset.cache_features=true needs dataset.views, the scales that features are kept "
@@ -196,9 +193,6 @@ class DatasetConfig:
             not any("+" in name for name in (*names, self.val_split or "")),
             "dataset.train_split and dataset.val_split may have no + in a name: rename the folder.",
         )
-        for key in ("train_limit", "val_limit"):
-            value = getattr(self, key)
-            require(value >= 0, f"dataset.{key} must be 0 (all) or more; got {value}.")
 
     @property
     def training_split(self) -> str:

@@ -6,13 +6,7 @@
 from dataclasses import dataclass, field
 
 from cyclenet.config.choices import CONTEXTS, DECODERS
-from cyclenet.config.require import (
-    require,
-    require_above,
-    require_at_most,
-    require_choice,
-    require_few,
-)
+from cyclenet.config.require import require, require_choice, require_few, require_within
 
 
 @dataclass
@@ -106,16 +100,11 @@ class ModelConfig:
             len(rates) > 0 and rates[0] > 0 and rates == sorted(set(rates)),
             f"model.atrous_rates must be increasing positive integers; got {rates}.",
         )
-        require(self.feedback >= 0, f"model.feedback must be 0 or more; got {self.feedback}.")
         reads_feedback = "feedback" in CONTEXTS[self.context].keys
         require(
             not reads_feedback or self.feedback == 0 or len(rates) > 1,
             "model.atrous_rates needs at least two rates when model.feedback is "
             f"{self.feedback}; got {rates}.",
-        )
-        require(
-            all(factor > 0 for factor in self.multi_grid),
-            f"model.multi_grid must be positive; got {self.multi_grid}.",
         )
         require(
             not (self.strip_pooling and self.freeze_backbone),
@@ -125,20 +114,15 @@ class ModelConfig:
         require_few("model.multi_grid", self.multi_grid, 64)
         widths = ("reduce_channels", "bottleneck_channels", "growth_channels", "head_channels")
         require_few("model.atrous_rates", rates, 32)
-        limits = dict.fromkeys(widths, 8192) | {
-            "feedback": 16,
-            "atrous_rates": 1024,
-            "multi_grid": 64,
-        }
-        require_at_most(self, "model", limits)
-        require_above(self, "model", (*widths, "offset_groups"), 1)
+        bounds = dict.fromkeys(widths, "[1, 8192]") | {"feedback": "[0, 16]"}
+        bounds |= {"atrous_rates": "[1, 1024]", "multi_grid": "[1, 64]", "dropout": "[0, 1)"}
+        bounds |= {"offset_groups": "(0, inf)", "mask_scale": "[0, inf)"}
+        require_within(self, "model.", bounds)
         require(
             self.head_channels % self.offset_groups == 0,
             f"model.offset_groups must divide model.head_channels ({self.head_channels}); "
             f"got {self.offset_groups}.",
         )
-        require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1); got {self.dropout}.")
-        require_above(self, "model", ("mask_scale",), 0)
         require(
             not (self.compile and self.recompute),
             "model.compile and model.recompute exclude each other: PyTorch cannot compile what is "

@@ -22,24 +22,23 @@ def require_choice(key: str, value: str, choices: Collection[str]) -> None:
     require(value in choices, f"{key} must be one of {', '.join(choices)}; got {value!r}.")
 
 
-def require_at_most(part: object, name: str, limits: Mapping[str, float]) -> None:
-    """Bound what a configuration, which may come with a checkpoint, can ask of a machine."""
-    for key, most in limits.items():
-        value = getattr(part, key)
-        for each in value if isinstance(value, list) else (value,):
-            require(each <= most, f"{name}.{key} must be at most {most:g}; got {each:g}.")
-
-
 def require_few(name: str, values: list[Any], most: int) -> None:
     """Raise `ValueError` where a list has too many values."""
     require(len(values) <= most, f"{name} may have {most} values; got {len(values)}.")
 
 
-def require_above(part: object, name: str, keys: tuple[str, ...], least: float) -> None:
-    """Raise `ValueError` unless keys are positive or, with ``least=0``, not negative."""
-    for key in keys:
+def require_within(part: object, name: str, intervals: Mapping[str, str]) -> None:
+    """Bound keys by intervals such as ``(0, 1]``; of a list, each value. None passes, NaN does not.
+
+    The configuration may come with a checkpoint of somebody else's: upper bounds limit what it can
+    ask of a machine.
+    """
+    words = {"(0, inf)": "positive", "[0, inf)": "0 or more"}
+    for key, interval in intervals.items():
+        low, high = map(float, interval[1:-1].split(","))
         value = getattr(part, key)
-        if least == 0:
-            require(value >= 0, f"{name}.{key} must be 0 or more; got {value}.")
-        else:
-            require(value > 0, f"{name}.{key} must be positive; got {value}.")
+        for each in value if isinstance(value, list) else [value]:
+            above = each is None or (low <= each if interval[0] == "[" else low < each)
+            below = each is None or (each <= high if interval[-1] == "]" else each < high)
+            wanted = words.get(interval, f"in {interval}")
+            require(above and below, f"{name}{key} must be {wanted}; got {each}.")

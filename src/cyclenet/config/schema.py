@@ -5,18 +5,11 @@ only what differs from these defaults. Nothing heavy is imported, so that a typo
 A bad value raises `ValueError` with one sentence that names the key.
 """
 
-import math
 from dataclasses import dataclass, field
 
 from cyclenet.config.dataset import DatasetConfig
 from cyclenet.config.model import ModelConfig
-from cyclenet.config.require import (
-    require,
-    require_above,
-    require_at_most,
-    require_choice,
-    require_few,
-)
+from cyclenet.config.require import require, require_choice, require_few, require_within
 
 PREDICTION_PRECISIONS = ("32-true", "bf16-mixed")
 TRAINING_PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")
@@ -71,21 +64,14 @@ class OptimConfig:
     def __post_init__(self) -> None:
         require_choice("optim.optimizer", self.optimizer, ("sgd", "adamw"))
         require_choice("optim.schedule", self.schedule, ("poly", "cosine"))
-        require(
-            0 < self.layer_decay <= 1,
-            f"optim.layer_decay must be in (0, 1]; got {self.layer_decay}.",
-        )
-        require(
-            0 <= self.ema_decay < 1, f"optim.ema_decay must be in [0, 1); got {self.ema_decay}."
-        )
-        require(self.lr > 0, f"optim.lr must be positive; got {self.lr}.")
-        require(0 <= self.momentum < 1, f"optim.momentum must be in [0, 1); got {self.momentum}.")
+        bounds = {"lr": "(0, inf)", "layer_decay": "(0, 1]", "ema_decay": "[0, 1)"}
+        keys = ("weight_decay", "head_lr_scale", "poly_power", "warmup_steps")
+        bounds |= {"momentum": "[0, 1)"} | dict.fromkeys(keys, "[0, inf)")
+        require_within(self, "optim.", bounds)
         require(
             0 <= self.min_lr <= self.lr,
             f"optim.min_lr must be between 0 and optim.lr; got {self.min_lr}.",
         )
-        keys = ("weight_decay", "head_lr_scale", "poly_power", "warmup_steps")
-        require_above(self, "optim", keys, 0)
 
 
 @dataclass
@@ -104,18 +90,9 @@ class LossConfig:
     class_weights: list[float] | None = None
 
     def __post_init__(self) -> None:
-        require_above(self, "loss", ("aux_weight",), 0)
-        threshold = self.ohem_threshold
-        require(
-            threshold is None or 0 < threshold <= 1,
-            f"loss.ohem_threshold must be in (0, 1] or null; got {threshold}.",
-        )
-        require_above(self, "loss", ("ohem_min_kept",), 1)
-        weights = self.class_weights or []
-        require(
-            all(0 <= weight < math.inf for weight in weights),
-            f"loss.class_weights must be 0 or more, and finite; got {weights}.",
-        )
+        bounds = {"aux_weight": "[0, inf)", "class_weights": "[0, inf)"}
+        bounds |= {"ohem_threshold": "(0, 1]", "ohem_min_kept": "[1, inf)"}
+        require_within(self, "loss.", bounds)
 
 
 @dataclass
@@ -138,20 +115,14 @@ class ProtocolConfig:
 
     def __post_init__(self) -> None:
         require_choice("protocol.window_average", self.window_average, ("probs", "logits"))
-        require(
-            self.window >= 0, f"protocol.window must be 0 (whole image) or more; got {self.window}."
-        )
+        require_within(self, "protocol.", {"window": "[0, 16384]", "scales": "(0, 8]"})
         require(
             self.window == 0 or 0 < self.stride <= self.window,
             f"protocol.stride must be between 1 and protocol.window ({self.window}); "
             f"got {self.stride}.",
         )
-        require(
-            len(self.scales) > 0 and min(self.scales) > 0,
-            f"protocol.scales must be positive factors; got {list(self.scales)}.",
-        )
+        require(len(self.scales) > 0, "protocol.scales must name a scale, as [1].")
         require_few("protocol.scales", self.scales, 32)
-        require_at_most(self, "protocol", {"scales": 8, "window": 16384})
         area = sum(scale**2 for scale in self.scales)
         require(
             area <= 100, f"protocol.scales make {area:g} images of one; at most 100 are allowed."
@@ -218,16 +189,11 @@ class TrainerConfig:
             self.devices == "auto" or (self.devices.isdigit() and int(self.devices) > 0),
             f"trainer.devices must be a positive number or auto; got {self.devices!r}.",
         )
-        keys = ("num_nodes", "max_epochs", "accumulate_grad_batches", "val_every_epochs")
-        require_above(self, "trainer", keys, 1)
-        saves = ("checkpoint_every_steps", "checkpoint_every_minutes")
-        require_above(self, "trainer", ("limit_train_batches", "patience"), 0)
-        keys = ("gradient_clip_norm", *saves, "log_images_every_epochs")
-        require_above(self, "trainer", keys, 0)
-        require(
-            self.num_workers >= -1,
-            f"trainer.num_workers must be -1 (automatic) or more; got {self.num_workers}.",
-        )
+        keys = ["num_nodes", "max_epochs", "accumulate_grad_batches", "val_every_epochs"]
+        bounds = dict.fromkeys(keys, "(0, inf)") | {"num_workers": "[-1, inf)"}
+        keys = ["limit_train_batches", "patience", "gradient_clip_norm", "log_images_every_epochs"]
+        keys += ["checkpoint_every_steps", "checkpoint_every_minutes"]
+        require_within(self, "trainer.", bounds | dict.fromkeys(keys, "[0, inf)"))
         require(
             self.max_steps == -1 or self.max_steps > 0,
             f"trainer.max_steps must be -1 (no limit) or positive; got {self.max_steps}.",
@@ -250,7 +216,7 @@ class LoggerConfig:
 
     def __post_init__(self) -> None:
         require_choice("logger.wandb", self.wandb, ("auto", "offline", "online", "disabled"))
-        require_above(self, "logger", ("every_n_steps",), 1)
+        require_within(self, "logger.", {"every_n_steps": "(0, inf)"})
 
 
 @dataclass

@@ -313,7 +313,7 @@ def test_mistakes_on_the_command_line(tmp_path):
         (["compare=b.ckpt"], "b.ckpt was trained on other classes than a.ckpt."),
         (["images=nothing"], "images: nothing is not a folder with images"),
         (["host=192.0.2.1"], "192.0.2.1:7860 cannot be listened on"),
-        (["port=70000"], "port must be in 0..65535"),
+        (["port=70000"], "port must be in [0, 65535]"),
     ]:
         output = run("explore", "ckpt_path=a.ckpt", *words, cwd=tmp_path, ok=False)
         assert sentence in output and "Traceback" not in output
