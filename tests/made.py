@@ -104,7 +104,7 @@ def task_of(seed=0, **changes) -> SegmentationTask:
     for module in task.net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    if task.net.decoder is not None and task.net.decoder.aligns:
+    if task.net.decoder.aligns:
         torch.nn.init.normal_(task.net.decoder.offset_conv[-1].weight, std=0.05)
     last = [m for m in task.net.classifier.modules() if isinstance(m, torch.nn.Conv2d)][-1]
     torch.nn.init.normal_(last.weight, std=0.5)

@@ -26,8 +26,8 @@ def test_every_parameter_of_every_arm_gets_a_gradient(context, decoder):
         if name.endswith("gamma"):  # It starts at 0, and hides what an attention computes.
             parameter.data.fill_(0.7)
     logits, extras = net(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
-    own = net.decoder.extra_weights if net.decoder else {}
-    assert set(extras) == {"aux", *net.context.extra_weights, *own}
+    own = {*net.context.extra_weights, *net.decoder.extra_weights}
+    assert set(extras) == {"aux", *own}
     sum((each.square().mean() for each in extras.values()), logits.square().mean()).backward()
     without = [name for name, p in net.named_parameters() if p.grad is None]
     assert not without

@@ -464,7 +464,7 @@ def test_every_arm_trains(name):
         ]
         assert not zero
     weights = {"aux": 0.4, **net.context.extra_weights}
-    weights |= net.decoder.extra_weights if net.decoder else {}
+    weights |= net.decoder.extra_weights
     assert extras.keys() <= weights.keys()
     again = build_model(cfg, 5, (64, 64)).eval()
     again.load_state_dict(net.state_dict())

@@ -97,7 +97,7 @@ CONTEXTS: dict[str, Choice] = {
 }
 
 DECODERS: dict[str, Choice] = {
-    "none": Choice("", ""),
+    "none": Choice("cyclenet.models.decoders.base:NoDecoder", "", wants=("context_channels",)),
     "skip": Choice("cyclenet.models.decoders.skip:SkipDecoder", "skip", _CORNERS, wants=_LOW),
     "wide_skip": Choice(
         "cyclenet.models.decoders.skip:SkipDecoder", "wide skip", _CORNERS, {"wide": True}, _LOW

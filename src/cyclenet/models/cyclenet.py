@@ -29,16 +29,14 @@ def build_context(in_channels: int, cfg: ModelConfig, known: dict[str, Any]) -> 
     return choice.load()(in_channels, **choice.arguments(cfg), **wanted)
 
 
-def build_decoder(cfg: ModelConfig, known: dict[str, Any]) -> Decoder | None:
-    """Build the decoder that ``cfg.decoder`` names; None for ``none``.
+def build_decoder(cfg: ModelConfig, known: dict[str, Any]) -> Decoder:
+    """Build the decoder that ``cfg.decoder`` names.
 
     Args:
         cfg: the architecture.
         known: what follows from the backbone and the data, of which it takes what it wants.
     """
     choice = DECODERS[cfg.decoder]
-    if not choice.builder:
-        return None
     wanted = {key: known[key] for key in choice.wants}
     return choice.load()(**choice.arguments(cfg), **wanted)
 
@@ -90,11 +88,7 @@ class CycleNet(nn.Module):
         known |= {"low_channels": low, "level_channels": self.backbone.channels}
         known |= dict.fromkeys(("context_channels", "head_channels"), self.context.out_channels)
         self.decoder = build_decoder(cfg, known)
-        self.classifier: nn.Module
-        if self.decoder is not None:
-            self.classifier = self.decoder.classifier(num_classes, cfg.dropout)
-        else:
-            self.classifier = Classifier(self.context.out_channels, num_classes, cfg.dropout)
+        self.classifier = self.decoder.classifier(num_classes, cfg.dropout)
         self.aux: nn.Sequential | None = None
         if cfg.aux_head:
             hidden = min(256, third)
@@ -151,11 +145,8 @@ class CycleNet(nn.Module):
         if self.aux is not None:
             extras["aux"] = x[1] if self.guided else self.aux(features[2])
         context, found = self.context.with_extras(x)
-        extras |= found
-        if self.decoder is not None:
-            context, found = self.decoder.with_extras(context, *self.levels(features))
-            extras |= found
-        return self.classifier(context), extras
+        decoded, of_decoder = self.decoder.with_extras(context, *self.levels(features))
+        return self.classifier(decoded), extras | found | of_decoder
 
     def context_input(self, features: list[Tensor]) -> Any:
         """Return the features that the context module takes; a guided one takes ``aux``'s too."""
@@ -166,7 +157,7 @@ class CycleNet(nn.Module):
 
     def levels(self, features: list[Tensor]) -> list[Tensor]:
         """Return the levels that the decoder reads."""
-        return [features[number] for number in self.decoder.reads] if self.decoder else []
+        return [features[number] for number in self.decoder.reads]
 
     def features(self, image: Tensor) -> list[Tensor]:
         """Normalise and pad an image; return the backbone's levels (`Decoder.reads`).
@@ -180,7 +171,7 @@ class CycleNet(nn.Module):
     def encode(self, padded: Tensor) -> list[Tensor]:
         """Return the backbone's levels of a normalised and padded image."""
         features: list[Tensor] = self.backbone(padded)
-        if self.decoder is not None and len(features) in self.decoder.reads:
+        if len(features) in self.decoder.reads:
             features.append(padded)
         if self.frozen:
             features = [x.to(torch.bfloat16).to(x.dtype) for x in features]
@@ -188,9 +179,7 @@ class CycleNet(nn.Module):
 
     def head(self, context: Tensor, features: list[Tensor]) -> Tensor:
         """Return the logits of context features and the backbone's levels."""
-        decoded = context
-        if self.decoder is not None:
-            decoded = self.decoder(context, *self.levels(features))
+        decoded = self.decoder(context, *self.levels(features))
         return self.classifier(decoded)
 
 

@@ -36,7 +36,7 @@ def open_features(task: SegmentationTask, dataset: DatasetConfig) -> FeatureCach
 def digest_backbone(task: SegmentationTask) -> str:
     """Hash all that a backbone's features depend on but the image: its weights and its grid."""
     net, model = task.net, task.cfg.model
-    with_image = net.decoder is not None and 4 in net.decoder.reads
+    with_image = 4 in net.decoder.reads
     dilations = (model.first_block_dilation, tuple(model.multi_grid))
     what = (model.backbone, dilations, tuple(net.grid), "four levels", with_image)
     found = hashlib.blake2b(repr(what).encode(), digest_size=8)

@@ -60,16 +60,16 @@ class SegmentationTask(L.LightningModule):
         logits, extras = self.outputs(batch)
         loss = self.loss(logits, batch["mask"])
         self._note("loss_main", loss)
-        weights = {"aux": self.cfg.loss.aux_weight, **self.net.context.extra_weights}
-        if self.net.decoder is not None:
-            weights |= self.net.decoder.extra_weights
+        context, decoder = self.net.context, self.net.decoder
+        weights = {"aux": self.cfg.loss.aux_weight, **context.extra_weights}
+        weights |= decoder.extra_weights
         for name, value in extras.items():
             of_image = value.ndim == 2
             extra = (occurrence_loss if of_image else self.loss)(value, batch["mask"])
             self._note(f"loss_{name}", extra)
             loss = loss + weights[name] * extra
         self._note("loss", loss)
-        for name, value in self.net.decoder.diagnostics.items() if self.net.decoder else ():
+        for name, value in decoder.diagnostics.items():
             self._note(name, value)
         return loss * self._window_correction(batch_idx)
 

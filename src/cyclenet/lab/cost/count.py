@@ -83,7 +83,7 @@ def count_cost(cfg: ModelConfig, height: int, width: int, num_classes: int = 19)
     costs["classifier"].parameters = _count(net.classifier)
     if net.aux is not None:
         costs["aux"].parameters = _count(net.aux)
-    if net.decoder is not None:
+    if "decoder" in costs:
         costs["decoder"].parameters = _count(net.decoder)
     # Parameters of the context that belong to no single module count in its first part.
     first = next(name for name in costs if name.startswith("context"))
@@ -109,7 +109,7 @@ def run_in_parts(net: CycleNet, image: Tensor) -> Iterator[str]:
         yield name if name == "context" else f"context, {name}"
     decoded = net.context.fuse(y0, outputs)
     yield "context, fuse"
-    if net.decoder is not None:
+    if net.decoder.reads:
         decoded = net.decoder(decoded, *net.levels(features))
         yield "decoder"
     net.classifier(decoded)

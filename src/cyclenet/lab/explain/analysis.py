@@ -56,7 +56,7 @@ def analyse(
             whose decoder does not align.
     """
     check_classes(source, task.classes, "this data set", "The checkpoint")
-    if "offsets" in what and not (task.net.decoder is not None and task.net.decoder.aligns):
+    if "offsets" in what and not task.net.decoder.aligns:
         raise ValueError(
             "Only a model whose decoder aligns, such as model.decoder=adc, has offsets; this one "
             f"has {task.cfg.model.decoder}."

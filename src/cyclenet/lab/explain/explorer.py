@@ -88,7 +88,9 @@ class Explorer:
         """Return what the page needs to know at its start."""
         task = self.models[0][1]
         return {
-            "models": [{"name": name, "adc": _aligns(model)} for name, model in self.models],
+            "models": [
+                {"name": name, "adc": model.net.decoder.aligns} for name, model in self.models
+            ],
             "classes": task.classes,
             "palette": task.palette,
             "examples": [printable(example.name) for example in self.examples],
@@ -216,7 +218,7 @@ class Explorer:
                 "similarity": [_heat(seen.over_pixels(each)) for each in similarity],
                 "gradcam": [_heat(seen.over_pixels(_relative(each))) for each in activation],
             }
-            if _aligns(seen.task):
+            if seen.net.decoder.aligns:
                 answer["offsets"] = _describe_offsets(seen, x, y)
         return answer
 
@@ -231,7 +233,7 @@ class Explorer:
         with self.lock:
             picture = self._find(key, x, y)
             seen = picture.seen[model]
-            if kind == "offsets" and not _aligns(seen.task):
+            if kind == "offsets" and not seen.net.decoder.aligns:
                 raise ValueError(f"{self.models[model][0]} has no ADC, so no offsets.")
             if kind == "receptive_field" and seen.size[0] * seen.size[1] > GRADIENT_PIXELS:
                 raise ValueError(
@@ -250,10 +252,6 @@ class Explorer:
                 raise ValueError(f"There is no figure {kind[:20]}.")
             data = render_tight(draw[kind](), ending)
         return data, f"{Path(picture.name).stem}-{kind}-{x}-{y}.{ending}"
-
-
-def _aligns(task: SegmentationTask) -> bool:
-    return task.net.decoder is not None and task.net.decoder.aligns
 
 
 def _describe_offsets(seen: Explained, x: int, y: int) -> dict[str, Any]:

@@ -190,9 +190,10 @@ class Explained:
             ValueError: the model's decoder does not align.
         """
         net = self.net
-        if net.decoder is None:
+        if not net.decoder.aligns:
             raise ValueError(
-                "model.decoder=none has no offsets: choose a model with model.decoder=adc."
+                f"model.decoder={self.task.cfg.model.decoder} has no offsets: choose a model with "
+                "model.decoder=adc."
             )
         with torch.no_grad():
             context = self._fused(self.levels, self.passes[-1])

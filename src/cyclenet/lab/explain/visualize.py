@@ -95,7 +95,7 @@ def visualize_split(cfg: VisualizeConfig, task: SegmentationTask, output: Path) 
 
 def _has(task: SegmentationTask, topic: str) -> bool:
     """Tell whether a figure or a topic applies to a model."""
-    return topic != "offsets" or (task.net.decoder is not None and task.net.decoder.aligns)
+    return topic != "offsets" or task.net.decoder.aligns
 
 
 def visualize_images(cfg: VisualizeConfig, tasks: list[SegmentationTask], output: Path) -> int:

@@ -69,3 +69,16 @@ class Decoder(nn.Module):
             ValueError: the decoder does not align.
         """
         raise ValueError("Only a decoder that aligns, such as model.decoder=adc, has offsets.")
+
+
+class NoDecoder(Decoder):
+    """Leave the context features as they are."""
+
+    reads = ()
+
+    def __init__(self, context_channels: int) -> None:
+        super().__init__()
+        self.out_channels = context_channels
+
+    def forward(self, high: Tensor) -> Tensor:
+        return high
