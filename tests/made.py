@@ -12,9 +12,13 @@ from omegaconf import OmegaConf
 
 from conftest import tiny_model
 from cyclenet.config.commands import EvaluateConfig
+from cyclenet.config.load import compose_config
+from cyclenet.config.model import ModelConfig
 from cyclenet.config.restore import load_protocol
 from cyclenet.config.schema import DatasetConfig, LoggerConfig, TrainConfig, TrainerConfig
 from cyclenet.data.open import open_split
+from cyclenet.models.cyclenet import CycleNet, build_model
+from cyclenet.models.layers import ZeroConv2d
 from cyclenet.models.stored import load_checkpoint
 from cyclenet.runs.evaluate import summarise, write
 from cyclenet.runs.results import RunResult
@@ -159,3 +163,26 @@ def fit(cfg, folder, checkpoint=None, callback=None):
     use_features(task, data, trainer.strategy.root_device)
     trainer.fit(task, data, ckpt_path=checkpoint)
     return task, trainer
+
+
+def small_arm(arm: str) -> ModelConfig:
+    """The model of ``arm=...`` on a small random backbone, in small widths."""
+    cfg = compose_config("train", [f"arm={arm}"]).model
+    depth = {"backbone": "resnet14t", "strip_pooling": cfg.strip_pooling}
+    widths = {"head_channels": 16, "reduce_channels": 16, "atrous_rates": [1, 2]}
+    wants = {"backbone_weights": "none", "multi_grid": [], "growth_channels": 8}
+    return replace(cfg, **depth, **widths, **wants)
+
+
+def awake(cfg: ModelConfig, classes: int) -> CycleNet:
+    """A network for crops of 64 x 64, without the zeros that some branches start from."""
+    torch.manual_seed(0)
+    net = build_model(cfg, classes, (64, 64))
+    for key, parameter in net.named_parameters():
+        # timm's residual branches start at 0, too.
+        if "gamma" in key or key.endswith("bn3.weight"):
+            parameter.data.fill_(0.7)
+    for module in net.modules():
+        if isinstance(module, ZeroConv2d):
+            torch.nn.init.normal_(module.weight, std=0.01)
+    return net

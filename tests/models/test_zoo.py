@@ -2,7 +2,6 @@
 
 import importlib.util
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,8 +28,9 @@ from cyclenet.models.decoders.dupsampling import Unfold
 from cyclenet.models.decoders.fapn import FeatureAlign
 from cyclenet.models.decoders.gff import GFF
 from cyclenet.models.decoders.upernet import UPerNet
-from cyclenet.models.layers import ZeroConv2d, initialise
+from cyclenet.models.layers import initialise
 from cyclenet.training.losses import occurrence_loss
+from made import awake, small_arm
 
 # Parameters with a classifier of 19 classes, and multiply-adds (10^9) at 769 x 769, of the parts
 # after ResNet-101's features, the auxiliary head not among them. Where the authors' or
@@ -391,7 +391,7 @@ def test_alignsegs_warp_moves_by_pixels():
 def test_a_level_of_fapn_starts_as_a_plain_convolution():
     """Offsets start at 0, and the modulation at a half."""
     torch.manual_seed(0)
-    level = FeatureAlign(6, 16, 8, False).double().eval()
+    level = FeatureAlign(6, 16, False).double().eval()
     initialise(level, "level", 0)
     above, low = (torch.randn(1, c, 4, 6, dtype=torch.float64) for c in (16, 6))
     plain = nn.functional.conv2d(above, level.weight, padding=1) / 2
@@ -435,20 +435,8 @@ def test_dupsampling_predicts_the_pixels_under_a_feature():
 @pytest.mark.parametrize("name", PINS)
 def test_every_arm_trains(name):
     """Every parameter gets a gradient, at an odd size too, in bfloat16 too; one image or a word."""
-    cfg = compose_config("train", [f"arm=zoo/{name}"]).model
-    depth = {"backbone": "resnet14t", "strip_pooling": cfg.strip_pooling}
-    widths = {"head_channels": 16, "reduce_channels": 16, "atrous_rates": [1, 2]}
-    wants = {"backbone_weights": "none", "multi_grid": [], "growth_channels": 8}
-    cfg = replace(cfg, **depth, **widths, **wants)
-    torch.manual_seed(0)
-    net = build_model(cfg, 5, (64, 64))
-    for key, parameter in net.named_parameters():
-        # timm's residual branches start at 0, too.
-        if "gamma" in key or key.endswith("bn3.weight"):
-            parameter.data.fill_(0.7)
-    for module in net.modules():  # Offsets start at 0.
-        if isinstance(module, ZeroConv2d):
-            nn.init.normal_(module.weight, std=0.01)
+    cfg = small_arm(f"zoo/{name}")
+    net = awake(cfg, 5)
     size = (64, 64) if name == "psanet" else (40, 70)
     image = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
     for low in (False, True):

@@ -86,6 +86,15 @@ def train_norms(kind, low=0, high=6, steps=5):
     return out.detach(), share.grad / world_size, net.state_dict()
 
 
+def norm_of_codes(low=0, high=6):
+    """EncNet's batch norm, of (N, C, L): the output and the statistics."""
+    norm: nn.Module = nn.Sequential(nn.BatchNorm1d(5)).double()
+    if dist.is_initialized():
+        norm = SyncBatchNorm(cuda=False).apply(norm)
+    x = torch.randn(6, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    return norm(x[low:high]), norm[0].running_var
+
+
 def tiny_task():
     torch.manual_seed(0)
     source = open_split(VAL, "val")
@@ -187,6 +196,7 @@ def work(rank, folder):
     torch.manual_seed(5)
     found["dropout"] = ChannelDropout(0.5)(torch.ones(2, 7, 3, 3))
     found["evaluation"] = evaluate(rank, 2)
+    found["codes"] = norm_of_codes(*SPLITS["unequal"][rank])
     share = slice(2 * rank, 2 * rank + 2)
     found["float64"], found["float32"] = train_tiny(share), train_tiny(share, torch.float32, 1e-4)
     library = register_kernels()
@@ -234,6 +244,14 @@ def test_synchronised_batch_norm_is_batch_norm_of_the_joined_batch(ranks, kind, 
         assert state.keys() == learnt.keys()
         for key in learnt:
             torch.testing.assert_close(state[key], learnt[key], rtol=0, atol=1e-12)
+
+
+def test_a_batch_norm_of_codes_is_synchronised_too(ranks):
+    out, variance = norm_of_codes()
+    joined = torch.cat([found["codes"][0] for found in ranks])
+    torch.testing.assert_close(joined, out, rtol=0, atol=1e-12)
+    for found in ranks:
+        torch.testing.assert_close(found["codes"][1], variance, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("split", SPLITS)

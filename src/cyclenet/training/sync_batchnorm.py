@@ -68,14 +68,16 @@ class CpuSyncBatchNorm(nn.Module):
         self.training = norm.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (N, C, H, W).
+        """Normalise (N, C, H, W), or (N, C, L) as EncNet's codes are.
 
         Training takes the statistics of the joined batch, evaluation the running ones.
         """
         mean, var = self.running_mean, self.running_var
         if self.training:
             self.num_batches_tracked += 1
-            x = _Normalise.apply(x, self.weight, self.bias, mean, var, self.momentum, self.eps)
+            images = x if x.ndim == 4 else x.unsqueeze(-1)
+            options = (self.weight, self.bias, mean, var, self.momentum, self.eps)
+            x = _Normalise.apply(images, *options).view_as(x)
         else:
             x = F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
         return self.act(self.drop(x))
