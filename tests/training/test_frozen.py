@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import tiny_model
+from conftest import noise_image, tiny_model, write
 from cyclenet.config.model import ModelConfig
-from cyclenet.config.schema import DatasetConfig, TrainConfig
+from cyclenet.config.schema import DatasetConfig, OptimConfig, TrainConfig
 from cyclenet.data.features import FeatureCache
 from cyclenet.data.images import DataError
 from cyclenet.data.open import open_split
@@ -227,3 +227,27 @@ def test_a_copy_of_the_data_keeps_its_features_and_a_changed_image_does_not(camv
     changed = open_split(dataset, "val")
     assert cache.path(changed, 0, AS_IT_IS).name not in paths[0]
     assert cache.path(changed, 1, AS_IT_IS).name == paths[0][1]
+
+
+def test_ones_own_data_and_todays_recipe_train_equal_heads(tmp_path):
+    """Suffixes, ids of 16 bits, a held-out share; AdamW, its average; and the run is resumed."""
+    rng, root = np.random.default_rng(0), tmp_path / "data"
+    for number in range(8):
+        ids = rng.choice(np.array([0, 7, 40000], np.uint16), (64, 96))
+        write(root / f"town{number % 4}/{number}_img.png", noise_image(rng, 64, 96))
+        write(root / f"town{number % 4}/{number}_gt.png", ids)
+    keys = {"images": ".", "masks": ".", "image_suffix": "_img", "mask_suffix": "_gt"}
+    keys |= {"ids": ["0:ignore", "7:road", "40000:car"], "val_share": 0.25}
+    optim = OptimConfig(optimizer="adamw", lr=1e-3, schedule="cosine", ema_decay=0.9)
+    tasks = []
+    for cache in (True, False):
+        cfg = frozen_config(cache, tmp_path, 6)
+        data = replace(cfg.dataset, name="folder", root=str(root), scenes_train=1, **keys)
+        cfg = replace(cfg, dataset=data, optim=optim)
+        tasks.append(fit(cfg, tmp_path / str(cache))[0])
+    with pytest.raises(RuntimeError, match="lost"):
+        fit(cfg, tmp_path / "part", callback=LoseAtStep5())
+    resumed, _ = fit(cfg, tmp_path / "part", tmp_path / "part/checkpoints/last.ckpt")
+    assert equal(*tasks) and equal(tasks[0], resumed)
+    assert tasks[0].classes == ["road", "car"]
+    assert len(list(tmp_path.glob("features-*/*.safetensors"))) == 6 * 4 + 2
