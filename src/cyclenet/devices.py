@@ -34,7 +34,7 @@ def choose_device(accelerator: str) -> "torch.device":
     import torch
 
     if accelerator not in ("auto", "cpu", "gpu"):
-        raise ValueError(f"accelerator must be auto, cpu or gpu; got {accelerator!r}.")
+        raise ValueError(f"The device (accelerator) must be auto, cpu or gpu; got {accelerator!r}.")
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("accelerator=gpu, but PyTorch sees no GPU here; use cpu or auto.")
     use_gpu = accelerator != "cpu" and torch.cuda.is_available()

@@ -1,16 +1,18 @@
 """One's own data, as users have it: suffixes, lists, id maps, colours, no split."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from conftest import TINY, noise_image, run, write
 from cyclenet.config.load import compose_config
-from cyclenet.config.schema import DatasetConfig
+from cyclenet.config.schema import DatasetConfig, TrainConfig
 from cyclenet.data.folder import held_out
 from cyclenet.data.images import DataError
 from cyclenet.data.open import open_split
+from cyclenet.runs.train import find_warning
 
 RNG = np.random.default_rng(0)
 IDS = np.array([[0, 1], [2, 255]], np.uint8)
@@ -220,7 +222,7 @@ def test_several_splits_are_trained_on_and_none_may_be_validated(camvid, tmp_pat
     words = [*TINY, "dataset=camvid", "dataset.root=camvid", "hydra.run.dir=run"]
     said = run("train", *words, "dataset.train_split=[train,val]", cwd=tmp_path)
     assert "7 training and 3 validation images" in said
-    assert "The training saw the images of val" in said
+    assert "The training sees 3 of the 3 validation images" in said
     words = [*words, "dataset.val_split=null", "hydra.run.dir=other"]
     said = run("train", *words, cwd=tmp_path)
     assert "No split is validated on" in said and "4 training and 0 validation" in said
@@ -242,3 +244,63 @@ def test_coarse_masks_of_cityscapes(cityscapes):
     dataset = DatasetConfig(name="cityscapes", root=str(cityscapes))
     assert (open_split(dataset, "train_extra").mask(0) == 0).all()
     assert len(open_split(dataset, "train+train_extra")) == 3
+
+
+def test_another_ending_or_a_suffix_of_images_tells_them_from_masks(tmp_path):
+    put(tmp_path / "a", "train/1.jpg", "train/x_mask.png")
+    (tmp_path / "a/train/x_mask.png").rename(tmp_path / "a/train/1.png")
+    source = opened(tmp_path / "a", images=".", masks=".")
+    assert [pair.name for pair in source.pairs] == ["1"] and source.mask(0).shape == (2, 2)
+    put(tmp_path / "b", "train/1_img.png", "train/1_mask.png")
+    (tmp_path / "b/train/1_mask.png").rename(tmp_path / "b/train/1.png")
+    source = opened(tmp_path / "b", images=".", masks=".", image_suffix="_img")
+    assert [pair.name for pair in source.pairs] == ["1"] and not source.strays()
+    np.testing.assert_array_equal(source.mask(0), IDS)
+
+
+def test_images_may_lie_inside_the_masks_folder(tmp_path):
+    put(tmp_path, "train/imgs/1.png", "train/1_mask.png")
+    (tmp_path / "train/1_mask.png").rename(tmp_path / "train/1.png")
+    source = opened(tmp_path, images="{split}/imgs", masks="{split}")
+    assert len(source) == 1 and not source.strays() and source.mask(0).shape == (2, 2)
+
+
+def test_a_list_beside_a_folder_of_the_split_is_refused(tmp_path):
+    put(tmp_path, "images/train/1.png", "masks/train/1.png")
+    (tmp_path / "train.txt").write_text("1\n")
+    with pytest.raises(DataError, match="both say what train is"):
+        opened(tmp_path)
+
+
+def test_keys_of_numbers_do_not_change_colours(tmp_path):
+    lines = [f"class_{n} {' '.join(map(str, color))}" for n, color in enumerate(COLORS)]
+    mask = COLORS[np.array([[0, 1], [2, 2]])]
+    put(tmp_path, "images/train/1.png", "masks/train/1.png", mask=mask, classes="\n".join(lines))
+    assert opened(tmp_path).mask(0).max() == 2
+    for key in ({"ignore_id": 99}, {"reduce_zero_label": True}):
+        with pytest.raises(DataError, match="has colours, which dataset"):
+            opened(tmp_path, **key).mask(0)
+
+
+def test_small_folders_alone_are_not_the_share(tmp_path):
+    names = [f"big/{n:03d}" for n in range(199)] + ["small/1"]
+    held = held_out(names, 0.2, "val", tmp_path)
+    assert 20 <= len(held) <= 40
+
+
+def test_more_names_than_a_byte_counts(tmp_path):
+    names = [f"c{n}" for n in range(200)] + ["ignore"] * 100
+    put(tmp_path, "images/train/1.png", "masks/train/1.png", classes="\n".join(names))
+    source = opened(tmp_path, reduce_zero_label=True, ignore_id=0)
+    assert len(source.classes) == 200 and source.ids[300] == 255
+
+
+def test_images_that_are_trained_on_and_validated_are_counted(tmp_path):
+    files = [f"{kind}/{n}.png" for kind in ("images", "masks") for n in range(4)]
+    put(tmp_path, *files)
+    (tmp_path / "train.txt").write_text("0\n1\n2\n")
+    (tmp_path / "val.txt").write_text("2\n3\n")
+    parts = {f"{split}_source": opened(tmp_path, split) for split in ("train", "val")}
+    cfg = TrainConfig(dataset=DatasetConfig(name="folder", root=str(tmp_path)))
+    said = find_warning(cfg, SimpleNamespace(**parts))
+    assert "The training sees 1 of the 2 validation images" in said

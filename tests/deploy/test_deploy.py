@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,15 +15,17 @@ from PIL import Image
 
 import cyclenet
 from conftest import ROOT, run
-from cyclenet.config.commands import ExportConfig, PushConfig
+from cyclenet.config.commands import EvaluateConfig, ExportConfig, PushConfig
 from cyclenet.config.load import compose_config
 from cyclenet.data.open import open_split
 from cyclenet.deploy import export as exporting
 from cyclenet.deploy.load import load, read_checkpoint
 from cyclenet.lab import share
 from cyclenet.lab.share import push
+from cyclenet.runs.evaluate import summarise
+from cyclenet.runs.evaluate import write as write_scores
 from cyclenet.training.task import SegmentationTask
-from made import save_checkpoint, scenes_task, task_of
+from made import RUN_CLASSES, counts_of, save_checkpoint, scenes_task, task_of
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (41, 67, 3), dtype=np.uint8)
 
@@ -248,6 +251,98 @@ def test_a_stopped_prediction_keeps_no_file_of_another_checkpoint(tmp_path):
     assert predict(two, "a", "b") == [0, 1]
     label = np.asarray(Image.open(tmp_path / "out/label/b.png"))
     np.testing.assert_array_equal(label, load(two, device="cpu").predict(PICTURE).labels)
+
+
+def test_a_picture_of_the_same_name_is_predicted_anew(tmp_path):
+    """Of another folder, and older than the first one's output."""
+    from cyclenet.config.commands import PredictConfig
+    from cyclenet.runs.predict import predict_all
+
+    rng = np.random.default_rng(1)
+    for name in ("A", "B"):
+        (tmp_path / name).mkdir()
+        picture = rng.integers(0, 256, (41, 67, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / name / "a.png")
+    path = save_checkpoint(task_of(), tmp_path / "last.ckpt")
+    options = {"ckpt_path": str(path), "output": str(tmp_path / "out"), "accelerator": "cpu"}
+    for name in ("A", "B"):
+        done, _ = predict_all(PredictConfig(input=str(tmp_path / name), **options))
+        assert done == 1
+    label = np.asarray(Image.open(tmp_path / "out/label/a.png"))
+    np.testing.assert_array_equal(label, load(path, device="cpu").predict(picture).labels)
+    # A user's own masks are no outputs.
+    (tmp_path / "mine/label").mkdir(parents=True)
+    Image.fromarray(label).save(tmp_path / "mine/label/a.png")
+    before = (tmp_path / "mine/label/a.png").read_bytes()
+    options["output"] = str(tmp_path / "mine")
+    with pytest.raises(ValueError, match="holds files that no prediction wrote"):
+        predict_all(PredictConfig(input=str(tmp_path / "A"), **options))
+    assert (tmp_path / "mine/label/a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("protocol", ["paper_ms", "mmseg_ms_flip"])
+def test_an_exported_graph_agrees_at_several_scales_with_aligned_corners(
+    protocol, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(exporting, "CHECKED", ((1, 41, 97),))
+    path = save_checkpoint(task_of(align_corners=True, decoder="adc"), tmp_path / "last.ckpt")
+    exporting.export(ExportConfig(ckpt_path=str(path), output=str(tmp_path / "m.onnx")))
+    ours, theirs = (
+        load(each, device="cpu").predict(PICTURE, protocol=protocol, probabilities=True)
+        for each in (path, tmp_path / "m.onnx")
+    )
+    np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-4)
+
+
+def test_an_onnx_file_gives_no_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "CHECKED", ((1, 41, 97),))
+    path = save_checkpoint(task_of(), tmp_path / "last.ckpt")
+    onnx = str(tmp_path / "m.onnx")
+    exporting.export(ExportConfig(ckpt_path=str(path), output=onnx))
+    with pytest.raises(ValueError, match="gives no weights"):
+        exporting.export(
+            ExportConfig(
+                ckpt_path=onnx, output=str(tmp_path / "w.safetensors"), format="safetensors"
+            )
+        )
+    with pytest.raises(ValueError, match="gives no weights"):
+        push(PushConfig(ckpt_path=onnx, repo="me/a", output=str(tmp_path / "shared")))
+    assert not (tmp_path / "w.safetensors").exists() and not (tmp_path / "shared").exists()
+    with pytest.raises(ValueError, match=r"torch\.export\.load"):
+        (tmp_path / "m.pt2").touch()
+        load(tmp_path / "m.pt2")
+
+
+def test_what_is_pushed_is_the_three_files_and_its_own_scores(tmp_path, monkeypatch):
+    task = task_of()
+    task.cfg.dataset.train_split = ["train", "val"]
+    path = save_checkpoint(task, tmp_path / "run/checkpoints/best.ckpt")
+    for name, accuracy in (("best", 0.9), ("last", 0.6)):
+        counts = counts_of(np.random.default_rng(0), accuracy)
+        where = tmp_path / f"run/evaluate/{name}-folder-val-whole-1"
+        write_scores(where, counts, summarise(counts, RUN_CLASSES, EvaluateConfig(str(path))))
+    folder = tmp_path / "shared"
+    config = PushConfig(ckpt_path=str(path), repo="me/a", output=str(folder), dry_run=True)
+    push(config)
+    card = (folder / "README.md").read_text()
+    assert card.count("40 images") == 1 and r"split train\+val" in card
+    (folder / ".env").write_text("secret")
+    uploaded = {}
+    import huggingface_hub
+
+    class Hub:
+        def create_repo(self, *args, **kwargs): ...
+
+        def upload_folder(self, **options):
+            uploaded.update(options)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    push(replace(config, dry_run=False))
+    assert sorted(uploaded["allow_patterns"]) == ["README.md", "config.json", "model.safetensors"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/README.md").write_text("mine")
+    with pytest.raises(ValueError, match=r"README\.md would be replaced"):
+        push(replace(config, output=str(tmp_path / "mine")))
 
 
 def test_a_shared_folder_is_loaded_and_holds_no_paths(checkpoint, tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def test_suffixes_and_colours_in_nested_folders(tmp_path):
     np.testing.assert_array_equal(read(found).palette[read(found).mask(0)], COLORS[ids(0, 1, 2)])
     assert (tmp_path / "out/pairs.png").is_file()
     # The user's names stay.
-    (tmp_path / "out/classes.txt").write_text("none 0 0 0\nleaf 0 128 0\nsoil 128 0 0\n")
+    (tmp_path / "out/data-classes.txt").write_text("none 0 0 0\nleaf 0 128 0\nsoil 128 0 0\n")
     again = propose(tmp_path / "data", tmp_path / "out")
     assert read(again).classes == ["none", "leaf", "soil"]
     assert any("stays as it is" in line for line in again.seen)
@@ -109,6 +109,29 @@ def test_a_single_number_and_a_test_split_are_told(tmp_path):
     found = propose(tmp_path, out(tmp_path))
     told = " ".join(found.unknown)
     assert "must name 2 to 255 different classes" in told and "Whether test may be" in told
+
+
+def test_names_as_cityscapes_has_them(tmp_path):
+    for n in range(3):
+        image(tmp_path / f"leftImg8bit/c_00{n}_leftImg8bit.png")
+        write(tmp_path / f"gtFine/c_00{n}_gtFine_labelIds.png", ids(0, 7, 11))
+    found = propose(tmp_path, out(tmp_path))
+    assert found.keys["image_suffix"] == "_leftImg8bit"
+    assert found.keys["mask_suffix"] == "_gtFine_labelIds"
+    assert len(read(found)) + len(read(found, "val")) == 3
+
+
+def test_another_ending_tells_images_from_masks_and_a_damaged_mask_is_counted(tmp_path):
+    for n in range(4):
+        image(tmp_path / f"data/{n}.jpg")
+        write(tmp_path / f"data/{n}.png", ids(1, 2, 3))
+    (tmp_path / "data/0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    found = propose(tmp_path / "data", tmp_path / "out")
+    assert (found.keys["images"], found.keys["masks"]) == (".", ".")
+    assert "What 1 masks hold that cannot be read." in found.unknown
+    # No mask has 0: the classes begin with 1.
+    assert found.keys["reduce_zero_label"] and len(read(found).classes) == 3
+    np.testing.assert_array_equal(np.unique(read(found).mask(1)), [0, 1, 2])
 
 
 def test_what_belongs_to_nothing_is_told(tmp_path):

@@ -117,6 +117,8 @@ def test_a_damaged_or_missing_file_is_told(cached):
     task, source, cache = cached
     crop = (source, 0, (64, 128), AS_IT_IS, Place(0, 1))
     assert [tuple(level.shape[:2]) for level in cache.crop(*crop)][-1] == (8, 12)
+    with pytest.raises(DataError, match="of another size than its mask"):
+        cache.crop(source, 0, (128, 256), AS_IT_IS, Place(0, 1))
     path = cache.path(source, 0, AS_IT_IS)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

@@ -15,12 +15,15 @@ from cyclenet.data.loader import KeyedBatchSampler
 from cyclenet.data.transforms import TrainTransform
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.stored import load_checkpoint
+from cyclenet.training.average import AverageWeights
 from cyclenet.training.optim import block_of, parameter_groups, schedule
 from made import fit, short_config
 
 MODERN = OptimConfig(
     optimizer="adamw", lr=1e-3, layer_decay=0.5, schedule="cosine", ema_decay=0.9, warmup_steps=1
 )
+
+SHARE = ("dataset=folder", "dataset.val_share=0.1")
 
 
 class LoseAtStep3(L.Callback):
@@ -94,7 +97,46 @@ def test_each_block_has_a_rate_of_its_own():
     assert len(rates) == len(list(net.parameters()))
     assert block_of("backbone.body.stages_2.blocks.11.norm.bias") == "stages_2.blocks.11"
     assert block_of("backbone.body.blocks.2.1.conv_pw.weight") == "blocks.2.1"
-    assert block_of("backbone.body.stem_0.weight") == "stem_0"
+    stem = ("conv1.0.weight", "bn1.bias", "stem_0.weight", "features_norm0.weight")
+    stem += ("model.patch_embed.proj.weight", "model.cls_token", "conv_stem.weight")
+    assert {block_of(f"backbone.body.{name}") for name in stem} == {"stem"}
+    down = {block_of(f"backbone.body.stages_1.downsample.{n}.weight") for n in (0, 1)}
+    assert down == {"stages_1.downsample"}
+    assert block_of("backbone.body.layer2.0.downsample.1.weight") == "layer2.0"
+
+
+def test_the_average_of_what_does_not_change_is_that():
+    average = AverageWeights(0.99)._kwargs["avg_fn"]
+    value = torch.randn(1000)
+    assert torch.equal(average(value, value.clone(), 7), value)
+    assert torch.equal(average(torch.tensor(3), torch.tensor(5), 7), torch.tensor(5))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["optim.ema_decay=0.9", "trainer.precision=64-true"], "keeps its average in float32"),
+        (["objective=val/mIou"], "objective must be val/mIoU"),
+        (["objective=val/mIoU", "dataset.val_split=null"], "objective needs validations"),
+        (
+            ["dataset=folder", "dataset.val_share=0.1", "dataset.train_split=all"],
+            "val_share divides",
+        ),
+        (
+            ["dataset=folder", "dataset.val_share=0.1", "dataset.val_split=null"],
+            "val_share divides",
+        ),
+        (["dataset=folder", "dataset.fold=0", "dataset.images='{split}/a'"], "cannot have {split}"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(words, said):
+    with pytest.raises(Exception, match=said):
+        compose_config("train", words)
+
+
+def test_frozen_norms_need_norms():
+    with pytest.raises(ValueError, match="has no batch norm"):
+        build_model(tiny_model(backbone="convnext_atto", output_stride=32, freeze_norm=True), 4)
 
 
 def test_colours_change_images_alone_and_by_the_seed():

@@ -81,6 +81,19 @@ def test_a_fresh_start_leaves_nothing_of_the_run_before(tmp_path):
         assert left - {"run.lock"} == {"config.yaml", ".cyclenet-run"}
 
 
+def test_a_start_afresh_does_not_remove_what_it_begins_from(tmp_path):
+    last = tmp_path / "checkpoints/last.ckpt"
+    last.parent.mkdir()
+    last.write_bytes(b"trained")
+    (tmp_path / "config.yaml").touch()
+    mark(tmp_path)
+    for source, said in ((tmp_path, "would be removed"), (tmp_path / "typo", "no checkpoint")):
+        cfg = short_config(resume="never", init_from=str(source))
+        with pytest.raises(ValueError, match=said), RunFolder(tmp_path, cfg, []):
+            pass
+        assert last.read_bytes() == b"trained"
+
+
 @pytest.mark.parametrize(
     ("error", "status", "sentence"),
     [

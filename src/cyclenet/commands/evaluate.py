@@ -20,9 +20,10 @@ def run(cfg: EvaluateConfig) -> None:
     from cyclenet.scoring.results import boundary_line, score_table
     from cyclenet.training.checkpoint import run_of
 
+    cfg.ckpt_path = str(find(cfg.ckpt_path))  # It may be a run folder.
     task = open_model(cfg.ckpt_path, cfg.precision)
     device = task.device if isinstance(task, Model) else choose_device(cfg.accelerator)
-    result, output = evaluate(task, cfg, run_of(find(cfg.ckpt_path)), device)
+    result, output = evaluate(task, cfg, run_of(cfg.ckpt_path), device)
     print(score_table(result))
     print(boundary_line(result))
     print(

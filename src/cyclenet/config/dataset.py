@@ -39,6 +39,17 @@ def _require_folder_keys(cfg: "DatasetConfig") -> None:
             f"dataset.{key} must lie within dataset.root; got {parts}.",
         )
     require(
+        not cfg.val_share or (cfg.train_split, cfg.val_split, cfg.fold) == ("train", "val", None),
+        "dataset.val_share divides all images, or train, into train and val: leave "
+        "dataset.train_split, dataset.val_split and dataset.fold as they are, and name a folder "
+        "inside dataset.images in dataset.images.",
+    )
+    require(
+        cfg.fold is None or "{split}" not in cfg.images + cfg.masks,
+        "dataset.fold reads the images of all splits, so dataset.images and dataset.masks cannot "
+        "have {split} in them.",
+    )
+    require(
         not (cfg.ids and cfg.reduce_zero_label),
         "dataset.ids says what 0 means, and dataset.reduce_zero_label too: give one of them.",
     )

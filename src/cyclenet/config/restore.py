@@ -65,8 +65,8 @@ def read_config(path: Path) -> TrainConfig:
     return restore(read_yaml(path))
 
 
-def load_protocol(name: str) -> ProtocolConfig:
+def load_protocol(name: str, key: str = "protocol") -> ProtocolConfig:
     """Return a preset of ``conf/protocol``. Raises `ValueError` where there is none of the name."""
     presets = sorted(path.stem for path in (CONF / "protocol").glob("*.yaml"))
-    require_choice("extra_protocols", name, presets)
+    require_choice(key, name, presets)
     return checked(ProtocolConfig, OmegaConf.load(CONF / "protocol" / f"{name}.yaml"))

@@ -266,11 +266,22 @@ class TrainConfig:
             "dataset.views=[].",
         )
         require(
+            not (self.optim.ema_decay and self.trainer.precision == "64-true"),
+            "optim.ema_decay keeps its average in float32: give another trainer.precision than "
+            "64-true.",
+        )
+        require(
             not (self.init_from and self.ckpt_path),
             "init_from begins a training and ckpt_path continues one: give one of them.",
         )
         require(
-            self.objective is None or self.dataset.validation_split is not None,
+            (self.objective or "").startswith(("train/", "val/IoU/"))
+            or self.objective in (None, "val/mIoU", "val/pixel_accuracy"),
+            "objective must be val/mIoU, val/pixel_accuracy, val/IoU/<class> or train/<what is "
+            f"logged>; got {self.objective!r}.",
+        )
+        require(
+            not (self.objective or "").startswith("val/") or bool(self.dataset.validation_split),
             "objective needs validations: set dataset.val_split.",
         )
         if self.init_from:  # The backbone's weights are in it.

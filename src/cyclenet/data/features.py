@@ -78,8 +78,15 @@ class FeatureCache:
                     return [file.get_tensor(name) for name in names]
                 slices = [file.get_slice(name) for name in names]
                 shapes = [(one.get_shape()[0], one.get_shape()[1]) for one in slices]
+                if shapes[-1] != self.views.grid.cells(padded):
+                    raise DataError(
+                        f"{path} has features of an image of another size than its mask: run "
+                        "src/check_data.py, which names the pair."
+                    )
                 windows = self.views.windows(shapes, padded, place)
                 return [one[window] for one, window in zip(slices, windows, strict=True)]
+        except DataError:
+            raise
         except (SafetensorError, ValueError, KeyError, OSError) as error:
             raise DataError(
                 f"{path} is missing or damaged: delete it and run the same command again, it can "

@@ -91,6 +91,7 @@ class Folder(FolderSource):
         inside = root / classes
         path = Path(classes) if Path(classes).is_file() and not inside.is_file() else inside
         legend = read_legend(path, list(ids), ignore_id, reduce_zero_label)
+        self.by_number = reduce_zero_label or ignore_id != IGNORE
         self.classes, self.palette = legend.classes, legend.palette
         self.ids, self.legal, self.colors = legend.ids, legend.legal, legend.colors
 
@@ -116,6 +117,10 @@ class Folder(FolderSource):
             list_split(images, "*")
             lines = (line.strip() for line in read_text(listed).splitlines())
             return (images, masks), [line for line in lines if line]
+        if listed.is_file():
+            raise DataError(
+                f"{listed} and the folder {images / part} both say what {part} is: remove one."
+            )
         list_split(images / part, "*")  # It names the splits that there are.
         return (images / part, masks / part), None
 
@@ -123,33 +128,30 @@ class Folder(FolderSource):
         """List images and masks by their common names."""
         image_suffix, mask_suffix = self.suffixes
         image_folder, mask_folder = self.folders
-        inside = mask_folder != image_folder and mask_folder.is_relative_to(image_folder)
-        together = mask_folder == image_folder
-        images, masks = (
-            {
-                name.removesuffix(suffix): path
-                for name, path in found.items()
-                if name.endswith(suffix)
-                and not (endings is IMAGE_ENDINGS and inside and path.is_relative_to(mask_folder))
-            }
-            for found, suffix, endings in (
-                (self._tree(image_folder, IMAGE_ENDINGS, together), image_suffix, IMAGE_ENDINGS),
-                (self._tree(mask_folder, {".png"}, together), mask_suffix, {".png"}),
+        together, alike = mask_folder == image_folder, image_suffix == mask_suffix
+        endings = IMAGE_ENDINGS - {".png"} if together and alike else IMAGE_ENDINGS
+        images = self._tree(image_folder, endings, image_suffix, mask_folder)
+        masks = self._tree(mask_folder, {".png"}, mask_suffix, image_folder)
+        if together and alike and (not images or masks.keys() - images.keys()):
+            raise DataError(
+                f"Images and masks lie together in {image_folder}: give dataset.mask_suffix, which "
+                "tells them apart, or keep PNGs for masks and other endings for images."
             )
-        )
-        if together:
+        if together and mask_suffix:
             taken = set(masks.values())
             images = {name: path for name, path in images.items() if path not in taken}
-            masks = {name: path for name, path in masks.items() if name in images or mask_suffix}
+        elif together:  # The suffix, or another ending, tells images.
+            taken = set(images.values())
+            masks = {n: path for n, path in masks.items() if path not in taken and n in images}
         return images, masks
 
-    def _tree(self, folder: Path, endings: set[str], together: bool) -> dict[str, Path]:
-        if together and self.suffixes[0] == self.suffixes[1]:
-            raise DataError(
-                f"Images and masks lie together in {folder}: give dataset.mask_suffix, which tells "
-                "them apart."
-            )
-        return list_tree(folder, endings)
+    def _tree(self, folder: Path, endings: set[str], suffix: str, other: Path) -> dict[str, Path]:
+        """List files by their names without the suffix, but for those of a folder inside."""
+        return {
+            name.removesuffix(suffix): path
+            for name, path in list_tree(folder, endings).items()
+            if name.endswith(suffix) and not (other != folder and _inside(path, other, folder))
+        }
 
     def _choose(
         self, names: Sequence[str], images: dict[str, Path], listed: Path
@@ -178,6 +180,11 @@ class Folder(FolderSource):
         stored = read_colors(path) if self.colors else None
         if stored is None:
             return super().mask(index)
+        if self.by_number:
+            raise DataError(
+                f"{path} has colours, which dataset.ignore_id and dataset.reduce_zero_label do not "
+                "change: leave them out, and name colours that do not count ignore in classes.txt."
+            )
         values, places = np.unique(stored, return_inverse=True)
         unknown = [int(value) for value in values if int(value) not in self.colors]
         if unknown:
@@ -211,7 +218,10 @@ class Folder(FolderSource):
         if self.folders[0] == self.folders[1]:
             return super().strays()
         pictures = IMAGE_ENDINGS | UNREAD_ENDINGS
-        images, masks = (find_files(folder, pictures) for folder in self.folders)
+        images, masks = (
+            [path for path in find_files(folder, pictures) if not _inside(path, other, folder)]
+            for folder, other in (self.folders, self.folders[::-1])
+        )
         return super().strays() + [
             f"{path} is not read: {what} end in {' '.join(sorted(endings))}."
             for files, what, endings in (
@@ -221,6 +231,11 @@ class Folder(FolderSource):
             for path in files
             if path.suffix.lower() not in endings
         ]
+
+
+def _inside(path: Path, other: Path, folder: Path) -> bool:
+    """Tell whether a file of a folder belongs to another folder inside it."""
+    return other.is_relative_to(folder) and path.is_relative_to(other)
 
 
 def _part(split: str, root: Path, parts: tuple[str, str], val_share: float) -> tuple[str, bool]:
@@ -243,10 +258,11 @@ def _part(split: str, root: Path, parts: tuple[str, str], val_share: float) -> t
 
 
 def held_out(names: list[str], share: float, split: str, root: Path) -> list[str]:
-    """Return the names of ``train`` or ``val`` where no one made a split; always the same ones.
+    """Return the names of ``train`` or ``val`` where no one made a split.
 
-    Whole folders are held out, for neighbours resemble each other, where some are small enough;
-    else stretches of neighbours.
+    They are always the same while the images are; more images change what is held out. Whole
+    folders are held out, for neighbours resemble each other, where those that are small enough make
+    at least half of the share; else stretches of neighbours.
 
     Raises:
         DataError: there are too few images.
@@ -255,16 +271,22 @@ def held_out(names: list[str], share: float, split: str, root: Path) -> list[str
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(PurePosixPath(name).parent.as_posix(), []).append(name)
-    if len(groups) < 2 or min(map(len, groups.values())) > most:
+    held = _fill(groups, most)
+    if len(groups) < 2 or len(held) < most / 2:
         count = min(max(STRETCHES, round(1 / share)), len(names))
         cuts = [len(names) * number // count for number in range(count + 1)] if count else []
-        groups = {str(low): names[low:high] for low, high in pairwise(cuts)}
-    held: list[str] = []
-    for key in sorted(groups, key=lambda key: derive(key)):
-        if len(held) + len(groups[key]) <= most:
-            held += groups[key]
+        held = _fill({str(low): names[low:high] for low, high in pairwise(cuts)}, most)
     if not held or len(held) == len(names):
         raise DataError(f"{root} has too few images to hold some out: set dataset.val_share=0.")
     if split == "val":
         return sorted(held)
     return [name for name in names if name not in set(held)]
+
+
+def _fill(groups: dict[str, list[str]], most: float) -> list[str]:
+    """Return the names of whole groups, in an order by chance, up to a number of names."""
+    held: list[str] = []
+    for key in sorted(groups, key=lambda key: derive(key)):
+        if len(held) + len(groups[key]) <= most:
+            held += groups[key]
+    return held

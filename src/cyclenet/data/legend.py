@@ -72,6 +72,7 @@ def read_legend(path: Path, ids: list[str], ignore_id: int, reduce_zero_label: b
                 f"dataset.ignore_id={ignore_id} is the class {lines[ignore_id - first]} of {path}: "
                 "choose another, or list the numbers in dataset.ids."
             )
+        table = np.full(max(len(table), first + len(lines)), -1)
         for number, name in enumerate(lines[: MOST_ID - first], first):
             table[number] = names.index(name) if name in names else IGNORE
         table[ignore_id] = IGNORE

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cyclenet.config.commands import ExportConfig
 from cyclenet.config.restore import PLACES
 from cyclenet.config.schema import TrainConfig
-from cyclenet.deploy.load import find, open_session, read_checkpoint, rebuild
+from cyclenet.deploy.load import open_session, read_weights, rebuild
 from cyclenet.deploy.onnx_operators import register
 from cyclenet.files import atomic_write
 from cyclenet.models.cyclenet import CycleNet
@@ -74,7 +74,7 @@ def export(cfg: ExportConfig) -> list[str]:
         ValueError: the network cannot be exported, or the file does not give the same. No file is
             left then.
     """
-    checkpoint = read_checkpoint(find(cfg.ckpt_path))
+    _, checkpoint = read_weights(cfg.ckpt_path)
     if cfg.format == "safetensors":
         write_weights(checkpoint, Path(cfg.output))
         return [f"{cfg.output}: weights, configuration and classes. cyclenet.load reads it."]

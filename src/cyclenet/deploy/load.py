@@ -18,9 +18,7 @@ from cyclenet.models.stored import Checkpoint, fitted, load_checkpoint, stored, 
 
 WEIGHTS = "model.safetensors"  # Name of the weights in a folder that is shared.
 
-ONE_TO_ONE = Grid(1, False)  # How the logits of an exported file lie: one for each pixel.
-
-EXPORTED = (".onnx", ".safetensors")
+EXPORTED = (".onnx", ".pt2", ".safetensors")
 
 
 def load(
@@ -88,7 +86,7 @@ def find(source: str | Path, hub: bool = False) -> Path:
     if path.is_file():
         return path
     named = re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) is not None
-    if hub and named and path.suffix not in (".ckpt", *EXPORTED):
+    if hub and named and not path.parent.is_dir() and path.suffix not in (".ckpt", *EXPORTED):
         return _download(str(source))
     raise ValueError(
         f"There is no checkpoint {path}: give a run folder, the .ckpt file in a run's checkpoints "
@@ -116,6 +114,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if path.suffix == ".onnx":
         return {"hyper_parameters": _hyper(_metadata_of_onnx(path), path), "state_dict": {}}
+    if path.suffix == ".pt2":
+        raise ValueError(
+            f"{path} is run by torch.export.load (docs/python.md): give the checkpoint that it was "
+            "made from."
+        )
     if path.suffix != ".safetensors":
         return load_checkpoint(path)
     try:
@@ -126,6 +129,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole file of weights ({error}).") from error
     return {"hyper_parameters": hyper, "state_dict": weights, "run": {"layout": 2}}
+
+
+def read_weights(source: str | Path, hub: bool = False) -> tuple[Path, Checkpoint]:
+    """Find and read a network whose weights are wanted; return its file and what it holds.
+
+    Raises:
+        ValueError: as `find` and `read_checkpoint`, or it is an ONNX file.
+    """
+    path = find(source, hub)
+    if path.suffix == ".onnx":
+        raise ValueError(f"{path} gives no weights: give the checkpoint that it was made from.")
+    return path, read_checkpoint(path)
 
 
 def _hyper(metadata: dict[str, str], path: Path) -> dict[str, Any]:
@@ -171,4 +186,6 @@ def _load_onnx(path: Path, protocol: ProtocolConfig | str | None) -> Model:
         (logits,) = session.run(None, {"image": view.float().cpu().numpy()})
         return torch.from_numpy(logits)
 
-    return Model(network, ONE_TO_ONE, cfg, classes, palette, protocol=protocol)
+    # Its logits are one for each pixel; other scales are resized as the network's own.
+    grid = Grid(1, cfg.model.align_corners)
+    return Model(network, grid, cfg, classes, palette, protocol=protocol)

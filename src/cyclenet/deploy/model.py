@@ -157,7 +157,7 @@ def _pixels(image: Any) -> np.ndarray:
         upright = ImageOps.exif_transpose(image)
         if upright.mode[0] in "IF":
             raise ValueError("The picture has more than 8 bits a channel: convert it to 8 bits.")
-        return np.asarray(upright.convert("RGB"))
+        image = np.asarray(upright.convert("RGB"))
     if isinstance(image, Tensor | Iterable) and not isinstance(image, np.ndarray):
         image = np.asarray(image)
     if not isinstance(image, np.ndarray):

@@ -23,7 +23,6 @@ TRAIN, VAL = ("train", "training"), ("val", "valid", "validation", "test")
 """Names that splits usually have, the first of each preferred."""
 
 MOST_LABELS = 64  # Different values of a picture up to which it is taken for a mask.
-
 LOOKED_AT = 200  # Masks whose values are read.
 
 SHOWN = 6
@@ -56,8 +55,9 @@ class Proposal:
         """Write it for a terminal."""
         words = ["dataset=folder"]
         for key, value in self.keys.items():
-            text = f"[{','.join(value)}]" if isinstance(value, list) else value
-            words.append(shlex.quote(f"dataset.{key}={'null' if value is None else text}"))
+            text = {"None": "null", "True": "true"}.get(str(value), value)
+            text = f"[{','.join(value)}]" if isinstance(value, list) else text
+            words.append(shlex.quote(f"dataset.{key}={text}"))
         lines = ["", "What this folder looks like:", *(f"  {line}" for line in self.seen)]
         lines += ["Proposed:", f"  {command} {' '.join(words)}"]
         if self.unknown:
@@ -106,8 +106,8 @@ def group_of(path: Path) -> tuple[Path, str, str]:
 
 
 def suffix_of(stem: str) -> str:
-    """Return the word at the end of a name that has a number or another word before it."""
-    found = re.search(r"(?<=[\w])[_\-. ][A-Za-z]+$", stem)
+    """Return the last word of a name of several; it may have numbers inside, as leftImg8bit has."""
+    found = re.search(r"(?<=[\w])[_\-. ][A-Za-z]+(\d+[A-Za-z]+)*$", stem)
     return found[0] if found else ""
 
 
@@ -116,19 +116,21 @@ def find_masks(files: list[Path]) -> dict[tuple[Path, str, str], bool]:
     groups: dict[tuple[Path, str, str], list[Path]] = {}
     for path in files:
         groups.setdefault(group_of(path), []).append(path)
-    return {
-        key: key[1] == ".png" and all(_few_values(path) for path in some[:: len(some) // 3 + 1])
-        for key, some in groups.items()
-    }
+    return {key: key[1] == ".png" and _look_like_masks(some) for key, some in groups.items()}
 
 
-def _few_values(path: Path) -> bool:
+def _look_like_masks(files: list[Path]) -> bool:
+    few = {_few_values(path) for path in files[:: len(files) // 3 + 1]}
+    return False not in few and True in few
+
+
+def _few_values(path: Path) -> bool | None:
+    """Tell whether a picture has as few values as a mask; None where it is damaged."""
     try:
         values = read_colors(path)
-        if values is None:
-            values = read_values(path)
-    except DataError:
-        return False
+        values = read_values(path) if values is None else values
+    except DataError as error:
+        return None if isinstance(error.__cause__, Exception) else False
     return len(np.unique(values)) <= MOST_LABELS
 
 
@@ -179,9 +181,10 @@ def _layout_of(image: Path, mask: Path, stem: str) -> Layout | None:
         ]
         folders.append("/".join(names) or ".")
     suffixes = image.stem.removeprefix(stem), mask.stem.removeprefix(stem)
-    if folders[0] == folders[1] and suffixes[0] == suffixes[1]:
+    if folders[0] == folders[1] and suffixes[0] == suffixes[1] and image.suffix.lower() == ".png":
         return None
-    if any(re.search(r"\d", suffix) for suffix in suffixes):  # Another image's number.
+    # Numbers inside a word belong to it; others are another image's.
+    if any(re.search(r"\d(?!\d*[A-Za-z])", suffix) for suffix in suffixes):
         return None
     return Layout(folders[0], folders[1], *suffixes)
 
@@ -225,13 +228,22 @@ def _propose_splits(
 def _propose_labels(found: Proposal, root: Path, masks: list[Path], of: int, output: Path) -> None:
     colors: Counter[int] = Counter()
     numbers: Counter[int] = Counter()
+    damaged = 0
     for mask in masks:
-        packed = _colors_of(mask)
-        stored = read_values(mask) if packed is None else packed
+        try:
+            packed = _colors_of(mask)
+            stored = read_values(mask) if packed is None else packed
+        except DataError:
+            damaged += 1
+            continue
         values, counts = np.unique(stored, return_counts=True)
         into = numbers if packed is None else colors
         into.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-    _describe_labels(found, colors or numbers, bool(colors), len(masks))
+    if not colors and not numbers:
+        raise DataError(f"None of {len(masks)} masks can be read; the first is {masks[0]}.")
+    _describe_labels(found, colors or numbers, bool(colors), len(masks) - damaged)
+    if damaged:
+        found.unknown.append(f"What {damaged} masks hold that cannot be read.")
     if colors and numbers:
         found.unknown.append("Some masks hold numbers; the proposal is for those with colours.")
     if len(masks) < of:
@@ -241,9 +253,9 @@ def _propose_labels(found: Proposal, root: Path, masks: list[Path], of: int, out
         found.keys |= {"classes": known} if known != "classes.txt" else {}
     elif colors:
         lines = [f"class_{n} {_show(value, True)}" for n, value in enumerate(sorted(colors))]
-        _write_classes(found, output, lines)
+        _write_classes(found, root, output, lines)
     else:
-        _propose_numbers(found, set(numbers), output)
+        _propose_numbers(found, set(numbers), root, output)
 
 
 def _describe_labels(found: Proposal, what: Counter[int], colored: bool, masks: int) -> None:
@@ -255,7 +267,7 @@ def _describe_labels(found: Proposal, what: Counter[int], colored: bool, masks: 
     found.seen.append(f"{len(what)} {kind} in {masks} masks: {listed}{more}.")
 
 
-def _propose_numbers(found: Proposal, numbers: set[int], output: Path) -> None:
+def _propose_numbers(found: Proposal, numbers: set[int], root: Path, output: Path) -> None:
     there = sorted(numbers - {IGNORE})
     if numbers <= {0, IGNORE}:
         found.keys["ids"] = ["0:background", "255:object"]
@@ -265,12 +277,16 @@ def _propose_numbers(found: Proposal, numbers: set[int], output: Path) -> None:
         found.keys["ids"] = [f"{n}:class_{n}" for n in there]
         found.unknown.append("The names of the classes; a number is left out as NUMBER:ignore.")
     else:
-        _write_classes(found, output, [f"class_{n}" for n in range(there[-1] + 1)])
-        if 0 in numbers:
-            found.unknown.append(
-                "Whether 0 is a class or unlabelled: if it is unlabelled, remove its line and add "
-                "dataset.reduce_zero_label=true."
-            )
+        first = 0 if 0 in numbers else 1
+        lines = [f"class_{n}" for n in range(first, there[-1] + 1)]
+        _write_classes(found, root, output, lines)
+        found.keys |= {"reduce_zero_label": True} if first else {}
+        found.unknown.append(
+            "Whether 0 means unlabelled, as is proposed: no mask has it."
+            if first
+            else "Whether 0 is a class or unlabelled: then remove its line and add "
+            "dataset.reduce_zero_label=true."
+        )
     if IGNORE in numbers:
         found.seen.append("255 is left out.")
 
@@ -303,8 +319,8 @@ def _known_legend(root: Path, colors: Counter[int], numbers: Counter[int]) -> st
     return None
 
 
-def _write_classes(found: Proposal, output: Path, lines: list[str]) -> None:
-    path = output / "classes.txt"
+def _write_classes(found: Proposal, root: Path, output: Path, lines: list[str]) -> None:
+    path = output / f"{root.resolve().name}-classes.txt"  # Several data sets may be looked at.
     if path.exists():
         found.seen.append(f"{path} was there, and stays as it is.")
     else:
@@ -324,7 +340,11 @@ def _draw(found: Proposal, output: Path) -> None:
     assert isinstance(source, Folder)
     rows = []
     for index in np.linspace(0, len(source) - 1, min(SHOWN, len(source))).round().astype(int):
-        rows.append(PanelRow(source.image(int(index)), source.mask(int(index)), []))
-    path = output / "pairs.png"
-    save_png(path, panel(rows, [], source.classes, source.palette))
-    found.seen.append(f"{len(source)} training pairs are read so; {len(rows)} are drawn in {path}.")
+        try:
+            rows.append(PanelRow(source.image(int(index)), source.mask(int(index)), []))
+        except DataError as error:
+            found.unknown.append(f"This pair is not read so: {error}")
+    if rows:
+        save_png(output / "pairs.png", panel(rows, [], source.classes, source.palette))
+    drawn = f"{len(rows)} are drawn in {output / 'pairs.png'}"
+    found.seen.append(f"{len(source)} training pairs are read so; {drawn}.")

@@ -1,5 +1,6 @@
 """A folder that others can load: weights, configuration, and a card that says what they are."""
 
+import glob
 import os
 import subprocess
 from pathlib import Path
@@ -8,12 +9,15 @@ from cyclenet.config.commands import PushConfig
 from cyclenet.config.naming import arm_label
 from cyclenet.config.schema import TrainConfig
 from cyclenet.deploy.export import without_places, write_weights
-from cyclenet.deploy.load import WEIGHTS, find, read_checkpoint
-from cyclenet.files import read_json, write_json, write_text
+from cyclenet.deploy.load import WEIGHTS, read_weights
+from cyclenet.files import read_json, safe_name, write_json, write_text
 from cyclenet.lab.markdown import code, markdown_table, percent, plain
 from cyclenet.models.stored import stored
+from cyclenet.runs.evaluate import SCORES, name_checkpoint
 from cyclenet.scoring.results import EvaluationResult
 from cyclenet.training.checkpoint import run_of
+
+FILES = (WEIGHTS, "config.json", "README.md")  # What a shared folder consists of.
 
 PAPER = "Learning More Accurate Features for Semantic Segmentation in CycleNet"
 
@@ -27,12 +31,17 @@ def push(cfg: PushConfig) -> list[str]:
     Raises:
         ValueError: the checkpoint cannot be used, or the hub refuses the folder.
     """
-    source, folder = find(cfg.ckpt_path), Path(cfg.output)
-    checkpoint = read_checkpoint(source)
+    source, checkpoint = read_weights(cfg.ckpt_path)
     trained, classes, _ = stored(checkpoint)
+    folder = Path(cfg.output)
+    if not (folder / WEIGHTS).is_file():
+        for name in FILES:
+            if (folder / name).exists():
+                raise ValueError(f"{folder / name} would be replaced: give another output.")
     write_weights(checkpoint, folder / WEIGHTS)
     write_json(folder / "config.json", without_places(trained))
-    write_text(folder / "README.md", write_card(cfg.repo, trained, classes, run_of(source)))
+    steps = checkpoint.get("global_step")
+    write_text(folder / "README.md", write_card(cfg.repo, trained, classes, source, steps))
     said = [
         f"{folder}: {WEIGHTS}, config.json, README.md. cyclenet.load({str(folder)!r}) reads it."
     ]
@@ -44,18 +53,29 @@ def push(cfg: PushConfig) -> list[str]:
     try:
         api = HfApi()
         api.create_repo(cfg.repo, exist_ok=True)
-        api.upload_folder(repo_id=cfg.repo, folder_path=folder)
+        api.upload_folder(repo_id=cfg.repo, folder_path=folder, allow_patterns=list(FILES))
     except Exception as error:  # The hub's errors have no common class.
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{cfg.repo} could not be uploaded ({reason}); {folder} stays.") from error
     return [*said, f"Uploaded to {cfg.repo}."]
 
 
-def write_card(repo: str, cfg: TrainConfig, classes: list[str], run: Path) -> str:
-    """Return the model card: data, protocol, scores, how to load it, what it was made by."""
+def write_card(
+    repo: str, cfg: TrainConfig, classes: list[str], source: Path, steps: int | None
+) -> str:
+    """Return the model card: data, protocol, scores, how to load it, what it was made by.
+
+    Args:
+        repo: ``user/name``.
+        cfg: what it was trained with.
+        classes: class names.
+        source: the checkpoint, whose own evaluations are listed.
+        steps: optimizer steps that it was trained for, where they are known.
+    """
+    own = f"{glob.escape(safe_name(name_checkpoint(source)))}-*"
     evaluations = [
         found
-        for path in sorted(run.glob("evaluate/*/scores.json"))
+        for path in sorted(run_of(source).glob(f"evaluate/{own}/{SCORES}"))
         if (found := read_json(EvaluationResult, path)) is not None
     ]
     lines = [
@@ -78,8 +98,8 @@ def write_card(repo: str, cfg: TrainConfig, classes: list[str], run: Path) -> st
         scores,
         "## Training",
         f"Backbone {plain(cfg.model.backbone)} at 1/{cfg.model.output_stride}; data "
-        f"{plain(cfg.dataset.name)}, split {plain(cfg.dataset.train_split)}; crops of "
-        f"{' x '.join(map(str, cfg.dataset.crop_size))}; {cfg.trainer.max_epochs} epochs; seed "
+        f"{plain(cfg.dataset.name)}, split {plain(cfg.dataset.training_split)}; crops of "
+        f"{' x '.join(map(str, cfg.dataset.crop_size))}; {f'{steps} steps; ' if steps else ''}seed "
         f"{cfg.seed}. All keys are in config.json. Code: {_commit()}.",
         f'The architecture is from the paper "{PAPER}", or compared with it there.',
         "The terms of the training data and of the pretrained backbone apply to the weights.",

@@ -6,6 +6,7 @@ Models can then be compared on the same images.
 import re
 import sys
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ import torch
 import torch.distributed
 from rich.progress import track
 
+from cyclenet.config.choices import FOLDER_KEYS
 from cyclenet.config.commands import EvaluateConfig
+from cyclenet.config.dataset import DatasetConfig
 from cyclenet.data.base import Source
 from cyclenet.data.loader import eval_loader
 from cyclenet.data.open import check_classes, open_validation
-from cyclenet.deploy.load import find
 from cyclenet.deploy.model import Model
 from cyclenet.environment import loader_problem
-from cyclenet.files import atomic_write, safe_name, write_json
+from cyclenet.files import atomic_write, read_json, safe_name, write_json
 from cyclenet.plots.charts import confusion_chart, trimap_chart
 from cyclenet.runs.features import open_features
 from cyclenet.scoring.boundary import TRIMAP_WIDTHS, boundary_counts, trimap_counts
@@ -29,6 +31,8 @@ from cyclenet.scoring.metrics import ConfusionMatrix, scores, triples
 from cyclenet.scoring.results import Counts, EvaluationResult, boundary_scores, trimap_scores
 from cyclenet.seeding import derive
 from cyclenet.training.task import SegmentationTask
+
+SCORES = "scores.json"
 
 
 def evaluate(
@@ -57,13 +61,20 @@ def evaluate(
     """
     source = open_validation(cfg.dataset, cfg.split)
     check_classes(source, task.classes, cfg.dataset.name, cfg.ckpt_path)
+    folder = Path(cfg.output) if cfg.output else run / "evaluate" / _folder_name(cfg, len(source))
+    if (folder / SCORES).is_file() and read_json(EvaluationResult, folder / SCORES) is None:
+        raise ValueError(f"{folder / SCORES} is of no evaluation: give another output.")
     counts = count(task, source, cfg, device, rank, world_size)
     counts["names"] = np.array([source.name(index) for index in range(len(source))])
     result = summarise(counts, source.classes, cfg)
-    folder = Path(cfg.output) if cfg.output else run / "evaluate" / _folder_name(cfg, len(source))
     if rank == 0:
         write(folder, counts, result)
     return result, folder
+
+
+def name_checkpoint(path: Path) -> str:
+    """Return how the folders of a checkpoint's evaluations begin: its name, .ckpt left out."""
+    return path.stem if path.suffix == ".ckpt" else path.name
 
 
 def _folder_name(cfg: EvaluateConfig, images: int) -> str:
@@ -72,8 +83,11 @@ def _folder_name(cfg: EvaluateConfig, images: int) -> str:
     lower = [cfg.precision] if cfg.precision != "32-true" else []
     ratio = str(dataset.boundary_ratio)
     protocol = cfg.protocol.describe()
-    number = derive(protocol, dataset.root or "", images, cfg.boundary, ratio, *lower)
-    checkpoint = find(cfg.ckpt_path).stem
+    usual, data = DatasetConfig(), asdict(dataset)
+    keys = (*FOLDER_KEYS, "scenes_seed", "scenes_size")
+    other = [f"{key}={data[key]}" for key in keys if data[key] != getattr(usual, key)]
+    number = derive(protocol, dataset.root or "", images, cfg.boundary, ratio, *lower, *other)
+    checkpoint = name_checkpoint(Path(cfg.ckpt_path))
     return safe_name(f"{checkpoint}-{dataset.name}-{split}-{cfg.protocol.name}-{number:08x}")
 
 
@@ -179,6 +193,7 @@ def write(folder: Path, counts: Counts, result: EvaluationResult) -> None:
     ``images-<checksum>.npz`` holds the counts and the names of the images. An evaluation that is
     there already stands until the new one is whole.
     """
+    before = read_json(EvaluationResult, folder / SCORES)
     checksum = 0  # It is one of the values, because the file itself holds the time.
     for key in sorted(counts):
         checksum = zlib.crc32(counts[key].tobytes(), checksum)
@@ -190,7 +205,7 @@ def write(folder: Path, counts: Counts, result: EvaluationResult) -> None:
     confusion_chart(folder / "confusion.png", result, title)
     if result.trimap:
         trimap_chart(folder / "trimap.png", result.trimap, title)
-    write_json(folder / "scores.json", result)
-    for path in folder.glob("images*.npz"):
-        if re.fullmatch(r"images(-[0-9a-f]{8})?\.npz", path.name) and path.name != result.counts:
-            path.unlink()
+    write_json(folder / SCORES, result)
+    old = before.counts if before else ""
+    if old != result.counts and re.fullmatch(r"images(-[0-9a-f]{8})?\.npz", old):
+        (folder / old).unlink(missing_ok=True)

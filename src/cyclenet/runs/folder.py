@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from cyclenet.config.errors import sentence
 from cyclenet.config.schema import TrainConfig
+from cyclenet.deploy.load import find
 from cyclenet.files import lock, write_text
 from cyclenet.models.stored import Checkpoint, load_checkpoint
 from cyclenet.processes import peak_rss_mb
@@ -160,6 +161,11 @@ class RunFolder:
             newest = Path(cfg.ckpt_path), load_checkpoint(cfg.ckpt_path)
         if newest:
             check_resumable(newest[1], newest[0], cfg)
+        elif cfg.init_from and self._is_own(find(cfg.init_from, hub=True)):
+            raise ValueError(
+                f"init_from={cfg.init_from} would be removed from {self.path}, where the training "
+                "begins: give another hydra.run.dir."
+            )
         return newest
 
     def _is_own(self, checkpoint: Path) -> bool:

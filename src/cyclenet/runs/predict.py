@@ -1,11 +1,11 @@
 """Segment images, folders of images, or a video with a trained checkpoint."""
 
-import json
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -17,7 +17,7 @@ from cyclenet.data.base import find_files, name_files
 from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_image
 from cyclenet.deploy.load import find, load
 from cyclenet.deploy.model import Result
-from cyclenet.files import atomic_write, write_text
+from cyclenet.files import atomic_write, read_json, write_json
 from cyclenet.plots.pictures import colorize, overlay_with_legend, save_png
 
 SETTINGS = ".cyclenet-prediction.json"
@@ -26,6 +26,14 @@ SETTINGS = ".cyclenet-prediction.json"
 MOST_PIXELS = 64_000_000  # Pixels of an image that is predicted as a whole.
 
 VIDEO_ENDINGS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
+
+
+@dataclass
+class Settings:
+    """What made the files of an output: checkpoint, input and protocol; and their kinds."""
+
+    by: list[str | int]
+    kinds: list[str] = field(default_factory=lambda: list(SAVED_KINDS))
 
 
 class Predictor:
@@ -41,14 +49,30 @@ class Predictor:
         self.model = load(
             file, device=cfg.accelerator, precision=cfg.precision, protocol=cfg.protocol
         )
-        stamp = file.stat()
-        made_by = [str(file.resolve()), stamp.st_size, stamp.st_mtime_ns]
-        settings = {"by": [*made_by, cfg.protocol.describe(), cfg.precision]}
-        path = self.output / SETTINGS
-        if not path.is_file() or path.read_text(errors="replace") != json.dumps(settings):
-            write_text(path, json.dumps(settings))
+        stamp, path = file.stat(), self.output / SETTINGS
+        made_by: list[str | int] = [str(file.resolve()), stamp.st_size, stamp.st_mtime_ns]
+        made_by += [str(Path(cfg.input).resolve()), cfg.protocol.describe(), cfg.precision]
+        settings = Settings(made_by, sorted({*cfg.save, *self._written(path)}))
+        if read_json(Settings, path) != settings:
+            write_json(path, settings)
         # Files from before then are another command's, which this one replaces.
         self.since = path.stat().st_mtime_ns
+
+    def _written(self, path: Path) -> list[str]:
+        """Return the kinds of output that predictions wrote here.
+
+        Raises:
+            ValueError: a folder of this prediction's outputs holds files that none wrote.
+        """
+        before = read_json(Settings, path)
+        written = before.kinds if before else []
+        for kind in set(self.cfg.save) - set(written):
+            folder = self.output / kind
+            if folder.is_dir() and any(folder.iterdir()):
+                raise ValueError(
+                    f"{folder} holds files that no prediction wrote: give another output."
+                )
+        return written
 
     def predict(self, image: np.ndarray) -> Result:
         """Return what the network says of an image (H, W, 3)."""

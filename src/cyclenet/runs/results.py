@@ -96,7 +96,7 @@ def wanted_protocols(cfg: TrainConfig) -> list[ProtocolConfig]:
     """
     if cfg.dataset.validation_split is None:
         return []
-    return [cfg.protocol, *(load_protocol(name) for name in cfg.extra_protocols)]
+    return [cfg.protocol, *(load_protocol(name, "extra_protocols") for name in cfg.extra_protocols)]
 
 
 def job_result(cfg: TrainConfig, folder: Path) -> float | bool:

@@ -120,7 +120,8 @@ def announce(run: RunFolder, trainer: L.Trainer, data: SegmentationData) -> None
     trainer.print(f"{counts}; run folder {run.path}")
     if run.checkpoint:
         trainer.print(f"Continuing from {run.checkpoint}, step {run.step}")
-    trainer.print(f"Validated by {run.cfg.protocol.describe()}")
+    if len(data.val_source):
+        trainer.print(f"Validated by {run.cfg.protocol.describe()}")
     if run.cfg.model.freeze_backbone:
         trainer.print("The backbone is frozen, so there is no auxiliary head.")
     run.result.warning = find_warning(run.cfg, data) or None
@@ -137,10 +138,14 @@ def find_warning(cfg: TrainConfig, data: SegmentationData) -> str:
         )
     height, width = data.val_source.mask(0).shape
     found = untrained_taps(cfg, [(height, width)])
+    seen = {pair.image.resolve() for pair in data.train_source.pairs}
+    both = sum(pair.image.resolve() in seen for pair in data.val_source.pairs)
     if cfg.dataset.validation_split in cfg.dataset.training_split.split("+"):
+        both = len(data.val_source)
+    if both:
         found += (
-            f" The training saw the images of {cfg.dataset.validation_split}, so the scores on "
-            "them say nothing about others."
+            f" The training sees {both} of the {len(data.val_source)} validation images, so the "
+            "scores on them say nothing about others."
         )
     return found.strip()
 

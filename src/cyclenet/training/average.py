@@ -1,6 +1,7 @@
 """The moving average of the weights, by Lightning's own callback."""
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
@@ -19,7 +20,8 @@ class AverageWeights(WeightAveraging):
     def __init__(self, decay: float) -> None:
         def average(before: Tensor, now: Tensor, steps: Tensor | int) -> Tensor:
             kept = min(decay, float(1 + steps) / float(10 + steps))
-            return before * kept + now * (1 - kept) if now.is_floating_point() else now
+            # What does not change, such as a frozen backbone, stays as it is to the last bit.
+            return torch.lerp(before, now, 1 - kept) if now.is_floating_point() else now
 
         super().__init__(avg_fn=average)
 

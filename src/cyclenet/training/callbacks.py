@@ -84,9 +84,16 @@ class LogSteps(L.Callback):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.step = trainer.global_step
 
-    def on_train_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        # The groups are backbone and head, each with and without weight decay.
-        self.rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, *args: Any
+    ) -> None:
+        # The groups are backbone and head, each with and without weight decay. With a decay by
+        # layers, the backbone's rate is told as it is before that.
+        groups = trainer.optimizers[0].param_groups
+        first, last = groups[0], groups[-1]
+        optim = cast(SegmentationTask, module).cfg.optim
+        whole = optim.lr * first["lr"] / first["initial_lr"]
+        self.rates = (first["lr"] if optim.layer_decay == 1 else whole, last["lr"])
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
@@ -94,7 +101,7 @@ class LogSteps(L.Callback):
             return
         logged = trainer.callback_metrics.items()
         row = {key: value.item() for key, value in logged if key.startswith("train/")}
-        row |= {"train/lr": self.rates[0], "train/lr_head": self.rates[-1]}
+        row |= {"train/lr": self.rates[0], "train/lr_head": self.rates[1]}
         row["epoch"] = trainer.current_epoch
         for logger in trainer.loggers:
             logger.log_metrics(row, self.step - 1)
@@ -247,10 +254,11 @@ class PrintScores(L.Callback):
         task = cast(SegmentationTask, module)
         if task.val_scores is None:
             return
-        loss = float(trainer.callback_metrics.get("train/loss", float("nan")))
+        loss = trainer.callback_metrics.get("train/loss")  # There is none after the training.
+        said = "" if loss is None else f"loss {float(loss):.3f}, "
         score, protocol = 100 * task.val_scores.mIoU, task.cfg.protocol.name
         where = f"epoch {_epoch(trainer)}/{trainer.max_epochs}"
-        trainer.print(f"{where}: loss {loss:.3f}, val mIoU {score:.2f} % ({protocol})")
+        trainer.print(f"{where}: {said}val mIoU {score:.2f} % ({protocol})")
 
 
 class ValidationPictures(L.Callback):

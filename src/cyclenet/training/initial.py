@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cyclenet.config.model import ModelConfig
-from cyclenet.deploy.load import find, read_checkpoint
+from cyclenet.deploy.load import read_weights
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.stored import stored, stored_weights
 from cyclenet.training.task import SegmentationTask
@@ -25,10 +25,7 @@ def begin_from(task: SegmentationTask, source: str) -> str:
     Raises:
         ValueError: there is no such network, or its backbone is another.
     """
-    path = find(source, hub=True)
-    if path.suffix == ".onnx":
-        raise ValueError(f"init_from: {path} has no weights to train: give a checkpoint.")
-    checkpoint = read_checkpoint(path)
+    path, checkpoint = read_weights(source, hub=True)
     cfg, classes, _ = stored(checkpoint)
     there = {
         name.removeprefix("net."): value

@@ -35,10 +35,14 @@ def block_of(name: str) -> str:
     """Return the block of a backbone's parameter: its path to the first numbers in it.
 
     ``backbone.body.layer4.1.conv2.weight`` is of ``layer4.1``, and
-    ``backbone.body.stages_0.blocks.1.norm.bias`` of ``stages_0.blocks.1``.
+    ``backbone.body.stages_0.blocks.1.norm.bias`` of ``stages_0.blocks.1``. What comes before the
+    stages is one block, the stem, and so is a downsampling.
     """
-    found = re.match(r"backbone\.body\.(?:([^\d.][^.]*\.)*?(\d+\.)+|[^.]+)", name)
-    return found[0].removeprefix("backbone.body.").rstrip(".") if found else name
+    path = name.removeprefix("backbone.body.")
+    if re.match(r"(features_)?(conv|bn|norm|stem)|(model\.)?(patch_embed|\w+_token|pos_)", path):
+        return "stem"
+    found = re.match(r"[^\d.][^.]*\.downsample|(?:([^\d.][^.]*\.)*?(\d+\.)+|[^.]+)", path)
+    return found[0].rstrip(".") if found else path
 
 
 def parameter_groups(net: torch.nn.Module, cfg: OptimConfig) -> list[dict[str, Any]]:
