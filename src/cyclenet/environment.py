@@ -14,7 +14,7 @@ SLURM_RANKS = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NTASKS_PE
 """Variables from which Lightning takes the number of this process."""
 
 PARENT = "CYCLENET_DDP"
-"""Variable by which a run tells its further processes its own process number."""
+"""Holds the number of the run's first process, so that those which it starts recognise it."""
 
 LONGEST_SOCKET = 107  # Bytes that the path of a socket may have.
 
@@ -50,7 +50,7 @@ def settle_home() -> None:
 
 
 def settle_ranks(num_nodes: int, processes: int) -> None:
-    """Remove variables that would make one process of this run of several, and tell it wrongly.
+    """Remove variables that would make this process take itself for one of several.
 
     They are left over from another program, or number independent runs in one ``srun``.
 

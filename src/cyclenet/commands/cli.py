@@ -67,8 +67,8 @@ def user_errors() -> Iterator[None]:
 def store_checkpoint_defaults(schema: type[Any], overrides: list[str]) -> None:
     """Make the data set and the protocol of a checkpoint the defaults of a command.
 
-    A checkpoint may come from anywhere: it says how a model is built, and nothing of where to
-    read or write.
+    Anyone may have made a checkpoint, so its paths are dropped: it decides only how the model is
+    built.
 
     Raises:
         ValueError: ``ckpt_path`` is missing from the command line, or is not a checkpoint.

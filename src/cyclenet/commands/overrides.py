@@ -37,7 +37,7 @@ LITERAL = {
 """Keys of files, points and names."""
 
 WORDS_OF_HYDRA = {"true", "false", "null", "inf", "nan"}
-"""Words that are no text unless they are quoted."""
+"""Words that Hydra reads as values unless they are quoted."""
 
 
 def quote(word: str, lists: set[str], sweep: bool = False) -> str:

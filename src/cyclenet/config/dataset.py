@@ -104,9 +104,9 @@ class DatasetConfig:
     images: str = "images"
     # folder: folder of the masks in the root, likewise.
     masks: str = "masks"
-    # folder: end of an image's name before its ending that its mask has not, such as _img.
+    # folder: suffix of image names, before the extension, that mask names lack, such as _img.
     image_suffix: str = ""
-    # folder: end of a mask's name before its ending that its image has not, such as _mask.
+    # folder: suffix of mask names, before the extension, that image names lack, such as _mask.
     mask_suffix: str = ""
     # folder: file of the class names, in the root or anywhere; a line may have a colour (R G B).
     classes: str = "classes.txt"

@@ -237,7 +237,7 @@ class TrainConfig:
     # auto continues from the run folder's last checkpoint where there is one, never starts afresh,
     # must refuses to start afresh.
     resume: str = "auto"
-    # What a job of a sweep gives to the sweeper: a logged value such as val/mIoU, for Optuna and
+    # Logged value that a job of a sweep returns to the sweeper, such as val/mIoU, for Optuna and
     # others. null gives whether the job succeeded.
     objective: str | None = None
     # Continue from a checkpoint although its configuration differs in what changes the result.

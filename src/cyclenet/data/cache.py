@@ -33,8 +33,8 @@ class CachedSource(Source):
         self.source, self.folder, self.entries = source, folder, entries
         self.classes, self.palette, self.pairs = source.classes, source.palette, source.pairs
         self.verified = np.zeros(len(entries), bool)
-        # The file is mapped now, so that this process and its forks keep these pixels where the
-        # cache is replaced.
+        # The file is mapped now: this process and its forks go on reading the old pixels if the
+        # cache is replaced meanwhile.
         self.file = _file_identity(folder)
         self.pixels: np.ndarray | None = self._map()
 

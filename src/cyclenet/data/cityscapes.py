@@ -40,8 +40,8 @@ class Cityscapes(FolderSource):
     The split ``train_extra`` has the coarse masks, ``gtCoarse/train_extra/<city>/*``.
 
     Masks are ``*_gtFine_labelIds.png`` (34 ids), mapped while loading. Where a pair has only a
-    prepared ``*_gtFine_labelTrainIds.png``, that is read as it is. One kind under the other's name
-    is refused by its ids.
+    prepared ``*_gtFine_labelTrainIds.png``, that is read as it is. A mask that is saved under
+    the other kind's name is refused: its ids are illegal there.
     """
 
     classes = CLASSES

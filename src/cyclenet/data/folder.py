@@ -33,7 +33,7 @@ class Folder(FolderSource):
         root: the folder.
         images: folder of the images in the root; ``{split}`` in it stands for the split.
         masks: folder of the masks, likewise.
-        image_suffix: end of an image's name before its ending, which its pair has not in common.
+        image_suffix: suffix of image names, before the extension, that mask names lack.
         mask_suffix: the same of masks.
         classes: file of the class names, in the root or anywhere.
         ids: as `read_legend`.

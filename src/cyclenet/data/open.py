@@ -45,7 +45,7 @@ def open_split(cfg: DatasetConfig, split: str) -> Source:
     if isinstance(source, FolderSource):
         parts = [part for part in sources if isinstance(part, FolderSource)]
         names = [pair.name for part in parts for pair in part.pairs]
-        if len(set(names)) < len(names):  # A name is one pair's alone.
+        if len(set(names)) < len(names):  # Names must be unique.
             for name, part in zip(split.split("+"), parts, strict=True):
                 part.pairs = [pair._replace(name=f"{name}/{pair.name}") for pair in part.pairs]
         source.pairs = [pair for part in parts for pair in part.pairs]

@@ -87,7 +87,7 @@ def resize_rows(x: Tensor, size: Sequence[int], rows: slice, grid: Grid) -> Tens
 
 
 def combine_rows(x: Tensor, weights: Tensor, width: int, align_corners: bool) -> Tensor:
-    """Resize the ``needed`` rows of `row_weights` to the rows and ``width`` that are wanted."""
+    """Apply the matrix of `row_weights` to the needed rows, and resize columns to ``width``."""
     # Columns come first, as in PyTorch's kernel: labels are then the same but for ties.
     wide = F.interpolate(
         x.contiguous(), (x.shape[-2], width), mode="bilinear", align_corners=align_corners

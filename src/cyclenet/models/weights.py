@@ -47,7 +47,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     wanted = {k: v for k, v in module.state_dict().items() if not k.endswith(counters)}
     state = {k: v for k, v in state.items() if not k.endswith(counters)}
     if not wanted.keys() <= state.keys():
-        # timm calls stages.0 stages_0, and a transformer model, where it takes features alone.
+        # With features_only, timm renames stages.0 to stages_0, and puts a transformer in `model`.
         plain = {_plain(key): value for key, value in state.items()}
         if all(_plain(key) in plain for key in wanted):
             state = {key: plain[_plain(key)] for key in wanted}

@@ -34,8 +34,7 @@ class SeedPerBatch(L.Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        # The last 0 stands where earlier versions had the number of the process; so one process
-        # draws what it always drew.
+        # Earlier versions put the number of the process last; 0 keeps what one process drew.
         number = trainer.fit_loop.epoch_loop.total_batch_idx
         value = derive(self.seed, "step", number, 0)
         random.seed(value)

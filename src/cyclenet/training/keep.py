@@ -48,7 +48,7 @@ class KeepLast(L.Callback):
         if trainer.world_size > 1:
             steps: list[Any] = [None] * trainer.world_size
             dist.all_gather_object(steps, self.step)
-            # One could not read the file that another read, or read it while it was replaced.
+            # A process may have failed to read a checkpoint, or read it while it was replaced.
             if len(set(steps)) > 1:
                 raise ValueError(
                     f"The processes continue from different steps ({steps}): "

@@ -244,7 +244,7 @@ class SegmentationTask(L.LightningModule):
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole training."""
-        # Lightning's `estimated_stepping_batches` would make all loaders to count their batches.
+        # Lightning's `estimated_stepping_batches` would build all loaders only to count batches.
         options = self.cfg.trainer
         an_epoch = math.ceil(self._data.batches_per_epoch / options.accumulate_grad_batches)
         steps = options.max_epochs * an_epoch

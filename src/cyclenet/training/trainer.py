@@ -49,7 +49,7 @@ SILENCED = (
     "`broadcast_buffers` is deprecated",
     # One process on a machine that has SLURM is no mistake.
     "The `srun` command is available",
-    # A frozen backbone is.
+    # A frozen backbone is in evaluation mode on purpose.
     "Found .* module.* in eval mode",
     # The data module chooses the number of workers by the cores.
     ".*does not have many workers",

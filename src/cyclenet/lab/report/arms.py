@@ -181,8 +181,8 @@ def _without_seed(cfg: TrainConfig) -> dict[str, Any]:
 def _tell_apart(configs: dict[str, TrainConfig]) -> dict[str, str]:
     """Label arms; those made of the same also get the values in which they differ.
 
-    A value is told that differs both from another arm of the same parts and from most arms. It is
-    not told from the first arm, because which of two parallel runs ends first is chance.
+    A value is named if it differs from another arm with the same parts and from the most common
+    value. The first arm is no reference, because which of two parallel runs ends first is chance.
     """
     labels = {key: arm_label(cfg.model) for key, cfg in configs.items()}
     values = {key: flatten(json.loads(key)) for key in configs}

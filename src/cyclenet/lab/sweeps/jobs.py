@@ -32,8 +32,8 @@ def swept_jobs(config: DictConfig) -> list[tuple[Path, DictConfig]]:
         launched: list[tuple[Path, DictConfig]] = launcher.LAUNCHED if launcher else []
         if not launched:
             raise ValueError(
-                "the jobs of this sweeper are known to hydra/launcher=process alone; write one "
-                "with src/report.py runs=FOLDER."
+                "only hydra/launcher=process lists this sweeper's jobs; write the report with "
+                "src/report.py runs=FOLDER."
             )
         return launched
     axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
