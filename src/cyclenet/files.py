@@ -4,6 +4,7 @@ A name from outside becomes the name of a file in `safe_name` alone.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -180,6 +181,8 @@ def lock_or_wait(path: Path) -> BaseFileLock:
             print(f"Another process holds {path}; waiting for it.", file=sys.stderr)
             return lock(path, seconds=-1)
     except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.ENOLCK):
+            raise
         raise OSError(f"the file system of {path.parent} has no locks ({error})") from error
 
 

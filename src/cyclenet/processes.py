@@ -1,4 +1,4 @@
-"""Signals, parent death and SLURM requeueing: how the processes of a run end together. Threads."""
+"""How the processes of a run end together (signals, SLURM's requeueing), and work in threads."""
 
 import ctypes
 import multiprocessing

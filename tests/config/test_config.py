@@ -68,7 +68,7 @@ def complaint(*overrides: str) -> str:
             "model.first_block_dilation=2",
             "model.first_block_dilation must be one of previous, stage; got '2'",
         ),
-        ("loss.class_weights=[1,-1]", "loss.class_weights must be 0 or more; got -1"),
+        ("loss.class_weights=[1,-1]", "loss.class_weights must be 0 or more, and finite"),
         ("resume=maybe", "resume must be one of auto, never, must"),
     ],
 )

@@ -265,10 +265,12 @@ def test_images_may_lie_inside_the_masks_folder(tmp_path):
     assert len(source) == 1 and not source.strays() and source.mask(0).shape == (2, 2)
 
 
-def test_a_list_beside_a_folder_of_the_split_is_refused(tmp_path):
-    put(tmp_path, "images/train/1.png", "masks/train/1.png")
+def test_a_list_and_a_folder_of_a_split_must_agree(tmp_path):
+    put(tmp_path, *[f"{kind}/train/{n}.png" for kind in ("images", "masks") for n in (1, 2)])
+    (tmp_path / "train.txt").write_text("images/train/1.png\n2\n\n")
+    assert len(opened(tmp_path)) == 2
     (tmp_path / "train.txt").write_text("1\n")
-    with pytest.raises(DataError, match="both say what train is"):
+    with pytest.raises(DataError, match="name different images"):
         opened(tmp_path)
 
 

@@ -317,10 +317,11 @@ def test_what_is_pushed_is_the_three_files_and_its_own_scores(tmp_path, monkeypa
     task = task_of()
     task.cfg.dataset.train_split = ["train", "val"]
     path = save_checkpoint(task, tmp_path / "run/checkpoints/best.ckpt")
-    for name, accuracy in (("best", 0.9), ("last", 0.6)):
+    for name, accuracy in (("best", 0.9), ("best-v1", 0.8), ("last", 0.6)):
         counts = counts_of(np.random.default_rng(0), accuracy)
         where = tmp_path / f"run/evaluate/{name}-folder-val-whole-1"
-        write_scores(where, counts, summarise(counts, RUN_CLASSES, EvaluateConfig(str(path))))
+        config = EvaluateConfig(str(path.with_name(f"{name}.ckpt")))
+        write_scores(where, counts, summarise(counts, RUN_CLASSES, config))
     folder = tmp_path / "shared"
     config = PushConfig(ckpt_path=str(path), repo="me/a", output=str(folder), dry_run=True)
     push(config)

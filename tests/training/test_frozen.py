@@ -67,6 +67,14 @@ def test_cached_and_uncached_features_train_equal_heads(tmp_path, align_corners)
     assert len(list(tmp_path.glob("features-*/*.safetensors"))) == 6 * 4 + 2
 
 
+def test_a_decoder_that_reads_the_image_is_trained_on_cached_features_too(tmp_path):
+    tasks = []
+    for cache in (True, False):
+        cfg = frozen_config(cache, tmp_path, 2, context="identity", decoder="bisenet")
+        tasks.append(fit(cfg, tmp_path / str(cache))[0])
+    assert equal(*tasks)
+
+
 class LoseAtStep5(L.Callback):
     def on_train_batch_start(self, trainer, *_):
         if trainer.global_step == 5:
@@ -117,7 +125,7 @@ def test_a_damaged_or_missing_file_is_told(cached):
     task, source, cache = cached
     crop = (source, 0, (64, 128), AS_IT_IS, Place(0, 1))
     assert [tuple(level.shape[:2]) for level in cache.crop(*crop)][-1] == (8, 12)
-    with pytest.raises(DataError, match="of another size than its mask"):
+    with pytest.raises(DataError, match="other features than its mask"):
         cache.crop(source, 0, (128, 256), AS_IT_IS, Place(0, 1))
     path = cache.path(source, 0, AS_IT_IS)
     content = bytearray(path.read_bytes())

@@ -1,7 +1,7 @@
 """What is usual today beside the paper's recipe: each part does what it says, and resumes."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import lightning as L
 import numpy as np
@@ -10,14 +10,16 @@ import torch
 
 from conftest import TINY, run, tiny_model
 from cyclenet.config.load import compose_config
-from cyclenet.config.schema import DatasetConfig, OptimConfig
+from cyclenet.config.restore import restore
+from cyclenet.config.schema import DatasetConfig, OptimConfig, TrainConfig
 from cyclenet.data.loader import KeyedBatchSampler
 from cyclenet.data.transforms import TrainTransform
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.stored import load_checkpoint
 from cyclenet.training.average import AverageWeights
 from cyclenet.training.optim import block_of, parameter_groups, schedule
-from made import fit, short_config
+from cyclenet.training.task import SegmentationTask
+from made import CLASSES, PALETTE, fit, short_config
 
 MODERN = OptimConfig(
     optimizer="adamw", lr=1e-3, layer_decay=0.5, schedule="cosine", ema_decay=0.9, warmup_steps=1
@@ -105,6 +107,20 @@ def test_each_block_has_a_rate_of_its_own():
     assert block_of("backbone.body.layer2.0.downsample.1.weight") == "layer2.0"
 
 
+@pytest.mark.parametrize(
+    ("backbone", "first"),
+    [("densenet121", "features_conv0.weight"), ("vit_tiny_patch16_224", "model.cls_token")],
+)
+def test_the_stem_has_the_smallest_rate(backbone, first):
+    with torch.device("meta"):
+        net = build_model(tiny_model(backbone=backbone, output_stride=16), 4)
+    groups = parameter_groups(net, OptimConfig(lr=1.0, layer_decay=0.5))
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    body = dict(net.backbone.body.named_parameters())
+    assert rates[id(body[first])] == min(rates.values())
+    assert list(rates.values()).count(min(rates.values())) < 8
+
+
 def test_the_average_of_what_does_not_change_is_that():
     average = AverageWeights(0.99)._kwargs["avg_fn"]
     value = torch.randn(1000)
@@ -130,13 +146,18 @@ def test_the_average_of_what_does_not_change_is_that():
     ],
 )
 def test_what_contradicts_itself_is_refused(words, said):
-    with pytest.raises(Exception, match=said):
-        compose_config("train", words)
+    cfg = compose_config("train", words)
+    with pytest.raises(ValueError, match=said):
+        cfg.require_trainable()
+    # A checkpoint that was trained so by an earlier version still predicts.
+    assert restore(asdict(cfg)) == cfg
 
 
 def test_frozen_norms_need_norms():
+    model = tiny_model(backbone="convnext_atto", output_stride=32, freeze_norm=True)
+    task = SegmentationTask(TrainConfig(model=model), CLASSES, PALETTE)
     with pytest.raises(ValueError, match="has no batch norm"):
-        build_model(tiny_model(backbone="convnext_atto", output_stride=32, freeze_norm=True), 4)
+        task.on_fit_start()
 
 
 def test_colours_change_images_alone_and_by_the_seed():

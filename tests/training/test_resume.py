@@ -13,7 +13,7 @@ from conftest import ROOT, run
 from cyclenet.config.schema import TrainerConfig
 from cyclenet.models.stored import load_checkpoint, stored_config
 from cyclenet.runs.folder import RunFolder
-from cyclenet.runs.results import mark, read_result
+from cyclenet.runs.results import RunResult, mark, read_result
 from cyclenet.training.checkpoint import AtomicCheckpointIO, load_newest
 from cyclenet.training.keep import KeepBest
 from cyclenet.training.loggers import MetricsCSV, build_loggers, read_logged
@@ -87,11 +87,14 @@ def test_a_start_afresh_does_not_remove_what_it_begins_from(tmp_path):
     last.write_bytes(b"trained")
     (tmp_path / "config.yaml").touch()
     mark(tmp_path)
+    RunResult("finished", evaluations={"whole": "evaluate/a"}).write(tmp_path)
+    before = (tmp_path / "result.json").read_bytes()
     for source, said in ((tmp_path, "would be removed"), (tmp_path / "typo", "no checkpoint")):
         cfg = short_config(resume="never", init_from=str(source))
         with pytest.raises(ValueError, match=said), RunFolder(tmp_path, cfg, []):
             pass
         assert last.read_bytes() == b"trained"
+        assert (tmp_path / "result.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

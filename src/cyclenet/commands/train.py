@@ -159,6 +159,7 @@ def _check(words: list[str], sweep: bool) -> None:
             "folder is hydra.run.dir."
         )
     cfg = to_config(TrainConfig, composed)
+    cfg.require_trainable()
     wanted_protocols(cfg)
     if not any((override.key_or_group or "").startswith("dataset") for override in swept):
         find_root(cfg.dataset)

@@ -148,7 +148,7 @@ class ExploreConfig:
     accelerator: str = "auto"
 
     def __post_init__(self) -> None:
-        bounds = {"port": "[0, 65535]", "max_megabytes": "(0, inf)", "max_pixels": "(0, inf)"}
+        bounds = {"port": "[0, 65535]", "max_megabytes": "(0, inf]", "max_pixels": "(0, inf]"}
         require_within(self, "", bounds)
 
 
@@ -178,7 +178,7 @@ class ReportConfig:
     every: float = 60.0
 
     def __post_init__(self) -> None:
-        bounds = {"every": "(0, inf)", "block": "(0, inf)", "images": "[0, inf)"}
+        bounds = {"every": "(0, inf]", "block": "(0, inf]", "images": "[0, inf]"}
         require_within(self, "", bounds)
 
 
@@ -238,7 +238,7 @@ class ComplexityConfig:
             "input must be HEIGHTxWIDTH in pixels, each at least 32, as 769x769; "
             f"got {self.input!r}.",
         )
-        require_within(self, "", {"num_classes": "(0, inf)"})
+        require_within(self, "", {"num_classes": "(0, inf]"})
 
 
 @dataclass

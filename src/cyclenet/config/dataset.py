@@ -39,17 +39,6 @@ def _require_folder_keys(cfg: "DatasetConfig") -> None:
             f"dataset.{key} must lie within dataset.root; got {parts}.",
         )
     require(
-        not cfg.val_share or (cfg.train_split, cfg.val_split, cfg.fold) == ("train", "val", None),
-        "dataset.val_share divides all images, or train, into train and val: leave "
-        "dataset.train_split, dataset.val_split and dataset.fold as they are, and name a folder "
-        "inside dataset.images in dataset.images.",
-    )
-    require(
-        cfg.fold is None or "{split}" not in cfg.images + cfg.masks,
-        "dataset.fold reads the images of all splits, so dataset.images and dataset.masks cannot "
-        "have {split} in them.",
-    )
-    require(
         not (cfg.ids and cfg.reduce_zero_label),
         "dataset.ids says what 0 means, and dataset.reduce_zero_label too: give one of them.",
     )
@@ -63,14 +52,14 @@ BOUNDS = {
     "pad_value": "[0, 255]",
     "color_jitter": "[0, 1)",
     "batch_size": "[1, 65536]",
-    "train_limit": "[0, inf)",
-    "val_limit": "[0, inf)",
+    "train_limit": "[0, inf]; 0 (all) or more",
+    "val_limit": "[0, inf]; 0 (all) or more",
     "boundary_ratio": "(0, 1)",
     "ignore_id": "[0, 65535]",
     "val_share": "[0, 1)",
     "scenes_train": "[1, 10000000]",
     "scenes_val": "[1, 10000000]",
-    "scenes_seed": "[0, 4294967295]",
+    "scenes_seed": "[-inf, 4294967295]",
 }
 
 
@@ -175,6 +164,7 @@ class DatasetConfig:
             len(scale) == 2 and 0 < scale[0] <= scale[1],
             f"dataset.scale must be [low, high] with 0 < low <= high; got {scale}.",
         )
+        _require_folder_keys(self)
         require_within(self, "dataset.", BOUNDS)
         require(
             not (self.views and self.color_jitter),
@@ -191,7 +181,6 @@ class DatasetConfig:
             "of: for instance [1,1.5].",
         )
         _require_fold(self.name, self.fold)
-        _require_folder_keys(self)
         if not isinstance(self.train_split, str):
             self.train_split = list(self.train_split or [""])
         names = [self.train_split] if isinstance(self.train_split, str) else self.train_split

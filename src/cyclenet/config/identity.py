@@ -100,7 +100,7 @@ def network_name(model: dict[str, Any]) -> str:
 
 
 def arm_name(cfg: TrainConfig) -> str:
-    """Name a run's arm: its label, and a digest of all keys but the seed."""
+    """Name a run's arm: its label, and a digest of what affects its result, but for the seed."""
     shared = result_affecting(cfg)
     for key in ("seed", "name", "ckpt_path"):
         shared.pop(key)

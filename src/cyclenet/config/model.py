@@ -116,7 +116,7 @@ class ModelConfig:
         require_few("model.atrous_rates", rates, 32)
         bounds = dict.fromkeys(widths, "[1, 8192]") | {"feedback": "[0, 16]"}
         bounds |= {"atrous_rates": "[1, 1024]", "multi_grid": "[1, 64]", "dropout": "[0, 1)"}
-        bounds |= {"offset_groups": "(0, inf)", "mask_scale": "[0, inf)"}
+        bounds |= {"offset_groups": "(0, inf]", "mask_scale": "[0, inf]"}
         require_within(self, "model.", bounds)
         require(
             self.head_channels % self.offset_groups == 0,

@@ -31,14 +31,15 @@ def require_within(part: object, name: str, intervals: Mapping[str, str]) -> Non
     """Bound keys by intervals such as ``(0, 1]``; of a list, each value. None passes, NaN does not.
 
     The configuration may come with a checkpoint of somebody else's: upper bounds limit what it can
-    ask of a machine.
+    ask of a machine. After a semicolon an interval may be said in words.
     """
-    words = {"(0, inf)": "positive", "[0, inf)": "0 or more"}
-    for key, interval in intervals.items():
+    words = {"(0, inf]": "positive", "[0, inf]": "0 or more"}
+    for key, text in intervals.items():
+        interval, _, said = text.partition("; ")
         low, high = map(float, interval[1:-1].split(","))
         value = getattr(part, key)
         for each in value if isinstance(value, list) else [value]:
             above = each is None or (low <= each if interval[0] == "[" else low < each)
             below = each is None or (each <= high if interval[-1] == "]" else each < high)
-            wanted = words.get(interval, f"in {interval}")
+            wanted = said or words.get(interval, f"in {interval}")
             require(above and below, f"{name}{key} must be {wanted}; got {each}.")

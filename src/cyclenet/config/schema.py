@@ -64,9 +64,9 @@ class OptimConfig:
     def __post_init__(self) -> None:
         require_choice("optim.optimizer", self.optimizer, ("sgd", "adamw"))
         require_choice("optim.schedule", self.schedule, ("poly", "cosine"))
-        bounds = {"lr": "(0, inf)", "layer_decay": "(0, 1]", "ema_decay": "[0, 1)"}
+        bounds = {"lr": "(0, inf]", "layer_decay": "(0, 1]", "ema_decay": "[0, 1)"}
         keys = ("weight_decay", "head_lr_scale", "poly_power", "warmup_steps")
-        bounds |= {"momentum": "[0, 1)"} | dict.fromkeys(keys, "[0, inf)")
+        bounds |= {"momentum": "[0, 1)"} | dict.fromkeys(keys, "[0, inf]")
         require_within(self, "optim.", bounds)
         require(
             0 <= self.min_lr <= self.lr,
@@ -90,8 +90,8 @@ class LossConfig:
     class_weights: list[float] | None = None
 
     def __post_init__(self) -> None:
-        bounds = {"aux_weight": "[0, inf)", "class_weights": "[0, inf)"}
-        bounds |= {"ohem_threshold": "(0, 1]", "ohem_min_kept": "[1, inf)"}
+        bounds = {"aux_weight": "[0, inf]", "class_weights": "[0, inf); 0 or more, and finite"}
+        bounds |= {"ohem_threshold": "(0, 1]; in (0, 1] or null", "ohem_min_kept": "(0, inf]"}
         require_within(self, "loss.", bounds)
 
 
@@ -115,7 +115,11 @@ class ProtocolConfig:
 
     def __post_init__(self) -> None:
         require_choice("protocol.window_average", self.window_average, ("probs", "logits"))
-        require_within(self, "protocol.", {"window": "[0, 16384]", "scales": "(0, 8]"})
+        require_within(
+            self,
+            "protocol.",
+            {"window": "[0, 16384]; 0 (whole image) to 16384", "scales": "(0, 8]"},
+        )
         require(
             self.window == 0 or 0 < self.stride <= self.window,
             f"protocol.stride must be between 1 and protocol.window ({self.window}); "
@@ -190,10 +194,12 @@ class TrainerConfig:
             f"trainer.devices must be a positive number or auto; got {self.devices!r}.",
         )
         keys = ["num_nodes", "max_epochs", "accumulate_grad_batches", "val_every_epochs"]
-        bounds = dict.fromkeys(keys, "(0, inf)") | {"num_workers": "[-1, inf)"}
+        bounds = dict.fromkeys(keys, "(0, inf]") | {
+            "num_workers": "[-1, inf]; -1 (automatic) or more"
+        }
         keys = ["limit_train_batches", "patience", "gradient_clip_norm", "log_images_every_epochs"]
         keys += ["checkpoint_every_steps", "checkpoint_every_minutes"]
-        require_within(self, "trainer.", bounds | dict.fromkeys(keys, "[0, inf)"))
+        require_within(self, "trainer.", bounds | dict.fromkeys(keys, "[0, inf]"))
         require(
             self.max_steps == -1 or self.max_steps > 0,
             f"trainer.max_steps must be -1 (no limit) or positive; got {self.max_steps}.",
@@ -216,7 +222,7 @@ class LoggerConfig:
 
     def __post_init__(self) -> None:
         require_choice("logger.wandb", self.wandb, ("auto", "offline", "online", "disabled"))
-        require_within(self, "logger.", {"every_n_steps": "(0, inf)"})
+        require_within(self, "logger.", {"every_n_steps": "(0, inf]"})
 
 
 @dataclass
@@ -266,23 +272,8 @@ class TrainConfig:
             "dataset.views=[].",
         )
         require(
-            not (self.optim.ema_decay and self.trainer.precision == "64-true"),
-            "optim.ema_decay keeps its average in float32: give another trainer.precision than "
-            "64-true.",
-        )
-        require(
             not (self.init_from and self.ckpt_path),
             "init_from begins a training and ckpt_path continues one: give one of them.",
-        )
-        require(
-            (self.objective or "").startswith(("train/", "val/IoU/"))
-            or self.objective in (None, "val/mIoU", "val/pixel_accuracy"),
-            "objective must be val/mIoU, val/pixel_accuracy, val/IoU/<class> or train/<what is "
-            f"logged>; got {self.objective!r}.",
-        )
-        require(
-            not (self.objective or "").startswith("val/") or bool(self.dataset.validation_split),
-            "objective needs validations: set dataset.val_split.",
         )
         if self.init_from:  # The backbone's weights are in it.
             self.model.backbone_weights = "none"
@@ -300,3 +291,38 @@ class TrainConfig:
         )
         compiled = self.model.compile and self.dataset.views
         require(not compiled, "model.compile=true does not compile heads on dataset.views.")
+
+    def require_trainable(self) -> None:
+        """Check what matters to a training alone: a stored configuration must not fail for it.
+
+        Raises:
+            ValueError: keys contradict each other.
+        """
+        data, objective = self.dataset, self.objective or "train/"
+        usual = data.training_split == "train" and data.val_split == "val"
+        require(
+            not data.val_share or usual,
+            "dataset.val_share divides all images, or the split train, into train and val: leave "
+            "dataset.train_split, dataset.val_split and dataset.fold as they are. Where only one "
+            "folder of images is meant, give it as dataset.images (images/mine).",
+        )
+        require(
+            data.fold is None or "{split}" not in data.images + data.masks,
+            "dataset.fold reads the images of all splits, so dataset.images and dataset.masks "
+            "cannot have {split} in them.",
+        )
+        require(
+            not (self.optim.ema_decay and self.trainer.precision == "64-true"),
+            "optim.ema_decay keeps its average in float32: give another trainer.precision than "
+            "64-true.",
+        )
+        require(
+            objective.startswith(("train/", "val/IoU/"))
+            or objective in ("val/mIoU", "val/pixel_accuracy"),
+            "objective must be val/mIoU, val/pixel_accuracy, val/IoU/<class> or a training loss "
+            f"such as train/loss; got {self.objective!r}.",
+        )
+        require(
+            objective.startswith("train/") or bool(data.validation_split),
+            "objective needs validations: set dataset.val_split.",
+        )

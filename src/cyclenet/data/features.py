@@ -21,6 +21,8 @@ from cyclenet.data.views import AS_IT_IS, Place, View, Views
 from cyclenet.files import atomic_write, safe_name
 from cyclenet.seeding import derive
 
+LAST_LEVEL = 3  # Number of a backbone's coarsest level; the image may come after it.
+
 
 class FeatureCache:
     """Features (h, w, C) bfloat16 of each level of a backbone, by source, index and view.
@@ -78,10 +80,11 @@ class FeatureCache:
                     return [file.get_tensor(name) for name in names]
                 slices = [file.get_slice(name) for name in names]
                 shapes = [(one.get_shape()[0], one.get_shape()[1]) for one in slices]
-                if shapes[-1] != self.views.grid.cells(padded):
+                if shapes[LAST_LEVEL] != self.views.grid.cells(padded):
                     raise DataError(
-                        f"{path} has features of an image of another size than its mask: run "
-                        "src/check_data.py, which names the pair."
+                        f"{path} has other features than its mask's size asks for: the image has "
+                        "another size (src/check_data.py names it), or the backbone does not fit "
+                        "model.align_corners=true."
                     )
                 windows = self.views.windows(shapes, padded, place)
                 return [one[window] for one, window in zip(slices, windows, strict=True)]

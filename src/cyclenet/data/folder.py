@@ -1,5 +1,6 @@
 """Any data set, laid out in folders: ``dataset=folder dataset.root=DIR`` (docs/data.md)."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -118,9 +119,12 @@ class Folder(FolderSource):
             lines = (line.strip() for line in read_text(listed).splitlines())
             return (images, masks), [line for line in lines if line]
         if listed.is_file():
-            raise DataError(
-                f"{listed} and the folder {images / part} both say what {part} is: remove one."
-            )
+            words = [line.split() for line in read_text(listed).splitlines()]
+            names = {PurePosixPath(word[0]).stem for word in words if word}
+            if names != {path.stem for path in find_files(images / part, IMAGE_ENDINGS)}:
+                raise DataError(
+                    f"{listed} and the folder {images / part} name different images: remove one."
+                )
         list_split(images / part, "*")  # It names the splits that there are.
         return (images / part, masks / part), None
 
@@ -183,7 +187,8 @@ class Folder(FolderSource):
         if self.by_number:
             raise DataError(
                 f"{path} has colours, which dataset.ignore_id and dataset.reduce_zero_label do not "
-                "change: leave them out, and name colours that do not count ignore in classes.txt."
+                "change: leave them out, and give colours that do not count the name ignore in "
+                "classes.txt."
             )
         values, places = np.unique(stored, return_inverse=True)
         unknown = [int(value) for value in values if int(value) not in self.colors]
@@ -273,7 +278,7 @@ def held_out(names: list[str], share: float, split: str, root: Path) -> list[str
         groups.setdefault(PurePosixPath(name).parent.as_posix(), []).append(name)
     held = _fill(groups, most)
     if len(groups) < 2 or len(held) < most / 2:
-        count = min(max(STRETCHES, round(1 / share)), len(names))
+        count = min(max(STRETCHES, math.ceil(1 / share)), len(names))
         cuts = [len(names) * number // count for number in range(count + 1)] if count else []
         held = _fill({str(low): names[low:high] for low, high in pairwise(cuts)}, most)
     if not held or len(held) == len(names):

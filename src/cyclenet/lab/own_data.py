@@ -66,7 +66,7 @@ class Proposal:
 
 
 def propose(root: Path, output: Path) -> Proposal:
-    """Look at a folder and write a picture of some pairs, and classes.txt where there is none.
+    """Look at a folder and write a picture of some pairs, and class names where there are none.
 
     Args:
         root: the user's folder, which is only read.
@@ -284,7 +284,7 @@ def _propose_numbers(found: Proposal, numbers: set[int], root: Path, output: Pat
         found.unknown.append(
             "Whether 0 means unlabelled, as is proposed: no mask has it."
             if first
-            else "Whether 0 is a class or unlabelled: then remove its line and add "
+            else "Whether 0 is a class: if it is unlabelled, remove its line and add "
             "dataset.reduce_zero_label=true."
         )
     if IGNORE in numbers:
@@ -346,5 +346,5 @@ def _draw(found: Proposal, output: Path) -> None:
             found.unknown.append(f"This pair is not read so: {error}")
     if rows:
         save_png(output / "pairs.png", panel(rows, [], source.classes, source.palette))
-    drawn = f"{len(rows)} are drawn in {output / 'pairs.png'}"
-    found.seen.append(f"{len(source)} training pairs are read so; {drawn}.")
+        drawn = f"{len(rows)} are drawn in {output / 'pairs.png'}"
+        found.seen.append(f"{len(source)} training pairs are read so; {drawn}.")

@@ -1,6 +1,5 @@
 """A folder that others can load: weights, configuration, and a card that says what they are."""
 
-import glob
 import os
 import subprocess
 from pathlib import Path
@@ -10,10 +9,10 @@ from cyclenet.config.naming import arm_label
 from cyclenet.config.schema import TrainConfig
 from cyclenet.deploy.export import without_places, write_weights
 from cyclenet.deploy.load import WEIGHTS, read_weights
-from cyclenet.files import read_json, safe_name, write_json, write_text
+from cyclenet.files import read_json, write_json, write_text
 from cyclenet.lab.markdown import code, markdown_table, percent, plain
 from cyclenet.models.stored import stored
-from cyclenet.runs.evaluate import SCORES, name_checkpoint
+from cyclenet.runs.evaluate import SCORES
 from cyclenet.scoring.results import EvaluationResult
 from cyclenet.training.checkpoint import run_of
 
@@ -72,11 +71,11 @@ def write_card(
         source: the checkpoint, whose own evaluations are listed.
         steps: optimizer steps that it was trained for, where they are known.
     """
-    own = f"{glob.escape(safe_name(name_checkpoint(source)))}-*"
     evaluations = [
         found
-        for path in sorted(run_of(source).glob(f"evaluate/{own}/{SCORES}"))
+        for path in sorted(run_of(source).glob(f"evaluate/*/{SCORES}"))
         if (found := read_json(EvaluationResult, path)) is not None
+        and Path(found.checkpoint).name == source.name
     ]
     lines = [
         [f"{one.dataset} {one.split}, {one.images} images", one.protocol, percent(one.mIoU)]

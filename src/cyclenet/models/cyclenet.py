@@ -75,10 +75,6 @@ class CycleNet(nn.Module):
             pool_strips(self.backbone.body, seed)
         if self.frozen:
             self.backbone.requires_grad_(False)
-        if self.freeze_norm and not _batch_norms(self.backbone):
-            raise ValueError(
-                f"model.freeze_norm=true, but {cfg.backbone} has no batch norm: leave it out."
-            )
         for norm in _batch_norms(self.backbone) if self.freeze_norm else ():
             norm.requires_grad_(False)
         low, _, third, last = self.backbone.channels

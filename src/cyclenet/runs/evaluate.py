@@ -72,11 +72,6 @@ def evaluate(
     return result, folder
 
 
-def name_checkpoint(path: Path) -> str:
-    """Return how the folders of a checkpoint's evaluations begin: its name, .ckpt left out."""
-    return path.stem if path.suffix == ".ckpt" else path.name
-
-
 def _folder_name(cfg: EvaluateConfig, images: int) -> str:
     """Name the folder of an evaluation by all that its numbers depend on."""
     dataset, split = cfg.dataset, cfg.dataset.split_or_usual(cfg.split)
@@ -87,7 +82,7 @@ def _folder_name(cfg: EvaluateConfig, images: int) -> str:
     keys = (*FOLDER_KEYS, "scenes_seed", "scenes_size")
     other = [f"{key}={data[key]}" for key in keys if data[key] != getattr(usual, key)]
     number = derive(protocol, dataset.root or "", images, cfg.boundary, ratio, *lower, *other)
-    checkpoint = name_checkpoint(Path(cfg.ckpt_path))
+    checkpoint = Path(cfg.ckpt_path).name.removesuffix(".ckpt")
     return safe_name(f"{checkpoint}-{dataset.name}-{split}-{cfg.protocol.name}-{number:08x}")
 
 

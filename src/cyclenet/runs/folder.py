@@ -161,12 +161,19 @@ class RunFolder:
             newest = Path(cfg.ckpt_path), load_checkpoint(cfg.ckpt_path)
         if newest:
             check_resumable(newest[1], newest[0], cfg)
-        elif cfg.init_from and self._is_own(find(cfg.init_from, hub=True)):
-            raise ValueError(
-                f"init_from={cfg.init_from} would be removed from {self.path}, where the training "
-                "begins: give another hydra.run.dir."
-            )
+        elif cfg.init_from:
+            self._check_source(cfg.init_from)
         return newest
+
+    def _check_source(self, source: str) -> None:
+        """Look for what the training begins from, before anything here is removed or written."""
+        first, self.first = self.first, False
+        if self._is_own(find(source, hub=True)):
+            raise ValueError(
+                f"init_from={source} would be removed from {self.path}, where the training begins: "
+                "give another hydra.run.dir."
+            )
+        self.first = first
 
     def _is_own(self, checkpoint: Path) -> bool:
         return checkpoint.resolve().parent == (self.path / "checkpoints").resolve()

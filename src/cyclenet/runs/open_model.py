@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from cyclenet.deploy.load import find, load, read_checkpoint
+from cyclenet.deploy.load import find, load, read_checkpoint, read_weights
 from cyclenet.deploy.model import Model
 from cyclenet.training.checkpoint import load_task
 from cyclenet.training.task import SegmentationTask
@@ -33,9 +33,7 @@ def open_tasks(paths: Sequence[str | Path], device: torch.device) -> list[Segmen
     """
     tasks: list[SegmentationTask] = []
     for path in paths:
-        task = open_model(path)
-        if not isinstance(task, SegmentationTask):
-            raise ValueError(f"{path} holds no weights: give the checkpoint that it was made from.")
+        task = load_task(read_weights(path)[1])
         if tasks and task.classes != tasks[0].classes:
             raise ValueError(f"{path} was trained on other classes than {paths[0]}.")
         tasks.append(task.to(device))

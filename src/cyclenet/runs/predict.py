@@ -68,7 +68,7 @@ class Predictor:
         written = before.kinds if before else []
         for kind in set(self.cfg.save) - set(written):
             folder = self.output / kind
-            if folder.is_dir() and any(folder.iterdir()):
+            if folder.is_dir() and any(each.name[0] != "." for each in folder.iterdir()):
                 raise ValueError(
                     f"{folder} holds files that no prediction wrote: give another output."
                 )

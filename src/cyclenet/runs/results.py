@@ -108,7 +108,7 @@ def job_result(cfg: TrainConfig, folder: Path) -> float | bool:
     if cfg.objective is None:
         return result.finished
     if result.finished and cfg.objective not in result.metrics:
-        logged = ", ".join(name for name in result.metrics if name.startswith("val/"))
+        logged = ", ".join(result.metrics)
         text = f"error: objective={cfg.objective} was not logged; logged were {logged}."
         print(text, file=sys.stderr)
     return result.metrics.get(cfg.objective, nan) if result.finished else nan

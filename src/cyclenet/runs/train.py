@@ -46,6 +46,7 @@ def train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
         ValueError: the user can mend what is wrong; the message is one sentence.
     """
     silence_lightning()
+    cfg.require_trainable()
     try:
         train_in(RunFolder(folder, cfg, overrides))
     except AlreadyFinishedError:

@@ -87,12 +87,13 @@ class LogSteps(L.Callback):
         self, trainer: L.Trainer, module: L.LightningModule, *args: Any
     ) -> None:
         # The groups are backbone and head, each with and without weight decay. With a decay by
-        # layers, the backbone's rate is told as it is before that.
+        # layers, the backbone's rate is logged without it.
         groups = trainer.optimizers[0].param_groups
         first, last = groups[0], groups[-1]
-        optim = cast(SegmentationTask, module).cfg.optim
-        whole = optim.lr * first["lr"] / first["initial_lr"]
-        self.rates = (first["lr"] if optim.layer_decay == 1 else whole, last["lr"])
+        optim, rate = cast(SegmentationTask, module).cfg.optim, first["lr"]
+        if optim.layer_decay != 1:
+            rate = optim.lr * rate / first["initial_lr"]
+        self.rates = (rate, last["lr"])
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         stepped, self.step = trainer.global_step != self.step, trainer.global_step

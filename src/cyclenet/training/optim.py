@@ -36,10 +36,11 @@ def block_of(name: str) -> str:
 
     ``backbone.body.layer4.1.conv2.weight`` is of ``layer4.1``, and
     ``backbone.body.stages_0.blocks.1.norm.bias`` of ``stages_0.blocks.1``. What comes before the
-    stages is one block, the stem, and so is a downsampling.
+    stages of usual networks is one block, the stem; so is a downsampling between stages.
     """
     path = name.removeprefix("backbone.body.")
-    if re.match(r"(features_)?(conv|bn|norm|stem)|(model\.)?(patch_embed|\w+_token|pos_)", path):
+    stem = r"conv1|bn1|conv_stem|stem|features_(conv|norm)0"
+    if re.match(rf"{stem}|(model\.)?(patch_embed|norm_pre|\w+_token|pos_)", path):
         return "stem"
     found = re.match(r"[^\d.][^.]*\.downsample|(?:([^\d.][^.]*\.)*?(\d+\.)+|[^.]+)", path)
     return found[0].rstrip(".") if found else path

@@ -223,6 +223,11 @@ class SegmentationTask(L.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
+    def on_fit_start(self) -> None:
+        model, modules = self.cfg.model, self.net.backbone.modules()
+        if model.freeze_norm and not any(hasattr(each, "running_mean") for each in modules):
+            raise ValueError(f"model.freeze_norm: {model.backbone} has no batch norm: leave it.")
+
     def on_train_start(self) -> None:
         # Rates always follow the configuration. A checkpoint brings those that it was made with,
         # which differ where force=true changed them.

@@ -95,8 +95,9 @@ class Row(NamedTuple):
 def group_arms(runs: list[Run]) -> list[Arm]:
     """Group finished runs by all but their seed, in the order given.
 
-    Of runs with one configuration, seed and fold only the first is compared; the others get this
-    as their problem. Without a fold that all arms have finished there is nothing to compare: [].
+    Of runs with one configuration, seed and fold only the one with the most evaluations is
+    compared; the others get this as their problem. Without a fold that all arms have finished there
+    is nothing to compare: [].
 
     Raises:
         ValueError: the runs are of different data sets.
@@ -106,13 +107,15 @@ def group_arms(runs: list[Run]) -> list[Arm]:
     for run in runs:
         if run.finished and run.cfg is not None:
             key = json.dumps(_without_seed(run.cfg), sort_keys=True)
+            configs.setdefault(key, run.cfg)
             group = groups.setdefault(key, [])
             first = next((each for each in group if _cell(each) == _cell(run)), None)
-            if first is not None:
-                run.problem = f"is the same as {first.folder.name}, which is compared"
+            if first is None:
+                group.append(run)
                 continue
-            group.append(run)
-            configs.setdefault(key, run.cfg)
+            if len(run.evaluations) > len(first.evaluations):
+                group[group.index(first)], first, run = run, run, first
+            run.problem = f"is not compared, for it repeats {first.folder}"
     classes = {
         tuple(each.scores.IoU) for run in runs if run.finished for each in run.evaluations.values()
     }

@@ -89,7 +89,7 @@ def _arms_with_baseline_first(
     if not arms and not in_progress:
         if any(run.finished for run in runs):
             raise ValueError(
-                "All arms have finished no fold in common, so nothing can be compared."
+                "There is no fold that all arms have finished, so nothing can be compared."
             )
         first = [f"{run.folder.name}: {run.status}, {run.problem}" for run in runs[:3]]
         states = "; ".join(state.rstrip(", ") for state in first)

@@ -1,5 +1,6 @@
 """The jobs of a sweep, and the run folder of each."""
 
+import os
 import sys
 from dataclasses import asdict
 from itertools import product
@@ -15,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 from cyclenet.config.identity import flatten
 from cyclenet.config.load import run_folder_name, to_config
 from cyclenet.config.schema import TrainConfig
-from cyclenet.files import safe_name
 
 
 def swept_jobs(config: DictConfig) -> list[tuple[Path, DictConfig]]:
@@ -72,6 +72,6 @@ def job_folders(root: Path, configs: list[TrainConfig]) -> list[Path]:
         first = known.setdefault(name, values)
         for key in values:
             if values[key] != first[key]:
-                name += "-" + safe_name(f"{key.rsplit('.', 1)[-1]}={values[key]}")
+                name += f"-{key.rsplit('.', 1)[-1]}={values[key]}".replace(os.sep, "_")
         folders.append(root / name)
     return folders
