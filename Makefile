@@ -41,7 +41,7 @@ bench: .venv/.bench ## Measure what the README claims beside others' code (half 
 	touch $@
 
 test: setup lint ## Lint, check types, run the tests
-	$(QUIET) $(BIN)/pytest -n auto --dist loadscope
+	$(QUIET) $(BIN)/pytest -n auto --dist worksteal
 
 test-web: setup ## Drive the explorer in a headless Chromium (installs it with apt-get if there is none)
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
@@ -107,8 +107,8 @@ fuzz: setup ## Damage 500 files and run the commands that read them (a quarter o
 audit: setup ## Give hostile files to every command and watch what it does (minutes)
 	$(BIN)/python tests/audit.py
 
-test-slow: setup ## Run the tests that take minutes (torch.compile; needs a C++ compiler)
-	$(BIN)/pytest -m slow
+test-slow: setup ## Run the tests that take minutes (one of them needs a C++ compiler): TESTS=tests/training
+	$(QUIET) $(BIN)/pytest -m slow -n auto $(TESTS)
 
 test-slurm: setup ## Run sweeps, DDP and a requeue on a SLURM of this machine (needs slurm-wlm and munge, and root)
 	$(BIN)/pytest -m slurm

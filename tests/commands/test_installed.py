@@ -65,6 +65,7 @@ print(cyclenet.__file__)
 """
 
 
+@pytest.mark.slow
 def test_three_lines_of_python_and_a_file_to_deploy(installed, tmp_path):
     """As a new user outside of the repository: a trained run, its export, its shared folder."""
     cyclenet(installed, "train", *SCENES, *TINY, "hydra.run.dir=run", cwd=tmp_path)

@@ -21,6 +21,7 @@ from cyclenet.training.trainer import build_trainer, choose_precision
 from made import fit, short_config
 
 
+@pytest.mark.slow
 def test_killed_trainings_come_to_the_same_end():
     """Four kills, one of them in a save and one in validation, and a damaged checkpoint (`make
     chaos` has all of them).

@@ -176,6 +176,7 @@ def sweep(folder: Path, *words: str, file_size: int | None = None) -> subprocess
     return subprocess.Popen(command, cwd=folder, env=environment, preexec_fn=limit, **streams)
 
 
+@pytest.mark.slow
 def test_a_sweeper_is_given_the_objective(tmp_path):
     """Optuna's, with jobs in processes; a value that was not logged is refused."""
     words = [
@@ -198,6 +199,7 @@ def test_a_sweeper_is_given_the_objective(tmp_path):
     assert "objective=val/IoU/what was not logged; logged were " in said
 
 
+@pytest.mark.slow
 def test_a_sweep_survives_what_befalls_its_jobs(camvid, tmp_path):
     """A stop, a disk quota, a corrupt image and an illegal mask; then the same command finishes
     what is missing.
