@@ -1,3 +1,4 @@
+import errno
 import json
 import multiprocessing
 import pickle
@@ -160,7 +161,7 @@ def test_another_process_does_not_read_a_cache_that_was_replaced(camvid):
 
 def test_no_cache_is_written_where_nothing_can_be_locked(camvid, monkeypatch, capsys):
     def refuse(*args):
-        raise OSError("no locks available")
+        raise OSError(errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
     assert (

@@ -315,7 +315,7 @@ def test_an_onnx_file_gives_no_weights(tmp_path, monkeypatch):
 
 def test_what_is_pushed_is_the_three_files_and_its_own_scores(tmp_path, monkeypatch):
     task = task_of()
-    task.cfg.dataset.train_split = ["train", "val"]
+    task.hparams["cfg"]["dataset"]["train_split"] = ["train", "val"]
     path = save_checkpoint(task, tmp_path / "run/checkpoints/best.ckpt")
     for name, accuracy in (("best", 0.9), ("best-v1", 0.8), ("last", 0.6)):
         counts = counts_of(np.random.default_rng(0), accuracy)
@@ -326,7 +326,7 @@ def test_what_is_pushed_is_the_three_files_and_its_own_scores(tmp_path, monkeypa
     config = PushConfig(ckpt_path=str(path), repo="me/a", output=str(folder), dry_run=True)
     push(config)
     card = (folder / "README.md").read_text()
-    assert card.count("40 images") == 1 and r"split train\+val" in card
+    assert card.count("40 images") == 1 and "split train+val" in card
     (folder / ".env").write_text("secret")
     uploaded = {}
     import huggingface_hub
