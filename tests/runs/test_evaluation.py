@@ -1,7 +1,7 @@
 """Evaluation image by image: exact, independent of processes, and what training leaves."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -128,6 +128,14 @@ def test_the_result_is_written_with_what_it_depends_on(task, tmp_path, monkeypat
         "confusion.png",
         "trimap.png",
     }
+    # A damaged one is made anew in the run; a file of the user's elsewhere is refused.
+    (folder / "scores.json").write_text("{")
+    assert evaluate(task, CFG, tmp_path, CPU)[0] == result
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/scores.json").write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match="is of no evaluation"):
+        evaluate(task, replace(CFG, output=str(tmp_path / "mine")), tmp_path, CPU)
+    assert (tmp_path / "mine/scores.json").read_text() == '{"mine": 1}'
     plain = EvaluateConfig(CFG.ckpt_path, CFG.dataset, CFG.protocol, boundary=False)
     other, where = evaluate(task, plain, tmp_path, CPU)
     assert where != folder and other.trimap is None and other.mIoU == result.mIoU

@@ -96,6 +96,11 @@ def test_a_start_afresh_does_not_remove_what_it_begins_from(tmp_path):
             pass
         assert last.read_bytes() == b"trained"
         assert (tmp_path / "result.json").read_bytes() == before
+    # A run that has no result yet says why it failed.
+    cfg = short_config(init_from=str(tmp_path / "typo"))
+    with pytest.raises(ValueError, match="no checkpoint"), RunFolder(tmp_path / "new", cfg, []):
+        pass
+    assert read_result(tmp_path / "new").status == "failed"
 
 
 @pytest.mark.parametrize(

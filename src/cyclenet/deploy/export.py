@@ -22,14 +22,14 @@ from cyclenet.files import atomic_write
 from cyclenet.models.cyclenet import CycleNet
 from cyclenet.models.stored import Checkpoint, stored, stored_weights
 
-OPSET = 20  # Of ONNX; 19 is the first with a deformable convolution.
+OPSET = 20  # ONNX has a deformable convolution since opset 19.
 
 TRACED = (2, 240, 496)  # Images, height, width of the input that the graph is recorded with.
 
 CHECKED = ((1, 241, 497), (3, 360, 480), (1, 512, 1024))
 """Inputs that an exported file is compared on."""
 
-MOST_RELATIVE = 1e-3  # Of the logits' largest value.
+MOST_RELATIVE = 1e-3  # Largest difference that passes, as a share of the largest logit.
 
 TIE = 1e-4  # Logits so close to each other, of the largest, may give either label.
 

@@ -57,13 +57,16 @@ def evaluate(
         What ``scores.json`` holds, and its folder.
 
     Raises:
-        ValueError: the data set has other classes than the model.
+        ValueError: the data set has other classes than the model, or ``cfg.output`` holds a file
+            of the user's that would be replaced.
     """
     source = open_validation(cfg.dataset, cfg.split)
     check_classes(source, task.classes, cfg.dataset.name, cfg.ckpt_path)
     folder = Path(cfg.output) if cfg.output else run / "evaluate" / _folder_name(cfg, len(source))
-    if (folder / SCORES).is_file() and read_json(EvaluationResult, folder / SCORES) is None:
-        raise ValueError(f"{folder / SCORES} is of no evaluation: give another output.")
+    there = folder / SCORES
+    # A damaged one in the run's own folder is made anew, as a report asks for.
+    if cfg.output and there.is_file() and read_json(EvaluationResult, there) is None:
+        raise ValueError(f"{there} is of no evaluation: give another output.")
     counts = count(task, source, cfg, device, rank, world_size)
     counts["names"] = np.array([source.name(index) for index in range(len(source))])
     result = summarise(counts, source.classes, cfg)

@@ -167,7 +167,9 @@ class RunFolder:
 
     def _check_source(self, source: str) -> None:
         """Look for what the training begins from, before anything here is removed or written."""
-        first, self.first = self.first, False
+        # A result that stands in the folder stays: it is of the run that would be lost.
+        first = self.first
+        self.first = first and not (self.path / "result.json").exists()
         if self._is_own(find(source, hub=True)):
             raise ValueError(
                 f"init_from={source} would be removed from {self.path}, where the training begins: "
