@@ -252,8 +252,6 @@ class ExportConfig:
     # onnx (runs in onnxruntime and others), torch_export (a .pt2 that torch.export.load reads) or
     # safetensors (weights and configuration).
     format: str = "onnx"
-    # With torch_export: height and width of the images, pixels. The number of images stays free.
-    size: list[int] = field(default_factory=list)
     # What the file gives for an image, at the image's size: logits, probabilities or labels. Only
     # logits can be evaluated.
     gives: str = "logits"
@@ -261,13 +259,6 @@ class ExportConfig:
     def __post_init__(self) -> None:
         endings = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
         require_choice("format", self.format, endings)
-        fixed = self.format == "torch_export"
-        require(
-            len(self.size) == (2 if fixed else 0) and all(0 < side <= 8192 for side in self.size),
-            f"size must be [height, width] with format=torch_export; got {self.size}."
-            if fixed
-            else "size is for format=torch_export: an ONNX file takes images of any size.",
-        )
         require_choice("gives", self.gives, ("logits", "probabilities", "labels"))
         if "???" not in (self.output, self.ckpt_path):
             ending = endings[self.format]

@@ -33,7 +33,7 @@ class Grid(NamedTuple):
     def padded_side(self, side: int) -> int:
         """Return the next side of the grid, in pixels."""
         extra = int(self.align_corners)
-        return -(-(side - extra) // self.stride) * self.stride + extra
+        return (side - extra + self.stride - 1) // self.stride * self.stride + extra
 
     def cells(self, size: Sequence[int]) -> tuple[int, int]:
         """Return the (height, width) of the coarsest features of an image or crop."""

@@ -22,14 +22,11 @@ def warp(x: Tensor, delta: Tensor) -> Tensor:
     """
     height, width = delta.shape[-2:]
     exact = delta if delta.dtype == torch.float64 else delta.float()
-    rows = torch.linspace(-1, 1, height, dtype=exact.dtype, device=x.device)
-    columns = torch.linspace(-1, 1, width, dtype=exact.dtype, device=x.device)
+    # The image's corners are at -1 and 1. (torch.linspace cannot be exported for all sizes.)
+    rows = torch.arange(height, dtype=exact.dtype, device=x.device)[:, None] + exact[:, 1]
+    columns = torch.arange(width, dtype=exact.dtype, device=x.device) + exact[:, 0]
     grid = torch.stack(
-        [
-            columns + exact[:, 0] * (2 / max(width - 1, 1)),
-            rows[:, None] + exact[:, 1] * (2 / max(height - 1, 1)),
-        ],
-        -1,
+        [columns * (2 / max(width - 1, 1)) - 1, rows * (2 / max(height - 1, 1)) - 1], -1
     )
     return F.grid_sample(x.to(exact.dtype), grid, align_corners=True).to(x.dtype)
 
