@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 S = TypeVar("S")
@@ -114,3 +115,15 @@ def map_in_threads(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def ahead(
+    pool: ThreadPoolExecutor, function: Callable[[S], T], items: Iterable[S]
+) -> Iterator[Future[T]]:
+    """Yield a function's results of items in their order, while threads compute the next three."""
+    futures: deque[Future[T]] = deque()
+    for item in items:
+        futures.append(pool.submit(function, item))
+        if len(futures) > 3:
+            yield futures.popleft()
+    yield from futures

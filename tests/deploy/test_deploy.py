@@ -24,6 +24,7 @@ from cyclenet.lab import share
 from cyclenet.lab.share import push
 from cyclenet.runs.evaluate import summarise
 from cyclenet.runs.evaluate import write as write_scores
+from cyclenet.scoring import inference
 from cyclenet.training.task import SegmentationTask
 from made import RUN_CLASSES, counts_of, save_checkpoint, scenes_task, task_of
 
@@ -235,7 +236,7 @@ def test_an_exported_file_is_evaluated_and_predicted_like_its_checkpoint(tmp_pat
 def test_a_stopped_prediction_keeps_no_file_of_another_checkpoint(tmp_path):
     """The second command was stopped before its second image; the first one's files are there."""
     from cyclenet.config.commands import PredictConfig
-    from cyclenet.runs.predict import Predictor
+    from cyclenet.runs.predict import Predictor, Tally
 
     for name in ("a", "b"):
         Image.fromarray(PICTURE).save(tmp_path / f"{name}.png")
@@ -243,14 +244,48 @@ def test_a_stopped_prediction_keeps_no_file_of_another_checkpoint(tmp_path):
     options = {"input": str(tmp_path), "output": str(tmp_path / "out"), "accelerator": "cpu"}
 
     def predict(path, *names):
-        predictor = Predictor(PredictConfig(ckpt_path=str(path), **options))
-        return [predictor.predict_image(tmp_path / f"{name}.png", name) for name in names]
+        predictor, tally = Predictor(PredictConfig(ckpt_path=str(path), **options)), Tally()
+        predictor.predict_images([(tmp_path / f"{name}.png", name) for name in names], tally)
+        return tally.done
 
-    assert predict(one, "a", "b") == [1, 1] and predict(one, "a", "b") == [0, 0]
-    assert predict(two, "a") == [1]
-    assert predict(two, "a", "b") == [0, 1]
+    assert predict(one, "a", "b") == 2 and predict(one, "a", "b") == 0
+    assert predict(two, "a") == 1
+    assert predict(two, "a", "b") == 1
     label = np.asarray(Image.open(tmp_path / "out/label/b.png"))
     np.testing.assert_array_equal(label, load(two, device="cpu").predict(PICTURE).labels)
+
+
+def test_pictures_of_one_size_are_predicted_together_where_that_is_faster(tmp_path, monkeypatch):
+    from cyclenet.config.commands import PredictConfig
+    from cyclenet.runs.predict import Predictor, Tally
+
+    rng = np.random.default_rng(1)
+    sizes = [(41, 67), (41, 67), (41, 67), (67, 41), (41, 67)]
+    pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    inputs = []
+    for number, pixels in enumerate(pictures):
+        inputs.append((tmp_path / f"{number}.png", str(number)))
+        Image.fromarray(pixels).save(inputs[-1][0])
+    damaged = (tmp_path / "damaged.png", "damaged")
+    damaged[0].write_bytes(b"no picture")
+    path, output = save_checkpoint(task_of(), tmp_path / "last.ckpt"), tmp_path / "out"
+    options = {"ckpt_path": str(path), "input": str(tmp_path), "output": str(output)}
+    options |= {"accelerator": "cpu", "save": ["label", "confidence"]}
+    predictor, tally = Predictor(PredictConfig(**options)), Tally()
+    one_by_one = predictor.predict(pictures)
+    # A CPU gains nothing by it, so it is told that it does.
+    monkeypatch.setitem(inference.PIXELS_AT_ONCE, "cpu", 2 * 41 * 67)
+    ran, network = [], predictor.model.network
+    monkeypatch.setattr(
+        predictor.model, "network", lambda views: ran.append(len(views)) or network(views)
+    )
+    predictor.predict_images([*inputs[:2], damaged, *inputs[2:]], tally)
+    assert ran == [2, 1, 1, 1] and tally.done == 5 and tally.skipped == [str(damaged[0])]
+    for number, each in enumerate(one_by_one):
+        label = np.asarray(Image.open(output / f"label/{number}.png"))
+        confidence = np.asarray(Image.open(output / f"confidence/{number}.png"))
+        np.testing.assert_array_equal(label, each.labels)
+        np.testing.assert_allclose(confidence / 65535, each.confidence, atol=1e-4)
 
 
 def test_a_picture_of_the_same_name_is_predicted_anew(tmp_path):

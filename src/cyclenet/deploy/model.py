@@ -1,9 +1,9 @@
 """A trained network that labels pictures; Hydra and Lightning have no part in it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,15 @@ from cyclenet.data.images import read_image
 from cyclenet.files import atomic_write
 from cyclenet.models.resize import Grid
 from cyclenet.plots.pictures import overlay_with_legend
-from cyclenet.scoring.inference import Network, full_precision, predict, probability_strips
+from cyclenet.scoring.inference import (
+    PIXELS_AT_ONCE,
+    Network,
+    full_precision,
+    predict,
+    probability_strips,
+)
+
+K = TypeVar("K")
 
 
 @dataclass
@@ -112,31 +120,63 @@ class Model:
         Raises:
             ValueError: it is no picture.
         """
-        if isinstance(image, list | tuple) or (isinstance(image, np.ndarray) and image.ndim == 4):
-            return [
-                self.predict(
-                    one, protocol=protocol, probabilities=probabilities, confidence=confidence
-                )
-                for one in image
-            ]
-        rule, pixels = _protocol(protocol, self.protocol), _pixels(image)
-        tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(self.device)
+        rule = _protocol(protocol, self.protocol)
+        if not (
+            isinstance(image, list | tuple) or (isinstance(image, np.ndarray) and image.ndim == 4)
+        ):
+            return self._predict([_pixels(image)], rule, probabilities, confidence)[0]
+        results: list[Result] = []
+        for batch in self.batches((None, _pixels(one)) for one in image):
+            pictures = [pixels for _, pixels in batch]
+            results += self._predict(pictures, rule, probabilities, confidence)
+        return results
+
+    def batches(
+        self, pictures: Iterable[tuple[K, np.ndarray]]
+    ) -> Iterator[list[tuple[K, np.ndarray]]]:
+        """Group pictures, each with a key, by what is predicted together.
+
+        That is one on a CPU, which gains nothing by more. On a GPU it is neighbours of one size.
+        """
+        waiting: list[tuple[K, np.ndarray]] = []
+        for key, pixels in pictures:
+            together = PIXELS_AT_ONCE.get(self.device.type, 0) // pixels[..., 0].size
+            if waiting and (len(waiting) >= together or pixels.shape != waiting[0][1].shape):
+                yield waiting
+                waiting = []
+            waiting.append((key, pixels))
+        if waiting:
+            yield waiting
+
+    def _predict(
+        self,
+        pictures: list[np.ndarray],
+        rule: ProtocolConfig,
+        probabilities: bool,
+        confidence: bool,
+    ) -> list[Result]:
+        """Label pictures of one size."""
+        images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(self.device)
         palette = np.array(self.palette, np.uint8)
         if not (probabilities or confidence):
-            found = self.labels(tensor, rule)[0].cpu().numpy()
-            return Result(pixels, found, self.classes, palette)
+            labels = self.labels(images, rule).cpu().numpy()
+            pairs = zip(pictures, labels, strict=True)
+            return [Result(pixels, found, self.classes, palette) for pixels, found in pairs]
         with torch.inference_mode(), self._precision(), full_precision():
-            strips = probability_strips(self.network, tensor, rule, self.grid)
-            each = torch.cat([part[0].cpu() for _, part in strips], 1)
-        best = each.max(0)
-        return Result(
-            pixels,
-            best.indices.to(torch.uint8).numpy(),
-            self.classes,
-            palette,
-            each.numpy() if probabilities else None,
-            best.values.numpy() if confidence else None,
-        )
+            strips = probability_strips(self.network, images, rule, self.grid)
+            shares = torch.cat([part.cpu() for _, part in strips], 2)
+        best = shares.max(1)
+        return [
+            Result(
+                pixels,
+                best.indices[number].to(torch.uint8).numpy(),
+                self.classes,
+                palette,
+                shares[number].numpy() if probabilities else None,
+                best.values[number].numpy() if confidence else None,
+            )
+            for number, pixels in enumerate(pictures)
+        ]
 
     def _precision(self) -> torch.autocast:
         low = self.precision == "bf16-mixed"

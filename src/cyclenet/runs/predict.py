@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,13 +18,17 @@ from cyclenet.data.base import find_files, name_files
 from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_image
 from cyclenet.deploy.load import find, load
 from cyclenet.deploy.model import Result
+from cyclenet.devices import cores
 from cyclenet.files import atomic_write, read_json, write_json
 from cyclenet.plots.pictures import colorize, overlay_with_legend, save_png
+from cyclenet.processes import ahead
 
 SETTINGS = ".cyclenet-prediction.json"
 """File in the output that says what made it: a repeated command goes on where it stopped."""
 
 MOST_PIXELS = 64_000_000  # Pixels of an image that is predicted as a whole.
+
+Input = tuple[Path, str]  # A file to predict, and the name of its outputs.
 
 VIDEO_ENDINGS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
@@ -34,6 +39,26 @@ class Settings:
 
     by: list[str | int]
     kinds: list[str] = field(default_factory=lambda: list(SAVED_KINDS))
+
+
+class Tally:
+    """Count what was predicted and what was skipped, and say so."""
+
+    def __init__(self) -> None:
+        self.done, self.began = 0, time.monotonic()
+        self.skipped: list[str] = []
+
+    def add(self, path: Path, images: int = 1) -> None:
+        """Count an input's images or frames; 0 where they were there already."""
+        self.done += images
+        rate = f" ({self.done / (time.monotonic() - self.began):.1f} images/s)"
+        print(f"{path}{rate if images else ': there already'}", file=sys.stderr)
+
+    def skip(self, path: Path, error: Exception) -> None:
+        """Count an input that cannot be predicted."""
+        text = str(error) if isinstance(error, DataError) else f"{path}: {sentence(error)}"
+        print(f"error: {text}", file=sys.stderr)
+        self.skipped.append(str(path))
 
 
 class Predictor:
@@ -74,20 +99,54 @@ class Predictor:
                 )
         return written
 
-    def predict(self, image: np.ndarray) -> Result:
-        """Return what the network says of an image (H, W, 3)."""
+    def predict(self, pictures: list[np.ndarray]) -> list[Result]:
+        """Return what the network says of images (H, W, 3)."""
         wanted = {key: key in self.cfg.save for key in ("probability", "confidence")}
-        return self.model.predict(
-            image, probabilities=wanted["probability"], confidence=wanted["confidence"]
+        found: list[Result] = self.model.predict(
+            pictures, probabilities=wanted["probability"], confidence=wanted["confidence"]
         )
+        return found
 
-    def predict_image(self, path: Path, name: str) -> int:
-        """Predict an image file; return 1, or 0 where its outputs are there already."""
+    def predict_images(self, inputs: list[Input], tally: "Tally") -> None:
+        """Predict image files. Threads read the next ones and write the last ones meanwhile."""
+        with ThreadPoolExecutor(min(cores(), 4)) as pool:
+            for written in ahead(pool, self._write_image, self._results(pool, inputs, tally)):
+                tally.add(written.result())
+
+    def _results(
+        self, pool: ThreadPoolExecutor, inputs: list[Input], tally: "Tally"
+    ) -> Iterator[tuple[Input, Result]]:
+        for batch in self.model.batches(self._pictures(pool, inputs, tally)):
+            try:
+                found = self.predict([image for _, image in batch])
+            except RuntimeError as error:  # For example out of memory.
+                for (path, _), _ in batch:
+                    tally.skip(path, error)
+                continue
+            yield from zip([each for each, _ in batch], found, strict=True)
+
+    def _pictures(
+        self, pool: ThreadPoolExecutor, inputs: list[Input], tally: "Tally"
+    ) -> Iterator[tuple[Input, np.ndarray]]:
+        for each, reading in zip(inputs, ahead(pool, self._read, inputs), strict=True):
+            try:
+                image = reading.result()
+            except DataError as error:
+                tally.skip(each[0], error)
+                continue
+            if image is None:
+                tally.add(each[0], 0)
+            else:
+                yield each, image
+
+    def _read(self, each: Input) -> np.ndarray | None:
+        """Read an image file; return None where its outputs are there already."""
+        path, name = each
         outputs = [self._path(kind, name) for kind in self.cfg.save]
         stamp = path.stat()  # A file that was put in its place may be old, but its entry is new.
         since = max(self.since, stamp.st_mtime_ns, stamp.st_ctime_ns)
-        if all(each.is_file() and each.stat().st_mtime_ns > since for each in outputs):
-            return 0
+        if all(out.is_file() and out.stat().st_mtime_ns > since for out in outputs):
+            return None
         image = read_image(path)
         pixels = image.shape[0] * image.shape[1]
         if pixels > MOST_PIXELS and not self.cfg.protocol.window:
@@ -95,21 +154,28 @@ class Predictor:
                 f"{path} has {pixels / 1e6:.0f} million pixels, too many for one pass: add "
                 "protocol.window=1024 protocol.stride=768."
             )
-        self._write(name, self.predict(image), overlay=True)
-        return 1
+        return image
+
+    def _write_image(self, done: tuple[Input, Result]) -> Path:
+        (path, name), found = done
+        self._write(name, found, overlay=True)
+        return path
 
     def predict_video(self, path: Path, name: str) -> int:
         """Predict a video frame by frame; return the number of frames."""
         classes, done, expected = self.model.classes, 0, count_frames(path)
         with VideoWriter(self.output / "overlay" / f"{name}.mp4") as video:
-            for number, (frame, rate) in enumerate(read_video(path)):
-                found = self.predict(frame)
-                self._write(f"{name}/{number:06d}", found, overlay=False)
-                if "overlay" in self.cfg.save:
-                    labels, palette = found.labels, found.palette
-                    shown = overlay_with_legend(frame, labels, classes, palette, all_classes=True)
-                    video.add(shown, rate)
-                done += 1
+            for batch in self.model.batches(read_video(path)):
+                found = self.predict([frame for _, frame in batch])
+                for (rate, frame), each in zip(batch, found, strict=True):
+                    self._write(f"{name}/{done:06d}", each, overlay=False)
+                    if "overlay" in self.cfg.save:
+                        labels, palette = each.labels, each.palette
+                        shown = overlay_with_legend(
+                            frame, labels, classes, palette, all_classes=True
+                        )
+                        video.add(shown, rate)
+                    done += 1
         if expected - done > 1:  # Some files count one too many.
             raise DataError(
                 f"{path} is damaged: {expected - done} of its {expected} frames could not be read; "
@@ -147,23 +213,18 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
             be used.
     """
     inputs = find_inputs(Path(cfg.input), Path(cfg.output))
-    predictor = Predictor(cfg)
-    done, skipped, began = 0, [], time.monotonic()
-    for path, name in inputs:
-        is_video = path.suffix.lower() in VIDEO_ENDINGS
+    predictor, tally = Predictor(cfg), Tally()
+    videos = [each for each in inputs if each[0].suffix.lower() in VIDEO_ENDINGS]
+    predictor.predict_images([each for each in inputs if each not in videos], tally)
+    for path, name in videos:
         try:
-            new = (predictor.predict_video if is_video else predictor.predict_image)(path, name)
-            done += new
-            rate = f" ({done / (time.monotonic() - began):.1f} images/s)"
-            print(f"{path}{rate if new else ': there already'}", file=sys.stderr)
-        except (DataError, RuntimeError, cv2.error) as error:  # For example out of memory.
-            text = str(error) if isinstance(error, DataError) else f"{path}: {sentence(error)}"
-            print(f"error: {text}", file=sys.stderr)
-            skipped.append(str(path))
-    return done, skipped
+            tally.add(path, predictor.predict_video(path, name))
+        except (DataError, RuntimeError, cv2.error) as error:
+            tally.skip(path, error)
+    return tally.done, tally.skipped
 
 
-def find_inputs(source: Path, output: Path) -> list[tuple[Path, str]]:
+def find_inputs(source: Path, output: Path) -> list[Input]:
     """Return the files to predict and the names of their outputs; outputs are not inputs.
 
     Raises:
@@ -197,8 +258,8 @@ def count_frames(path: Path) -> int:
     return max(count, 0)
 
 
-def read_video(path: Path) -> Iterator[tuple[np.ndarray, float]]:
-    """Yield frames (H, W, 3) RGB and the frame rate, per second.
+def read_video(path: Path) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield the frame rate, per second, and frames (H, W, 3) RGB.
 
     Raises:
         DataError: there is none to read.
@@ -210,7 +271,7 @@ def read_video(path: Path) -> Iterator[tuple[np.ndarray, float]]:
         if not there:
             break
         count += 1
-        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), rate
+        yield rate, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
     video.release()
     if not count:
         raise DataError(f"{path} is not a readable video; replace the file.")
