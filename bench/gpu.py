@@ -75,26 +75,9 @@ def right() -> dict[str, Any]:
     return {"result": (done.stdout.strip().splitlines() or ["nothing"])[-1], "failed": lines}
 
 
-def _grid_sample(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
-    """Sample tap by tap with ``grid_sample`` in the precision of ``x``, then one product."""
-    n, channels, height, width = x.shape
-    ys = torch.arange(height, device=x.device).view(1, height, 1)
-    xs = torch.arange(width, device=x.device).view(1, 1, width)
-    taps = []
-    for tap in range(9):
-        dy, dx = offset[:, 2 * tap], offset[:, 2 * tap + 1]
-        y, x_ = ys + tap // 3 - 1 + dy, xs + tap % 3 - 1 + dx
-        grid = torch.stack([(2 * x_ + 1) / width - 1, (2 * y + 1) / height - 1], -1)
-        sampled = F.grid_sample(x, grid.to(x.dtype), align_corners=False)
-        taps.append(sampled * mask[:, tap : tap + 1].to(x.dtype))
-    columns = torch.stack(taps, 2).view(n, channels * 9, height * width)
-    out: Tensor = weight.view(len(weight), -1).to(x.dtype) @ columns
-    return out.view(n, -1, height, width)
-
-
 def adc() -> dict[str, Any]:
     """Race the operators of ADC on a crop of 769: forward and backward."""
-    from cyclenet.models.deform import gather_conv
+    from cyclenet.models.deform import gather_conv, grid_sample_conv
 
     side, channels = (13, 16) if SMALL else (193, 256)
     generator = torch.Generator().manual_seed(0)
@@ -116,7 +99,7 @@ def adc() -> dict[str, Any]:
         ),
         "gather, float32": gather(torch.float32),
         "gather, bfloat16": gather(torch.bfloat16),
-        "grid_sample, bfloat16": lambda: _grid_sample(x.bfloat16(), offset, mask, weight),
+        "grid_sample, bfloat16": gather(torch.bfloat16, grid_sample_conv),
         "gather compiled, bfloat16": gather(torch.bfloat16, compiled),
     }
     if SMALL:

@@ -147,6 +147,20 @@ def test_an_exported_graph_gives_what_pytorch_gives(arm, tmp_path, monkeypatch):
     np.testing.assert_allclose(a, b, atol=2e-3)
 
 
+def test_a_graph_may_do_without_a_deformable_convolution(tmp_path, monkeypatch):
+    import onnx
+
+    monkeypatch.setattr(exporting, "TRACED", (2, 64, 96))
+    monkeypatch.setattr(exporting, "CHECKED", ((1, 41, 97), (3, 72, 80)))
+    path, kinds = save_checkpoint(task_of(), tmp_path / "last.ckpt"), {}
+    for way in ("operator", "grid_sample"):
+        output = str(tmp_path / f"{way}.onnx")
+        exporting.export(ExportConfig(ckpt_path=str(path), output=output, deformable=way))
+        kinds[way] = {node.op_type for node in onnx.load(output).graph.node}
+    assert kinds["operator"] - kinds["grid_sample"] == {"DeformConv"}
+    assert "GridSample" in kinds["grid_sample"]
+
+
 @pytest.mark.parametrize("gives", ["labels", "probabilities"])
 def test_a_graph_may_end_in_labels(gives, tmp_path, monkeypatch):
     import onnxruntime
@@ -439,10 +453,15 @@ def test_a_program_of_torch_export_takes_images_of_any_size(tmp_path, monkeypatc
     monkeypatch.setattr(exporting, "CHECKED", ((1, 41, 97), (3, 72, 80)))
     path, output = save_checkpoint(task_of(), tmp_path / "last.ckpt"), str(tmp_path / "m.pt2")
     options = ExportConfig(
-        ckpt_path=str(path), output=output, format="torch_export", gives="labels"
+        ckpt_path=str(path),
+        output=output,
+        format="torch_export",
+        gives="labels",
+        deformable="grid_sample",
     )
     said = exporting.export(options)
     assert "1 x 41 x 97, 3 x 72 x 80" in said[1]
+    assert "deform_conv" not in str(torch.export.load(output).graph)
     metadata = {"classes.txt": ""}
     program = torch.export.load(output, extra_files=metadata).module()
     assert json.loads(metadata["classes.txt"]) == task_of().classes

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 import torchvision.ops
 
-from cyclenet.models.deform import deform_conv2d
+from cyclenet.models.deform import deform_conv2d, grid_sample_conv
 
 
 def inputs(groups=1, spread=3.0, kernel=3, dtype=torch.float64, size=(7, 9)):
@@ -49,6 +49,17 @@ def test_any_size_and_odd_kernel(size, kernel):
     torch.testing.assert_close(
         deform_conv2d(x, offset, mask, weight, 1), theirs, rtol=1e-12, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("spread", [1.0, 50.0])
+def test_grid_sample_gives_the_same(groups, kernel, spread):
+    x, offset, mask, weight = inputs(groups, spread, kernel=kernel)
+    for used in (mask, None):
+        wanted = deform_conv2d(x, offset, used, weight, groups)
+        found = grid_sample_conv(x, offset, used, weight, groups)
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
 
 
 def test_gradients_are_those_of_finite_differences():

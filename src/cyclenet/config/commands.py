@@ -255,11 +255,15 @@ class ExportConfig:
     # What the file gives for an image, at the image's size: logits, probabilities or labels. Only
     # logits can be evaluated.
     gives: str = "logits"
+    # What ADC and FaPN sample with: operator is ONNX's DeformConv or torchvision's; grid_sample is
+    # for runtimes that have none.
+    deformable: str = "operator"
 
     def __post_init__(self) -> None:
         endings = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
         require_choice("format", self.format, endings)
         require_choice("gives", self.gives, ("logits", "probabilities", "labels"))
+        require_choice("deformable", self.deformable, ("operator", "grid_sample"))
         if "???" not in (self.output, self.ckpt_path):
             ending = endings[self.format]
             require(

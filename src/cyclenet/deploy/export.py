@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from cyclenet.deploy.load import open_session, read_weights, rebuild
 from cyclenet.deploy.onnx_operators import register
 from cyclenet.files import atomic_write
 from cyclenet.models.cyclenet import CycleNet
+from cyclenet.models.deform import standard_operators
 from cyclenet.models.stored import Checkpoint, stored, stored_weights
 
 OPSET = 20  # ONNX has a deformable convolution since opset 19.
@@ -87,7 +89,8 @@ def export(cfg: ExportConfig) -> list[str]:
             "exported for others."
         )
     metadata = describe(checkpoint) | {"output": cfg.gives}
-    with atomic_write(Path(cfg.output)) as part:
+    sampling = standard_operators() if cfg.deformable == "grid_sample" else nullcontext()
+    with atomic_write(Path(cfg.output)) as part, sampling:
         if cfg.format == "torch_export":
             write_program(net, cfg.gives, part, metadata)
             what, runtime = "torch.export", f"PyTorch {torch.__version__}"

@@ -1,9 +1,15 @@
 """Modulated deformable convolution (DCNv2, arXiv:1811.11168; eq. 4) in every precision."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 import torch.nn.functional as F
 import torchvision.ops
 from torch import Tensor
+
+_standard = ContextVar("standard", default=False)
 
 
 def deform_conv2d(
@@ -14,8 +20,9 @@ def deform_conv2d(
     Equal to `torchvision.ops.deform_conv2d` in value and gradients. On CPU the four bilinear
     neighbours of each tap are gathered as one weighted embedding bag and convolved by one matrix
     product, which is several times faster and takes bfloat16; so they are where torchvision was
-    built without a kernel for the device. On GPUs, and in a graph that is recorded to be exported,
-    torchvision's kernel runs; it has no bfloat16, so under autocast it runs in float32. Sampling
+    built without a kernel for the device. On GPUs, and in a graph that is recorded to be exported
+    (but see `standard_operators`), torchvision's kernel runs; it has no bfloat16, so under autocast
+    it runs in float32. Sampling
     positions are float32 (or float64) in any precision: in bfloat16, pixel 257 could not be told
     from 258.
 
@@ -38,6 +45,8 @@ def deform_conv2d(
     with torch.autocast(kind, enabled=False):
         offset, mask = offset.to(exact), None if mask is None else mask.to(exact)
         recorded = torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()
+        if recorded and _standard.get():
+            return grid_sample_conv(x.to(dtype), offset, mask, weight.to(dtype), groups)
         if not recorded and (x.device.type == "cpu" or not has_kernel(x.device.type)):
             return gather_conv(x.to(dtype), offset, mask, weight.to(dtype), groups)
         out: Tensor = torchvision.ops.deform_conv2d(
@@ -57,6 +66,44 @@ def has_kernel(device: str) -> bool:
     """
     key, name = KEYS.get(device), "torchvision::deform_conv2d"
     return key is not None and torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
+
+
+@contextmanager
+def standard_operators() -> Iterator[None]:
+    """Let graphs that are recorded within be of operators that every runtime has."""
+    token = _standard.set(True)
+    try:
+        yield
+    finally:
+        _standard.reset(token)
+
+
+def grid_sample_conv(
+    x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, groups: int
+) -> Tensor:
+    """Do what `deform_conv2d` does by one ``grid_sample`` a tap, in the precision of ``x``."""
+    n, channels, height, width = x.shape
+    kernel, per_group = int(weight.shape[-1]), channels // groups
+    rows = torch.arange(height, device=x.device).view(1, 1, height, 1) - kernel // 2
+    columns = torch.arange(width, device=x.device) - kernel // 2
+    # Images and groups lie on one axis, because they are sampled alike.
+    apart = x.reshape(n * groups, per_group, height, width)
+    displaced = offset.reshape(n * groups, kernel * kernel, 2, height, width)
+    y, x_ = displaced[:, :, 0] + rows, displaced[:, :, 1] + columns
+    taps = []
+    for tap in range(kernel * kernel):
+        # Pixel 0 is centred at -1 + 1 / side.
+        down = (2 * (y[:, tap] + tap // kernel) + 1) / height - 1
+        right = (2 * (x_[:, tap] + tap % kernel) + 1) / width - 1
+        grid = torch.stack([right, down], -1).to(x.dtype)
+        sampled = F.grid_sample(apart, grid, align_corners=False)
+        if mask is not None:
+            factor = mask.reshape(n * groups, kernel * kernel, 1, height, width)[:, tap]
+            sampled = sampled * factor.to(x.dtype)
+        taps.append(sampled.reshape(n, channels, height, width))
+    # The exporter to ONNX knows the sides of no computed filter, so it is no convolution.
+    out = weight.permute(0, 2, 3, 1).flatten(1) @ torch.cat(taps, 1).flatten(2)
+    return out.reshape(n, -1, height, width)
 
 
 def gather_conv(
