@@ -191,7 +191,9 @@ def write_program(net: CycleNet, gives: str, path: Path, metadata: dict[str, str
     number, least = torch.export.Dim("batch", min=1, max=4096), 2 * net.grid.stride
     height, width = (torch.export.Dim(name, min=least, max=2**14) for name in ("height", "width"))
     try:
-        with patch("timm.layers.padding.get_same_padding", _same_padding):
+        same_padding = patch("timm.layers.padding.get_same_padding", _same_padding)
+        with same_padding, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # It warns of weights that share their memory.
             program = torch.export.export(
                 Deployed(net, gives),
                 (torch.zeros(TRACED[0], 3, *TRACED[1:]),),
@@ -199,8 +201,8 @@ def write_program(net: CycleNet, gives: str, path: Path, metadata: dict[str, str
                 # What it cannot prove of all sizes, the program checks when it runs.
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
-        texts = {f"{key}.txt": value for key, value in metadata.items()}
-        torch.export.save(program, path, extra_files=texts)
+            texts = {f"{key}.txt": value for key, value in metadata.items()}
+            torch.export.save(program, path, extra_files=texts)
     except Exception as error:  # The exporter's errors have no common class.
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"This network cannot be exported by torch.export ({reason}).") from error
@@ -219,7 +221,7 @@ def _same_padding(side: int, kernel: int, stride: int, dilation: int) -> int:
 def open_program(path: Path) -> Callable[[Tensor], np.ndarray]:
     """Return what runs a file of `write_program`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # It warns of weights that share their memory.
+        warnings.simplefilter("ignore")  # As in `write_program`.
         module = torch.export.load(path).module()
     return lambda image: module(image).detach().numpy()
 

@@ -68,7 +68,8 @@ class Grid(NamedTuple):
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """Interpolate (N, C, H, W) bilinearly to ``size`` (height, width) pixels."""
-    if tuple(x.shape[-2:]) == tuple(size):
+    # What torch.export records must not differ between sizes of an image.
+    if not torch.compiler.is_exporting() and tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
 
