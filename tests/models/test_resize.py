@@ -50,6 +50,15 @@ def test_rows_are_those_of_the_whole_padded_map():
         torch.testing.assert_close(resize_rows(x, (50, 66), rows, grid), whole[..., rows, :])
 
 
+def test_training_can_use_what_inference_kept():
+    size = (51, 67)  # Of no other test, so that the weights are first made here.
+    with torch.inference_mode():
+        resize_rows(torch.zeros(1, 1, 9, 10), size, slice(0, 24), Grid(1, False))
+    x = torch.zeros(1, 1, 9, 10, requires_grad=True)
+    resize_rows(x, size, slice(0, 24), Grid(1, False)).sum().backward()
+    assert x.grad is not None and x.grad.sum() == pytest.approx(24 * 67)
+
+
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("stride", [8, 16])
 def test_the_network_predicts_a_cut_as_it_predicts_the_padded_cut(stride, align_corners):

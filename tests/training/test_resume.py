@@ -204,22 +204,29 @@ def test_a_full_disk_at_the_start_loses_no_metrics(trained, tmp_path):
 
 
 class Poison(L.Callback):
-    """Make a weight infinite before step 3: the first of the second epoch."""
+    """Make a weight infinite before a batch of step 3, with which the second epoch begins."""
+
+    def __init__(self, batch):
+        self.batch, self.names = batch, []
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        self.names = batch["name"]
-        if trainer.global_step == 2:
+        if trainer.global_step == 2 and batch_idx == self.batch:
+            self.names = batch["name"]
             with torch.no_grad():
                 module.net.classifier[1].weight[0, 0] = torch.inf
 
 
-def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(tmp_path):
-    poison = Poison()
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(accumulated, tmp_path):
+    # The batch whose loss is not finite is named, not the others of its step.
+    poison, cfg = Poison(accumulated - 1), short_config()
+    cfg.trainer.accumulate_grad_batches = accumulated
+    cfg.dataset.scenes_train *= accumulated
     with pytest.raises(
         ValueError,
         match=r"The loss is nan at step 2; its samples .* give outputs that are not finite",
     ) as error:
-        fit(short_config(), tmp_path, callback=poison)
+        fit(cfg, tmp_path, callback=poison)
     assert all(name in str(error.value) for name in poison.names)
     checkpoint = load_checkpoint(tmp_path / "checkpoints/last.ckpt")
     assert checkpoint["global_step"] == 2 and all(

@@ -1,6 +1,7 @@
 """How features lie over pixels, and bilinear interpolation of maps and of some of their rows."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -108,9 +109,24 @@ def row_weights(
         The rows that are needed, and a matrix (rows, needed rows) of bilinear weights, in the
         device and dtype of ``like``.
     """
+    return _row_weights(length, size, rows.start, rows.stop, align_corners, like.dtype, like.device)
+
+
+# They are kept, because the host waits for a GPU with each matrix that it sends there.
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)  # Training and inference share them.
+def _row_weights(
+    length: int,
+    size: int,
+    start: int,
+    stop: int,
+    align_corners: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[slice, Tensor]:
     # PyTorch computes positions in float32 for all types but double.
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    index = torch.arange(rows.start, rows.stop, dtype=dtype)
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    index = torch.arange(start, stop, dtype=exact)
     if align_corners:
         position = index * ((length - 1) / (size - 1) if size > 1 else 0.0)
     else:
@@ -122,7 +138,7 @@ def row_weights(
     row = torch.arange(len(index))
     weights[row, first - needed.start] += 1 - fraction
     weights[row, second - needed.start] += fraction
-    return needed, weights.to(like)
+    return needed, weights.to(device, dtype)
 
 
 def strips(height: int, rows: int) -> list[slice]:

@@ -110,7 +110,8 @@ class LogSteps(L.Callback):
 class StopAtNonFinite(L.Callback):
     """Stop at a loss or gradient that is not finite, before it reaches the weights.
 
-    The samples are named, or the layer.
+    The samples are named, or the layer. All is looked at once an optimizer step, because the host
+    then waits for the GPU.
 
     Args:
         folder: receives ``step-<n>-rank<r>.pt`` with the batch, the weights before the step and the
@@ -119,24 +120,48 @@ class StopAtNonFinite(L.Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.batch: dict[str, Any] = {}
+        self.batches: list[dict[str, Any]] = []  # Those of the step, and their losses.
+        self.losses: list[Tensor] = []
 
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self.batch = batch
+        self.batches.append(batch)
 
     def on_before_backward(
         self, trainer: L.Trainer, module: L.LightningModule, loss: Tensor
     ) -> None:
-        # The loss is the joined batch's: all processes stop here, or none.
-        if torch.isfinite(loss):
+        self.losses.append(loss.detach())
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        batches, losses, self.batches, self.losses = self.batches, self.losses, [], []
+        named = [(name, p.grad) for name, p in module.named_parameters() if p.grad is not None]
+        if str(trainer.precision) == "16-mixed":  # Its scaler skips such gradients, and needs some.
+            named = []
+        norms = torch._foreach_norm([grad for _, grad in named]) if named else []
+        if torch.isfinite(torch.stack([*losses, *norms]).sum()):
             return
-        step, names = trainer.global_step, list(self.batch["name"])
-        bad = self._bad_samples(cast(SegmentationTask, module))
+        # The loss is the joined batch's: all processes stop here, or none.
+        for batch, loss in zip(batches, losses, strict=True):
+            if not torch.isfinite(loss):
+                self._stop_at_loss(trainer, cast(SegmentationTask, module), batch, loss)
+        bad = [name for (name, _), norm in zip(named, norms, strict=True) if not norm.isfinite()]
+        raise ValueError(
+            f"The gradient of {bad[-1]} ({len(bad)} of {len(named)} weights) is not finite at step "
+            f"{trainer.global_step}, although the loss is: try trainer.precision=32-true. The "
+            "checkpoints are from before."
+        )
+
+    def _stop_at_loss(
+        self, trainer: L.Trainer, module: SegmentationTask, batch: dict[str, Any], loss: Tensor
+    ) -> None:
+        step, names = trainer.global_step, list(batch["name"])
+        bad = self._bad_samples(module, batch)
         path = self.folder / f"step-{step}-rank{trainer.global_rank}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        dump = {key: value for key, value in self.batch.items() if key != "name"}
+        dump = {key: value for key, value in batch.items() if key != "name"}
         dump |= {"names": names, "not_finite": bad, "loss": loss.item()}
         torch.save(dump | {"weights": module.state_dict()}, path)
         if trainer.world_size > 1:
@@ -152,29 +177,13 @@ class StopAtNonFinite(L.Callback):
             f"it are in {path}; lower optim.lr, or mend the data. The checkpoints are from before."
         )
 
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, module: L.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        if str(trainer.precision) == "16-mixed":  # Its scaler skips such steps, and needs some.
-            return
-        named = [(name, p.grad) for name, p in module.named_parameters() if p.grad is not None]
-        norms = torch.stack(torch._foreach_norm([grad for _, grad in named]))
-        if torch.isfinite(norms.sum()):
-            return
-        bad = [name for (name, _), norm in zip(named, norms, strict=True) if not norm.isfinite()]
-        raise ValueError(
-            f"The gradient of {bad[-1]} ({len(bad)} of {len(named)} weights) is not finite at step "
-            f"{trainer.global_step}, although the loss is: try trainer.precision=32-true. The "
-            "checkpoints are from before."
-        )
-
-    def _bad_samples(self, task: SegmentationTask) -> list[str]:
+    def _bad_samples(self, task: SegmentationTask, batch: dict[str, Any]) -> list[str]:
         """Name the samples whose own outputs are not finite."""
         task.eval()  # Each sample stands for itself, because batch norm does not join them.
         bad = []
         with torch.no_grad():
-            for number, name in enumerate(self.batch["name"]):
-                if not torch.isfinite(task.outputs(pick(self.batch, number))[0]).all():
+            for number, name in enumerate(batch["name"]):
+                if not torch.isfinite(task.outputs(pick(batch, number))[0]).all():
                     bad.append(name)
         return bad
 
