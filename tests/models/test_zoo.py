@@ -471,7 +471,10 @@ def test_what_lies_in_a_resnet_is_left_out_of_other_backbones():
         assert not model.strip_pooling and model.multi_grid == []
 
 
-@pytest.mark.parametrize("name", ["table3", "table4", "zoo", "zoo_heads"])
+SWEEPS = ["table3", "table4", "zoo", "zoo_heads", "heads", "heads_scenes", "heads_unfrozen"]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
 def test_every_job_of_a_sweep_can_be_built(name):
     values = yaml.safe_load((ROOT / f"conf/experiment/{name}.yaml").read_text())
     axes = values["hydra"]["sweeper"]["params"]

@@ -72,9 +72,15 @@ def _rates_at_8(rates: list[int], _root_: DictConfig) -> list[int]:
 
 
 def _rates_at_97(rates: list[int], _root_: DictConfig) -> list[int]:
-    """Scale rates for the paper's map of 97 x 97 features to the map of a training crop."""
+    """Scale rates for the paper's map of 97 x 97 features to the map of a training crop.
+
+    Each is larger than the one before, also where the map is too small to tell them apart.
+    """
     side = min(_root_.dataset.crop_size) / _root_.model.output_stride
-    return [max(int(rate * side / 97 + 0.5), 1) for rate in rates]
+    scaled = [0]
+    for rate in rates:
+        scaled.append(max(int(rate * side / 97 + 0.5), scaled[-1] + 1))
+    return scaled[1:]
 
 
 def _paper_width(width: int, _root_: DictConfig) -> int:
