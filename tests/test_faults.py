@@ -6,8 +6,10 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -679,3 +681,18 @@ def test_a_program_without_streams_works(tmp_path):
     line = " ".join([*command, "input=a.png", "output=out", "<&-", ">&-", "2>&-"])
     assert subprocess.run(["sh", "-c", line], cwd=tmp_path).returncode == 0
     assert (tmp_path / "out/label/a.png").is_file()
+
+
+def test_threads_write_files_of_long_names_apart(tmp_path):
+    paths = [tmp_path / f"{number}-{'x' * 110}.txt" for number in range(2)]
+    both = threading.Barrier(2)
+
+    def write(path):
+        with atomic_write(path) as part:
+            both.wait(timeout=10)
+            part.write_text(path.name)
+            both.wait(timeout=10)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, paths))
+    assert [path.read_text() for path in paths] == [path.name for path in paths]

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,13 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _thread() -> str:
+    """Tell a thread from the others of this process; the main one has no mark."""
+    if threading.current_thread() is threading.main_thread():
+        return ""
+    return f"t{threading.get_ident()}"
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to, and rename it to ``path`` when the block ends.
@@ -57,7 +65,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The ending stays, because some writers choose the format by it.
-    part = path.with_name(f".tmp{os.getpid()}-{path.name[-100:]}")
+    part = path.with_name(f".tmp{os.getpid()}{_thread()}-{path.name[-100:]}")
     try:
         yield part
         part.replace(path)

@@ -118,12 +118,12 @@ def map_in_threads(
 
 
 def ahead(
-    pool: ThreadPoolExecutor, function: Callable[[S], T], items: Iterable[S]
+    pool: ThreadPoolExecutor, function: Callable[[S], T], items: Iterable[S], most: int
 ) -> Iterator[Future[T]]:
-    """Yield a function's results of items in their order, while threads compute the next three."""
+    """Yield futures of a function's results, in order; so many more are under way meanwhile."""
     futures: deque[Future[T]] = deque()
     for item in items:
         futures.append(pool.submit(function, item))
-        if len(futures) > 3:
+        if len(futures) > most:
             yield futures.popleft()
     yield from futures

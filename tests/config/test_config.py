@@ -342,6 +342,9 @@ def test_the_heads_have_the_papers_rates_for_their_map():
     for cfg in rates.values():
         assert cfg.model.freeze_backbone and not cfg.model.aux_head
         assert untrained_taps(cfg, [(360, 480)]) == ""
+    falling = ["model=cyclenet", "model.atrous_rates='${rates_at_97:[30,24]}'"]
+    with pytest.raises(ValueError, match="increasing"):
+        compose_config("train", falling)
     for name, wanted in (("scenes", [1, 2, 4, 6, 8, 10]), ("unfrozen", [1, 2, 3, 4, 6, 7])):
         cfg = compose_config("train", [f"experiment=heads_{name}", "arm=heads/cycleaspp"])
         assert cfg.model.atrous_rates == wanted

@@ -1,5 +1,6 @@
 """A trained network outside of experiments: Python, exported files, shared folders."""
 
+import itertools
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -145,6 +147,14 @@ def test_an_exported_graph_gives_what_pytorch_gives(arm, tmp_path, monkeypatch):
     ours, exported = cyclenet.load(path, device="cpu"), cyclenet.load(output)
     a, b = (m.predict(PICTURE, probabilities=True).probabilities for m in (ours, exported))
     np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_paddings_are_those_of_tensorflow():
+    for side, kernel, stride, dilation in itertools.product(
+        range(1, 30), (2, 3, 5), (1, 2), (1, 4)
+    ):
+        wanted = timm.layers.padding.get_same_padding(side, kernel, stride, dilation)
+        assert exporting._same_padding(side, kernel, stride, dilation) == wanted
 
 
 def test_a_graph_may_do_without_a_deformable_convolution(tmp_path, monkeypatch):
@@ -295,6 +305,17 @@ def test_pictures_of_one_size_are_predicted_together_where_that_is_faster(tmp_pa
     )
     predictor.predict_images([*inputs[:2], damaged, *inputs[2:]], tally)
     assert ran == [2, 1, 1, 1] and tally.done == 5 and tally.skipped == [str(damaged[0])]
+    # Where two do not fit into memory, each is predicted alone.
+    inside = predictor.model.network
+
+    def small_memory(views):
+        if len(views) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return inside(views)
+
+    monkeypatch.setattr(predictor.model, "network", small_memory)
+    alone = predictor.predict(pictures[:2])
+    np.testing.assert_array_equal(alone[1].labels, one_by_one[1].labels)
     for number, each in enumerate(one_by_one):
         label = np.asarray(Image.open(output / f"label/{number}.png"))
         confidence = np.asarray(Image.open(output / f"confidence/{number}.png"))
@@ -468,6 +489,12 @@ def test_a_program_of_torch_export_takes_images_of_any_size(tmp_path, monkeypatc
     image = torch.randint(0, 256, (2, 3, 33, 130)).float()
     wanted = cyclenet.load(path, device="cpu").labels(image)
     assert (program(image) == wanted).double().mean() > 0.999
+
+
+def test_weights_alone_have_no_graph_to_choose():
+    for key, value in (("gives", "labels"), ("deformable", "grid_sample")):
+        with pytest.raises(ValueError, match="safetensors has no graph"):
+            ExportConfig("x", "m.safetensors", format="safetensors", **{key: value})
 
 
 def test_a_card_names_no_commit_of_another_repository(tmp_path, monkeypatch):

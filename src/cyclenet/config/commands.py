@@ -264,6 +264,10 @@ class ExportConfig:
         require_choice("format", self.format, endings)
         require_choice("gives", self.gives, ("logits", "probabilities", "labels"))
         require_choice("deformable", self.deformable, ("operator", "grid_sample"))
+        require(
+            self.format != "safetensors" or (self.gives, self.deformable) == ("logits", "operator"),
+            "gives and deformable are for format=onnx and torch_export: safetensors has no graph.",
+        )
         if "???" not in (self.output, self.ckpt_path):
             ending = endings[self.format]
             require(

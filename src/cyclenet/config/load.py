@@ -1,5 +1,6 @@
 """Compose, check and restore configurations; Hydra knows the schemas and resolvers from here."""
 
+import itertools
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -74,13 +75,14 @@ def _rates_at_8(rates: list[int], _root_: DictConfig) -> list[int]:
 def _rates_at_97(rates: list[int], _root_: DictConfig) -> list[int]:
     """Scale rates for the paper's map of 97 x 97 features to the map of a training crop.
 
-    Each is larger than the one before, also where the map is too small to tell them apart.
+    Rates that increase still do, also where the map is too small to tell them apart.
     """
     side = min(_root_.dataset.crop_size) / _root_.model.output_stride
-    scaled = [0]
-    for rate in rates:
-        scaled.append(max(int(rate * side / 97 + 0.5), scaled[-1] + 1))
-    return scaled[1:]
+    scaled: list[int] = []
+    for before, rate in itertools.pairwise([0, *rates]):
+        least = scaled[-1] + 1 if scaled and rate > before else 1
+        scaled.append(max(int(rate * side / 97 + 0.5), least))
+    return scaled
 
 
 def _paper_width(width: int, _root_: DictConfig) -> int:

@@ -63,8 +63,11 @@ class Deployed(nn.Module):
         padded = F.pad((image - self.net.mean) / self.net.std, (0, right, 0, below))
         logits, _ = self.net.segment(self.net.encode(padded))
         wide = F.interpolate(logits, size, mode="bilinear", align_corners=grid.align_corners)
-        # torch.export would have to prove of a slice that the image is not the larger.
-        wide = F.pad(wide, (0, -right, 0, -below))
+        if torch.compiler.is_exporting():
+            # A slice would make it prove that the image is no larger than the padded one.
+            wide = F.pad(wide, (0, -right, 0, -below))
+        else:
+            wide = wide[..., :height, :width]
         if self.gives == "labels":
             return wide.argmax(1)
         return wide.softmax(1) if self.gives == "probabilities" else wide
@@ -103,8 +106,8 @@ def export(cfg: ExportConfig) -> list[str]:
     sizes = ", ".join(f"{n} x {height} x {width}" for n, height, width in CHECKED)
     return [
         f"{cfg.output}: {what}, {len(classes)} classes, gives {cfg.gives}.",
-        f"{runtime} gives with it what the checkpoint gives on images of {sizes}: largest "
-        f"difference {worst:.1e} of the largest value, {ties} labels differ, all of them ties.",
+        f"In {runtime} it gives what the checkpoint gives on images of {sizes}: largest difference "
+        f"{worst:.1e} of the largest value, {ties} labels differ, all of them ties.",
     ]
 
 
@@ -191,9 +194,7 @@ def write_program(net: CycleNet, gives: str, path: Path, metadata: dict[str, str
     number, least = torch.export.Dim("batch", min=1, max=4096), 2 * net.grid.stride
     height, width = (torch.export.Dim(name, min=least, max=2**14) for name in ("height", "width"))
     try:
-        same_padding = patch("timm.layers.padding.get_same_padding", _same_padding)
-        with same_padding, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # It warns of weights that share their memory.
+        with patch("timm.layers.padding.get_same_padding", _same_padding):
             program = torch.export.export(
                 Deployed(net, gives),
                 (torch.zeros(TRACED[0], 3, *TRACED[1:]),),
@@ -201,18 +202,19 @@ def write_program(net: CycleNet, gives: str, path: Path, metadata: dict[str, str
                 # What it cannot prove of all sizes, the program checks when it runs.
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
-            texts = {f"{key}.txt": value for key, value in metadata.items()}
-            torch.export.save(program, path, extra_files=texts)
     except Exception as error:  # The exporter's errors have no common class.
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"This network cannot be exported by torch.export ({reason}).") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It warns of weights that share their memory.
+        torch.export.save(program, path, extra_files={f"{k}.txt": v for k, v in metadata.items()})
 
 
 def _same_padding(side: int, kernel: int, stride: int, dilation: int) -> int:
     """Return what timm's ``get_same_padding`` does, without the ceiling of a fraction.
 
-    PyTorch knows of these integers that they are the same for all sizes of the grid. The fraction
-    it would carry from layer to layer, and reason about it for minutes.
+    PyTorch knows of these integers that they are the same for all sizes of the grid. It would carry
+    the fraction from layer to layer, and spend minutes on it.
     """
     reach = (kernel - 1) * dilation + 1
     return max(((side + stride - 1) // stride - 1) * stride + reach - side, 0)

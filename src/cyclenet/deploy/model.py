@@ -121,15 +121,21 @@ class Model:
             ValueError: it is no picture.
         """
         rule = _protocol(protocol, self.protocol)
-        if not (
-            isinstance(image, list | tuple) or (isinstance(image, np.ndarray) and image.ndim == 4)
-        ):
-            return self._predict([_pixels(image)], rule, probabilities, confidence)[0]
+        several = isinstance(image, list | tuple) or (
+            isinstance(image, np.ndarray) and image.ndim == 4
+        )
+        pictures = ((None, _pixels(one)) for one in (image if several else [image]))
         results: list[Result] = []
-        for batch in self.batches((None, _pixels(one)) for one in image):
-            pictures = [pixels for _, pixels in batch]
-            results += self._predict(pictures, rule, probabilities, confidence)
-        return results
+        for batch in self.batches(pictures):
+            same = [pixels for _, pixels in batch]
+            try:
+                results += self._predict(same, rule, probabilities, confidence)
+            except RuntimeError:  # For example out of memory: each may fit alone.
+                if len(same) == 1:
+                    raise
+                for pixels in same:
+                    results += self._predict([pixels], rule, probabilities, confidence)
+        return results if several else results[0]
 
     def batches(
         self, pictures: Iterable[tuple[K, np.ndarray]]
@@ -140,11 +146,13 @@ class Model:
         """
         waiting: list[tuple[K, np.ndarray]] = []
         for key, pixels in pictures:
-            together = PIXELS_AT_ONCE.get(self.device.type, 0) // pixels[..., 0].size
-            if waiting and (len(waiting) >= together or pixels.shape != waiting[0][1].shape):
+            if waiting and pixels.shape != waiting[0][1].shape:
                 yield waiting
                 waiting = []
             waiting.append((key, pixels))
+            if len(waiting) >= PIXELS_AT_ONCE.get(self.device.type, 0) // pixels[..., 0].size:
+                yield waiting
+                waiting = []
         if waiting:
             yield waiting
 
@@ -161,22 +169,26 @@ class Model:
         if not (probabilities or confidence):
             labels = self.labels(images, rule).cpu().numpy()
             pairs = zip(pictures, labels, strict=True)
-            return [Result(pixels, found, self.classes, palette) for pixels, found in pairs]
+            return [Result(pixels, found.copy(), self.classes, palette) for pixels, found in pairs]
         with torch.inference_mode(), self._precision(), full_precision():
             strips = probability_strips(self.network, images, rule, self.grid)
             shares = torch.cat([part.cpu() for _, part in strips], 2)
-        best = shares.max(1)
-        return [
-            Result(
-                pixels,
-                best.indices[number].to(torch.uint8).numpy(),
-                self.classes,
-                palette,
-                shares[number].numpy() if probabilities else None,
-                best.values[number].numpy() if confidence else None,
+        results = []
+        for pixels, each in zip(pictures, shares, strict=True):
+            best = each.max(0)
+            # A result that is kept must not keep its whole batch.
+            own = each.clone() if probabilities and len(pictures) > 1 else each
+            results.append(
+                Result(
+                    pixels,
+                    best.indices.to(torch.uint8).numpy(),
+                    self.classes,
+                    palette,
+                    own.numpy() if probabilities else None,
+                    best.values.numpy() if confidence else None,
+                )
             )
-            for number, pixels in enumerate(pictures)
-        ]
+        return results
 
     def _precision(self) -> torch.autocast:
         low = self.precision == "bf16-mixed"

@@ -4,7 +4,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,31 +107,40 @@ class Predictor:
         )
         return found
 
-    def predict_images(self, inputs: list[Input], tally: "Tally") -> None:
+    def predict_images(self, inputs: list[Input], tally: Tally) -> None:
         """Predict image files. Threads read the next ones and write the last ones meanwhile."""
+        # Probabilities of all classes can be gigabytes: each is written before the next are made.
+        waiting = 0 if "probability" in self.cfg.save else 3
         with ThreadPoolExecutor(min(cores(), 4)) as pool:
-            for written in ahead(pool, self._write_image, self._results(pool, inputs, tally)):
-                tally.add(written.result())
+            results = self._results(self.model.batches(self._pictures(pool, inputs, tally)), tally)
+            for written in ahead(pool, self._write_image, results, waiting):
+                path, error = written.result()
+                if error is None:
+                    tally.add(path)
+                else:
+                    tally.skip(path, error)
 
     def _results(
-        self, pool: ThreadPoolExecutor, inputs: list[Input], tally: "Tally"
+        self, batches: Iterable[list[tuple[Input, np.ndarray]]], tally: Tally
     ) -> Iterator[tuple[Input, Result]]:
-        for batch in self.model.batches(self._pictures(pool, inputs, tally)):
+        for batch in batches:
             try:
                 found = self.predict([image for _, image in batch])
             except RuntimeError as error:  # For example out of memory.
-                for (path, _), _ in batch:
-                    tally.skip(path, error)
+                if len(batch) == 1:
+                    tally.skip(batch[0][0][0], error)
+                else:
+                    yield from self._results([[one] for one in batch], tally)
                 continue
             yield from zip([each for each, _ in batch], found, strict=True)
 
     def _pictures(
-        self, pool: ThreadPoolExecutor, inputs: list[Input], tally: "Tally"
+        self, pool: ThreadPoolExecutor, inputs: list[Input], tally: Tally
     ) -> Iterator[tuple[Input, np.ndarray]]:
-        for each, reading in zip(inputs, ahead(pool, self._read, inputs), strict=True):
+        for each, reading in zip(inputs, ahead(pool, self._read, inputs, 3), strict=True):
             try:
                 image = reading.result()
-            except DataError as error:
+            except (DataError, RuntimeError, cv2.error) as error:
                 tally.skip(each[0], error)
                 continue
             if image is None:
@@ -156,10 +165,13 @@ class Predictor:
             )
         return image
 
-    def _write_image(self, done: tuple[Input, Result]) -> Path:
+    def _write_image(self, done: tuple[Input, Result]) -> tuple[Path, Exception | None]:
         (path, name), found = done
-        self._write(name, found, overlay=True)
-        return path
+        try:
+            self._write(name, found, overlay=True)
+        except (DataError, RuntimeError, cv2.error) as error:
+            return path, error
+        return path, None
 
     def predict_video(self, path: Path, name: str) -> int:
         """Predict a video frame by frame; return the number of frames."""
@@ -214,14 +226,19 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
     """
     inputs = find_inputs(Path(cfg.input), Path(cfg.output))
     predictor, tally = Predictor(cfg), Tally()
-    videos = [each for each in inputs if each[0].suffix.lower() in VIDEO_ENDINGS]
-    predictor.predict_images([each for each in inputs if each not in videos], tally)
-    for path, name in videos:
+    predictor.predict_images([each for each in inputs if not _is_video(each[0])], tally)
+    for path, name in inputs:
+        if not _is_video(path):
+            continue
         try:
             tally.add(path, predictor.predict_video(path, name))
         except (DataError, RuntimeError, cv2.error) as error:
             tally.skip(path, error)
     return tally.done, tally.skipped
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_ENDINGS
 
 
 def find_inputs(source: Path, output: Path) -> list[Input]:

@@ -110,8 +110,8 @@ class LogSteps(L.Callback):
 class StopAtNonFinite(L.Callback):
     """Stop at a loss or gradient that is not finite, before it reaches the weights.
 
-    The samples are named, or the layer. All is looked at once an optimizer step, because the host
-    then waits for the GPU.
+    The samples are named, or the layer. It looks once an optimizer step, because each look makes
+    the host wait for the GPU; until then it holds the batches of the step.
 
     Args:
         folder: receives ``step-<n>-rank<r>.pt`` with the batch, the weights before the step and the
@@ -141,7 +141,7 @@ class StopAtNonFinite(L.Callback):
         if str(trainer.precision) == "16-mixed":  # Its scaler skips such gradients, and needs some.
             named = []
         norms = torch._foreach_norm([grad for _, grad in named]) if named else []
-        if torch.isfinite(torch.stack([*losses, *norms]).sum()):
+        if torch.isfinite(torch.stack([*losses, *norms])).all():
             return
         # The loss is the joined batch's: all processes stop here, or none.
         for batch, loss in zip(batches, losses, strict=True):

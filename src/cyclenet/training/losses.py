@@ -93,11 +93,16 @@ class SegmentationLoss(nn.Module):
 def occurrence_loss(logits: Tensor, mask: Tensor) -> Tensor:
     """Return the binary cross entropy of which classes occur (N, C), against masks (N, H, W).
 
-    Source: EncNet's SE loss.
+    The value is the mean over all processes. Source: EncNet's SE loss.
     """
     pixels = torch.stack([torch.bincount(one.flatten(), minlength=IGNORE + 1) for one in mask])
     occurs = (pixels[:, : logits.shape[1]] > 0).to(_exact(logits))
-    return F.binary_cross_entropy_with_logits(logits.to(occurs.dtype), occurs)
+    loss = F.binary_cross_entropy_with_logits(logits.to(occurs.dtype), occurs)
+    if not _parallel():
+        return loss
+    joined = loss.detach().clone()
+    dist.all_reduce(joined)
+    return loss + (joined / dist.get_world_size() - loss).detach()
 
 
 class _StripCrossEntropy(torch.autograd.Function):
