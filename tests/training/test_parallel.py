@@ -21,7 +21,7 @@ from cyclenet.models.cyclenet import build_model
 from cyclenet.models.layers import ChannelDropout
 from cyclenet.models.resize import Grid
 from cyclenet.runs.evaluate import count
-from cyclenet.training.losses import SegmentationLoss
+from cyclenet.training.losses import SegmentationLoss, occurrence_loss
 from cyclenet.training.sync_batchnorm import SyncBatchNorm
 from cyclenet.training.task import SegmentationTask
 
@@ -48,6 +48,13 @@ def joined_loss(cfg, rows=slice(None)):
     loss = SegmentationLoss(cfg, 4, Grid(1, False)).double()(share, mask[rows])
     loss.backward()
     return loss.item(), share.grad
+
+
+def joined_occurrence(rows=slice(None)):
+    codes = torch.linspace(-1, 1, 8, dtype=torch.float64).view(2, 4)[rows].requires_grad_()
+    loss = occurrence_loss(codes, example()[1][rows])
+    loss.backward()
+    return loss.item(), codes.grad
 
 
 def norms(kind):
@@ -193,6 +200,7 @@ def work(rank, folder):
     found = {
         "loss": {name: joined_loss(cfg, slice(rank, rank + 1)) for name, cfg in LOSSES.items()}
     }
+    found["occurrence"] = joined_occurrence(slice(rank, rank + 1))
     torch.manual_seed(5)
     found["dropout"] = ChannelDropout(0.5)(torch.ones(2, 7, 3, 3))
     found["evaluation"] = evaluate(rank, 2)
@@ -224,6 +232,14 @@ def test_the_loss_is_the_joined_batchs(ranks, name):
         torch.testing.assert_close(
             share[0] / 2, grad[rank], rtol=1e-12, atol=1e-12
         )  # DDP halves it.
+
+
+def test_the_loss_of_occurrence_is_the_joined_batchs(ranks):
+    loss, grad = joined_occurrence()
+    for rank, found in enumerate(ranks):
+        value, share = found["occurrence"]
+        assert abs(value - loss) < 1e-12
+        torch.testing.assert_close(share[0] / 2, grad[rank], rtol=1e-12, atol=1e-12)
 
 
 def test_dropout_does_not_depend_on_the_number_of_processes(ranks):
