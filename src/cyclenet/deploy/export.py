@@ -103,11 +103,12 @@ def export(cfg: ExportConfig) -> list[str]:
             what, runtime = f"ONNX opset {OPSET}", f"onnxruntime {_runtime_version()}"
             run = open_graph(part)
         worst, ties = compare(net, cfg.gives, run, CHECKED)
+    labels = f"{ties} labels differ, all of them ties" if ties else "no label differs"
     sizes = ", ".join(f"{n} x {height} x {width}" for n, height, width in CHECKED)
     return [
         f"{cfg.output}: {what}, {len(classes)} classes, gives {cfg.gives}.",
         f"In {runtime} it gives what the checkpoint gives on images of {sizes}: largest difference "
-        f"{worst:.1e} of the largest value, {ties} labels differ, all of them ties.",
+        f"{worst:.1e} of the largest value, {labels}.",
     ]
 
 
