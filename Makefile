@@ -68,7 +68,8 @@ reproduce-heads: setup ## Train one published run of results/heads afresh: make 
 
 report-heads: setup ## Write the report of results/heads again, from that folder alone
 	$(BIN)/python src/report.py runs=results/heads output=results/heads/report images=0 \
-	  title="Heads on frozen features of CamVid" plan=results/heads/plan.yaml baseline=Baseline block=20
+	  title="Heads on frozen features of CamVid" plan=results/heads/plan.yaml \
+	  'baseline=DenseASPP(1,3,6,8,11,14)' block=20
 
 report-camvid: setup ## Write both reports of the published CamVid ablation again, from results/camvid alone
 	$(BIN)/python src/report.py runs=results/camvid output=results/camvid/report images=0 \

@@ -40,7 +40,8 @@ from cyclenet.runs.predict import find_inputs
 from cyclenet.runs.results import RunResult, mark
 from cyclenet.scoring.results import read_evaluation
 from cyclenet.training.curves import read_metrics
-from cyclenet.training.loggers import MetricsCSV, choose_wandb_mode
+from cyclenet.training.loggers import choose_wandb_mode
+from cyclenet.training.metrics_csv import MetricsCSV
 from made import fit, make_run, run_config, save_checkpoint, scenes_task, short_config
 
 SCENES = ["dataset.scenes_train=4", "dataset.scenes_val=2", "dataset.scenes_size=[64,96]"]

@@ -16,7 +16,9 @@ from cyclenet.runs.folder import RunFolder
 from cyclenet.runs.results import RunResult, mark, read_result
 from cyclenet.training.checkpoint import AtomicCheckpointIO, load_newest
 from cyclenet.training.keep import KeepBest
-from cyclenet.training.loggers import MetricsCSV, build_loggers, read_logged
+from cyclenet.training.loggers import build_loggers
+from cyclenet.training.metrics_csv import MetricsCSV
+from cyclenet.training.resumable_wandb import read_logged
 from cyclenet.training.trainer import build_trainer, choose_precision
 from made import fit, short_config
 

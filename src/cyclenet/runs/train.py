@@ -29,7 +29,7 @@ from cyclenet.scoring.results import EvaluationResult, boundary_line, score_tabl
 from cyclenet.training.checkpoint import load_task
 from cyclenet.training.initial import begin_from
 from cyclenet.training.keep import LAST, KeepBest
-from cyclenet.training.loggers import ResumableWandb
+from cyclenet.training.resumable_wandb import ResumableWandb
 from cyclenet.training.task import SegmentationTask
 from cyclenet.training.trainer import build_trainer, is_first_process, silence_lightning
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from cyclenet.data.loader import pick
 from cyclenet.plots.pictures import PanelRow, panel, save_png
 from cyclenet.seeding import derive
-from cyclenet.training.loggers import ResumableWandb
 from cyclenet.training.progress import Progress
+from cyclenet.training.resumable_wandb import ResumableWandb
 from cyclenet.training.task import SegmentationTask
 
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cyclenet.processes import stop_signals
-from cyclenet.training.loggers import MetricsCSV
+from cyclenet.training.metrics_csv import MetricsCSV
 
 LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
 """Where checkpoints lie in a run folder."""
