@@ -75,7 +75,8 @@ def test_the_same_run_twice_counts_once(tmp_path):
     assert [len(arm.runs) for arm in arms] == [2, 2] and arms[0].folds("whole") == [40, 40]
     assert "for it repeats" in runs[-1].problem and "run2" in runs[-1].problem
     write_report(runs, tmp_path / "out", "Twice", images=0)
-    assert "for it repeats" in (tmp_path / "out/report.md").read_text()
+    text = (tmp_path / "out/report.md").read_text()
+    assert "for it repeats" in text and "fold0 + fold1 split, 80 images" in text
 
 
 def test_arms_without_a_common_fold_are_not_compared(tmp_path):

@@ -108,7 +108,10 @@ def _arms_with_baseline_first(
 
 def _describe_data(runs: list[Run], arms: list[Arm]) -> str:
     """Say what was compared: data, backbone, runs, seeds and protocols."""
-    cfg, scores = arms[0].cfg, next(iter(arms[0].runs[0].evaluations.values())).scores
+    cfg, images = arms[0].cfg, dict[str, int]()
+    for run in arms[0].runs:
+        for evaluation in list(run.evaluations.values())[:1]:
+            images[evaluation.scores.split] = evaluation.scores.images
     seeds = sorted({run.cfg.seed for arm in arms for run in arm.runs if run.cfg})
     missing = sum(not run.finished for run in runs)
     finished = f"{len(runs)} runs have finished"
@@ -120,8 +123,8 @@ def _describe_data(runs: list[Run], arms: list[Arm]) -> str:
     protocols = sorted(
         {e.scores.protocol for arm in arms for run in arm.runs for e in run.evaluations.values()}
     )
-    split = plain(scores.split)
-    data = f"{cfg.dataset.name}, {split} split, {scores.images} images of original size"
+    split = plain(" + ".join(sorted(images)))
+    data = f"{cfg.dataset.name}, {split} split, {sum(images.values())} images of original size"
     lines = [
         f"{data}, last checkpoint. Backbone {plain(cfg.model.backbone)} at "
         f"1/{cfg.model.output_stride}. {finished}; seeds {', '.join(map(str, seeds))}.",
