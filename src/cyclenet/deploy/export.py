@@ -224,7 +224,7 @@ def _same_padding(side: int, kernel: int, stride: int, dilation: int) -> int:
 def open_program(path: Path) -> Callable[[Tensor], np.ndarray]:
     """Return what runs a file of `write_program`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # As in `write_program`.
+        warnings.simplefilter("ignore")  # It warns of weights that share their memory.
         module = torch.export.load(path).module()
     return lambda image: module(image).detach().numpy()
 
