@@ -53,6 +53,9 @@ NOT_RUN = {
     "python src/train.py experiment=heads": (
         "It needs CamVid's drives and hours; tests/training/test_frozen.py trains such heads."
     ),
+    "python src/train.py experiment=zoo_heads": (
+        "It needs CamVid's drives and hours; test_zoo.py builds every job."
+    ),
     "python src/report.py runs=runs/heads": (
         "Its runs take hours; tests/lab/report/test_cross_validation.py makes such a report."
     ),

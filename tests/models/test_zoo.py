@@ -432,6 +432,33 @@ def test_dupsampling_predicts_the_pixels_under_a_feature():
     torch.testing.assert_close(logits[0, :, 4:, :4], values)
 
 
+def test_dupsampling_starts_from_the_best_linear_code_of_masks():
+    torch.manual_seed(0)
+    squares = torch.randint(0, 3, (40, 4, 4))
+    squares[:5, 0] = 255
+    net = Unfold(6, 3, 4)
+    share = net.fit(squares)
+    truth = (squares[:, None] == torch.arange(3).view(-1, 1, 1)).flatten(1).float()
+    weight = net.conv.weight.detach()[:, :, 0, 0]
+    torch.testing.assert_close(weight.T @ weight, torch.eye(6))
+    # No six numbers can reconstruct with a smaller error than the first singular vectors do.
+    left = torch.linalg.svdvals(truth)[6:].square().sum()
+    torch.testing.assert_close((truth - truth @ weight @ weight.T).square().sum(), left)
+    logits = net((truth @ weight)[..., None, None])
+    labelled = squares != 255
+    torch.testing.assert_close(share, (logits.argmax(1) == squares)[labelled].float().mean().item())
+
+
+def test_dupsampling_leaves_columns_that_masks_do_not_need():
+    torch.manual_seed(0)
+    net = Unfold(6, 3, 4)
+    before = net.conv.weight.detach().clone()
+    patterns = torch.randint(0, 3, (2, 4, 4))
+    assert net.fit(patterns[torch.arange(20) % 2]) == 1
+    changed = (net.conv.weight != before).flatten(2).any(2).any(0)
+    assert changed.tolist() == [True, True, False, False, False, False]
+
+
 @pytest.mark.parametrize("name", PINS)
 def test_every_arm_trains(name):
     """Every parameter gets a gradient, at an odd size too, in bfloat16 too; one image or a word."""

@@ -1,5 +1,6 @@
 """A training that begins from a trained network."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -98,3 +99,14 @@ def test_a_training_begins_where_another_ended(tmp_path):
     assert "finished before" in run("train", *words, cwd=tmp_path).lower()
     said = run("train", *words[:-3], "init_from=nothing", "seed=3", cwd=tmp_path, ok=False)
     assert "There is no checkpoint nothing" in said
+
+
+def test_dupsampling_is_fitted_to_the_training_masks_first(tmp_path):
+    words = [*TINY, "model.decoder=dupsampling", "model.context=none", "optim.lr=1e-9"]
+    words += ["dataset.scenes_train=4", "dataset.scenes_val=1", "dataset.scenes_size=[64,96]"]
+    said = run("train", *words, "hydra.run.dir=run", cwd=tmp_path)
+    share = re.search(r"64 squares of \d+ x \d+ labels, and reconstructs (\d+\.\d) %", said)
+    assert share and float(share[1]) > 70, said
+    state = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    code = state["net.classifier.conv.weight"][:, :, 0, 0]
+    torch.testing.assert_close(code.T @ code, torch.eye(16), atol=1e-3, rtol=0)

@@ -104,7 +104,10 @@ def _chosen(path: str, _root_: DictConfig) -> float:
     """
     file = Path(path) if path.endswith(".yaml") else CONF / "chosen" / f"{path}.yaml"
     if not file.is_file():
-        raise ValueError(f"There is no {file}: choose with experiment=heads_rates first.")
+        raise ValueError(
+            f"There is no {file}: let a sweep choose it first, as experiment=heads_rates and "
+            "zoo_heads_rates do."
+        )
     model: Any = OmegaConf.to_container(_root_.model, resolve=True)
     name, values = network_name(model), read_yaml(file)
     if not isinstance(values, dict) or not isinstance(values.get(name), int | float):

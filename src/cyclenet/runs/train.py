@@ -27,7 +27,7 @@ from cyclenet.runs.results import (
 )
 from cyclenet.scoring.results import EvaluationResult, boundary_line, score_table
 from cyclenet.training.checkpoint import load_task
-from cyclenet.training.initial import begin_from
+from cyclenet.training.initial import begin_from, fit_to_masks
 from cyclenet.training.keep import LAST, KeepBest
 from cyclenet.training.resumable_wandb import ResumableWandb
 from cyclenet.training.task import SegmentationTask
@@ -66,8 +66,8 @@ def train_in(run_folder: RunFolder) -> None:
         if cfg.model.compile:
             task.net.compile()
         announce(run, trainer, data)
-        if cfg.init_from and not run.checkpoint:
-            trainer.print(begin_from(task, cfg.init_from))
+        if not run.checkpoint:
+            begin(task, data, trainer)
         use_features(task, data, trainer.strategy.root_device)
         trainer.fit(task, data, ckpt_path=run.checkpoint)
         validate_the_end(trainer, task, data)
@@ -101,6 +101,14 @@ def open_data(cfg: TrainConfig, trainer: L.Trainer) -> SegmentationData:
     data.prepare_data()
     data.setup("fit")
     return data
+
+
+def begin(task: SegmentationTask, data: SegmentationData, trainer: L.Trainer) -> None:
+    """Start a new training's weights from the masks and from another network, and say so."""
+    if fitted := fit_to_masks(task, data.train_source):
+        trainer.print(fitted)
+    if task.cfg.init_from:
+        trainer.print(begin_from(task, task.cfg.init_from))
 
 
 def use_features(task: SegmentationTask, data: SegmentationData, device: torch.device) -> None:

@@ -1,15 +1,23 @@
-"""Begin a training from a trained network, which may know other classes."""
+"""Begin a training from a trained network, which may know other classes, or from the masks."""
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cyclenet.config.model import ModelConfig
+from cyclenet.data.base import Source
 from cyclenet.deploy.load import read_weights
+from cyclenet.labels import IGNORE
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.stored import stored, stored_weights
+from cyclenet.seeding import derive
 from cyclenet.training.task import SegmentationTask
+
+# What a classifier is fitted to: squares of labels, as many from each of these masks.
+MASKS, SQUARES_A_MASK = 128, 16
 
 
 def begin_from(task: SegmentationTask, source: str) -> str:
@@ -59,6 +67,34 @@ def begin_from(task: SegmentationTask, source: str) -> str:
         parts = sorted({".".join(name.split(".")[:2]) for name in left})
         said += f"; {len(left)} begin anew ({', '.join(parts[:8])}{', ...' if parts[8:] else ''})"
     return said + "."
+
+
+def fit_to_masks(task: SegmentationTask, source: Source) -> str:
+    """Fit the classifier of a decoder that wants it to squares of the training masks.
+
+    Masks and squares are drawn by the training's seed.
+
+    Returns:
+        A sentence that says how well it reconstructs them; "" where nothing is fitted.
+    """
+    side = task.net.decoder.squares
+    if not side:
+        return ""
+    random = np.random.default_rng(derive(task.cfg.seed, "squares"))
+    found = []
+    for index in random.permutation(len(source))[:MASKS]:
+        mask = source.mask(int(index))
+        missing = [(0, max(0, side - length)) for length in mask.shape]
+        mask = np.pad(mask, missing, constant_values=IGNORE)
+        for _ in range(SQUARES_A_MASK):
+            row, column = (random.integers(length - side + 1) for length in mask.shape)
+            found.append(mask[row : row + side, column : column + side])
+    classifier: Any = task.net.classifier
+    share = classifier.fit(torch.from_numpy(np.stack(found)))
+    return (
+        f"The classifier was fitted to {len(found)} squares of {side} x {side} labels, and "
+        f"reconstructs {100 * share:.1f} % of their pixels."
+    )
 
 
 def class_axes(cfg: ModelConfig, crop_size: list[int]) -> dict[str, int]:

@@ -42,6 +42,8 @@ class Decoder(nn.Module):
             the normalised image.
         extra_weights: weight in the loss of each extra output, by its name.
         aligns: whether `alignment` has something to show.
+        squares: pixels of a side of the squares of labels that the classifier is fitted to before
+            a training (``classifier.fit``); 0 where it is not.
         diagnostics: scalars of the last training step, which are logged with the loss.
     """
 
@@ -49,6 +51,7 @@ class Decoder(nn.Module):
     reads: tuple[int, ...] = (0,)
     extra_weights: Mapping[str, float] = MappingProxyType({})
     aligns = False
+    squares = 0
 
     def __init__(self) -> None:
         super().__init__()

@@ -12,10 +12,16 @@ class Unfold(nn.Module):
     """Predict the classes of all pixels under a feature: (N, C, h, w) -> (N, K, r h, r w).
 
     A linear map, W, and a temperature that is learned.
+
+    Args:
+        channels: C.
+        num_classes: K.
+        ratio: r, pixels per feature.
     """
 
     def __init__(self, channels: int, num_classes: int, ratio: int) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.conv = nn.Conv2d(channels, num_classes * ratio**2, 1, bias=False)
         self.shuffle = nn.PixelShuffle(ratio)
         self.temperature = nn.Parameter(torch.ones(()))
@@ -23,12 +29,38 @@ class Unfold(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.shuffle(self.conv(x)) / self.temperature
 
+    @torch.no_grad()
+    def fit(self, squares: Tensor) -> float:
+        """Start W from the linear code of C numbers that reconstructs squares of labels best.
+
+        Such a code is a principal component analysis of the squares (Sec. 3.1 of the paper). Where
+        they have fewer than C components, the other columns of W stay as they are.
+
+        Args:
+            squares: (N, r, r) labels; one that is no class, such as 255, is left out of its square.
+
+        Returns:
+            The share of the labelled pixels whose label is the largest in the reconstruction.
+        """
+        classes = torch.arange(self.num_classes).view(-1, 1, 1)
+        truth = (squares[:, None] == classes).flatten(1).float()
+        # Squares are fewer than numbers in one, so their products are the smaller matrix.
+        values, vectors = torch.linalg.eigh(truth @ truth.T)
+        found = values > 1e-5 * values[-1]
+        values, vectors = values[found], vectors[:, found]
+        kept = min(len(values), self.conv.in_channels)
+        code = truth.T @ (vectors[:, -kept:] / values[-kept:].sqrt())
+        self.conv.weight[:, :kept, 0, 0] = code
+        seen = (truth @ code @ code.T).unflatten(1, (self.num_classes, -1)).argmax(1)
+        labels = squares.flatten(1)
+        right = (seen == labels)[labels < self.num_classes]
+        return right.float().mean().item()
+
 
 class DUpsampling(Decoder):
     """Low-level features come down to the context's; a learned map upsamples the prediction.
 
-    W is trained with all else from random weights. The paper starts it from a linear code that
-    reconstructs the training masks, which is not built here.
+    A training starts the map from its masks (`Unfold.fit`) and trains it with all else.
 
     Args:
         output_stride: pixels of the image per pixel of the context features.
@@ -49,7 +81,7 @@ class DUpsampling(Decoder):
                 "model.decoder=dupsampling predicts squares of pixels: set "
                 "model.align_corners=false."
             )
-        self.out_channels, self.ratio = head_channels, output_stride
+        self.out_channels, self.squares = head_channels, output_stride
         self.fuse = nn.Sequential(
             ConvNormReLU(level_channels[0] + context_channels, head_channels, 3),
             ConvNormReLU(head_channels, head_channels, 3),
@@ -62,4 +94,4 @@ class DUpsampling(Decoder):
 
     def classifier(self, num_classes: int, dropout: float) -> nn.Module:
         """Return the map to the logits of all pixels."""
-        return Unfold(self.out_channels, num_classes, self.ratio)
+        return Unfold(self.out_channels, num_classes, self.squares)
