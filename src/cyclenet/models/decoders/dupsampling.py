@@ -45,11 +45,11 @@ class Unfold(nn.Module):
         classes = torch.arange(self.num_classes).view(-1, 1, 1)
         truth = (squares[:, None] == classes).flatten(1).float()
         # Squares are fewer than numbers in one, so their products are the smaller matrix.
-        values, vectors = torch.linalg.eigh(truth @ truth.T)
-        found = values > 1e-5 * values[-1]
+        values, vectors = torch.linalg.eigh((truth @ truth.T).double())
+        found = values > 1e-9 * values[-1]
         values, vectors = values[found], vectors[:, found]
         kept = min(len(values), self.conv.in_channels)
-        code = truth.T @ (vectors[:, -kept:] / values[-kept:].sqrt())
+        code = truth.T @ (vectors[:, -kept:] / values[-kept:].sqrt()).float()
         self.conv.weight[:, :kept, 0, 0] = code
         seen = (truth @ code @ code.T).unflatten(1, (self.num_classes, -1)).argmax(1)
         labels = squares.flatten(1)
