@@ -118,7 +118,10 @@ def rows() -> dict[str, Row]:
 
 WITH_PRODUCTS = ("step", "step_smp", "step_mmseg", "eval_fp32", "eval_bf16")
 """Rows whose time should be that of matrix products. PyTorch counts too many operations of
-depthwise convolutions' gradients, and the other rows move memory."""
+depthwise convolutions' gradients."""
+
+WITH_TRAFFIC = ("eval_ms", "loss", "metric")
+"""Rows whose time should be that of moving memory."""
 
 
 class Side:
@@ -174,6 +177,8 @@ def serve(name: str, ours: bool) -> None:
         extra: dict[str, float] = {}
         if first and ours and name in WITH_PRODUCTS:
             _, extra = counted(work)
+        if first and ours and name in WITH_TRAFFIC:
+            extra = moved(work)
         result, seconds, peak = measured(work)
         figures: dict[str, Any] = {"s": seconds, "peak": peak, **extra}
         if isinstance(result, dict):
@@ -221,6 +226,10 @@ def compare(name: str, row: Row) -> dict[str, Any]:
         # What of the machine's own matrix products the work reaches, measured in its process.
         achieved = first[0]["flops"] / statistics.median(turn[0]["s"] for turn in turns)
         result["share_of_gemm"] = _round(achieved / first[0]["gemm"])
+    if "bytes" in first[0]:
+        # What of the machine's own copying: more than 1 where the caches hold what is moved.
+        achieved = first[0]["bytes"] / statistics.median(turn[0]["s"] for turn in turns)
+        result["share_of_copy"] = _round(achieved / first[0]["copy"])
     if "result" in first[0]:
         result["agreement"] = _agreement(first[0]["result"], first[1]["result"])
     return result
@@ -270,6 +279,41 @@ def counted(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
     return result, {"flops": flops, "gemm": gemm_rate(low)} if flops else {}
 
 
+def copy_rate() -> float:
+    """Return the bytes a second that copying 256 MiB reads and writes, the best of three."""
+    import torch
+
+    a = torch.zeros(1 << 28, dtype=torch.uint8)
+    b = torch.zeros_like(a)
+    best = float("inf")
+    for _ in range(4):
+        started = time.perf_counter()
+        b.copy_(a)
+        best = min(best, time.perf_counter() - started)
+    return 2 * a.numel() / best
+
+
+def moved(work: Callable[[], Any]) -> dict[str, float]:
+    """Do a work once and count the bytes that its operations read and write; views cost none."""
+    from torch import Tensor
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Traffic(TorchDispatchMode):
+        total = 0
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+            result = function(*args, **(kwargs or {}))
+            if not function.is_view:
+                used = tree_leaves((args, kwargs, result))
+                self.total += sum(x.numel() * x.itemsize for x in used if isinstance(x, Tensor))
+            return result
+
+    with Traffic() as traffic:
+        work()
+    return {"bytes": traffic.total, "copy": copy_rate()}
+
+
 def _agreement(ours: str, peer: str) -> str:
     import torch
 
@@ -311,6 +355,8 @@ def table(results: list[dict[str, Any]]) -> str:
             lines.append(f"{'':<26}{r['agreement']}")
         if "share_of_gemm" in r:
             lines.append(f"{'':<26}{r['share_of_gemm']:.0%} of the machine's matrix products")
+        if "share_of_copy" in r:
+            lines.append(f"{'':<26}{r['share_of_copy']:.0%} of the machine's copying")
         if "seconds" in r:
             lines.append(
                 f"{'':<26}forward + backward {r['seconds'][0]:g} s, peer {r['seconds'][1]:g} s"

@@ -50,6 +50,13 @@ def test_the_straightforward_build_is_the_model_in_value_and_gradient(feedback):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
 
 
+def test_moved_bytes_are_those_that_operations_read_and_write():
+    x = torch.ones(10)  # 40 bytes.
+    assert run.moved(lambda: x[:4] + 1)["bytes"] == 2 * 16
+    assert run.moved(lambda: x.add_(x))["bytes"] == 3 * 40
+    assert run.moved(lambda: x.view(2, 5).T)["bytes"] == 0
+
+
 def test_a_row_runs_both_sides_in_turns_and_says_how_far_they_agree(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "RESULTS", tmp_path / "results.json")
     result = run.compare(
