@@ -21,13 +21,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "bench")]
 
-# isort: off
-import cyclenet  # noqa: E402, F401  It comes before PyTorch, as in our commands.
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 import torchvision.ops  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
-# isort: on
 
 SMALL = os.environ.get("SMALL") == "1"
 CUDA = torch.cuda.is_available()

@@ -30,7 +30,9 @@ MODELS = {
 PREDICT = """
 import json, resource, sys, time
 sys.path.insert(0, sys.argv[1])
-import cyclenet, torch
+from cyclenet.environment import settle_memory
+settle_memory()
+import torch
 from cyclenet.config.model import ModelConfig
 from cyclenet.config.schema import ProtocolConfig
 from cyclenet.scoring.inference import predict

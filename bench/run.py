@@ -128,14 +128,9 @@ class Side:
     """A process that sets up one side of a row and does its work when it is told to."""
 
     def __init__(self, name: str, ours: bool) -> None:
-        # Ours sets what it wants when it is imported; a peer's users start with what PyTorch does
-        # by itself.
-        environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"}
-        if ours:
-            environment.pop("THP_MEM_ALLOC_ENABLE")
         words = [sys.executable, __file__, "--side", "ours" if ours else "peer", name]
         self.process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def turn(self) -> dict[str, Any]:
@@ -160,8 +155,10 @@ def serve(name: str, ours: bool) -> None:
     """Be a side: a line on standard input is a turn, its figures a line on standard output."""
     import hashlib
 
-    if ours:
-        import cyclenet  # noqa: F401  Before PyTorch, as our commands do.
+    if ours:  # As our commands do; a peer's users start with what they find.
+        from cyclenet.environment import settle_memory
+
+        settle_memory()
     import torch
     from growth import measured
 

@@ -3,6 +3,7 @@
 A run either works as in a clean environment or says what is wrong before it begins.
 """
 
+import ctypes
 import os
 import shutil
 import sys
@@ -15,6 +16,10 @@ SLURM_RANKS = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NTASKS_PE
 
 PARENT = "CYCLENET_DDP"
 """Holds the number of the run's first process, so that those which it starts recognise it."""
+
+MALLOC = {-1: 1 << 30, -2: 1 << 26, -3: 1 << 25}
+"""Options of glibc's mallopt: bytes that are kept (M_TRIM_THRESHOLD), that are taken at once
+(M_TOP_PAD), and from which on a block is the system's own (M_MMAP_THRESHOLD, at its largest)."""
 
 LONGEST_SOCKET = 107  # Bytes that the path of a socket may have.
 
@@ -32,6 +37,18 @@ def settle_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def settle_memory() -> None:
+    """Let the C library keep up to 1 GiB of what is freed, where it is glibc.
+
+    Each operation on a CPU frees some megabytes and asks for as many. What goes back to the system
+    in between comes again 4 kB at a time, which can take as long as the operation.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        for option, value in MALLOC.items():
+            mallopt(option, value)
 
 
 def settle_home() -> None:

@@ -16,7 +16,7 @@ from cyclenet.config.errors import USER_ERRORS, sentence
 from cyclenet.config.help import write_help
 from cyclenet.config.load import SCHEMAS, compose_config
 from cyclenet.config.restore import PLACES
-from cyclenet.environment import settle_home, settle_streams
+from cyclenet.environment import settle_home, settle_memory, settle_streams
 
 HELP = {"-h", "--help"}
 
@@ -37,6 +37,7 @@ def run_command(command: str, about: str | None, run: Callable[[Any], int | None
     schema = SCHEMAS[command]
     overrides = [quote(word, list_keys(schema)) for word in words]
     settle_home()
+    settle_memory()
     with user_errors():
         if {"ckpt_path"} & {each.name for each in fields(schema)}:
             store_checkpoint_defaults(schema, overrides)

@@ -30,7 +30,7 @@ from cyclenet.config.load import register, to_config
 from cyclenet.config.restore import CONF
 from cyclenet.config.schema import TrainConfig
 from cyclenet.devices import count_devices
-from cyclenet.environment import settle_home, settle_ranks, settle_streams
+from cyclenet.environment import settle_home, settle_memory, settle_ranks, settle_streams
 from cyclenet.processes import install_signal_handlers
 from cyclenet.runs.results import (
     RunResult,
@@ -92,6 +92,7 @@ def _train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
         announce_finished(cfg, folder)
         return
     settle_home()
+    settle_memory()
     processes = count_devices(cfg.trainer.accelerator, cfg.trainer.devices) * cfg.trainer.num_nodes
     settle_ranks(cfg.trainer.num_nodes, processes)
     # torch and Lightning take seconds, which a finished run need not wait for. Lightning takes
