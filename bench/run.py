@@ -120,7 +120,7 @@ WITH_PRODUCTS = ("step", "step_smp", "step_mmseg", "eval_fp32", "eval_bf16")
 """Rows whose time should be that of matrix products. PyTorch counts too many operations of
 depthwise convolutions' gradients."""
 
-WITH_TRAFFIC = ("eval_ms", "loss", "metric")
+WITH_TRAFFIC = ("adc_fp32", "adc_bf16", "eval_ms", "loss", "metric")
 """Rows whose time should be that of moving memory."""
 
 
