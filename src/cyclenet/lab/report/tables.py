@@ -26,8 +26,9 @@ RESULTS_NOTE = (
     "ResNet-101, whatever the data here. Differences are of mIoU in percentage points, with a "
     "paired bootstrap interval over images. Where there are several seeds, it is widened by "
     "Student's t over them: seed by seed where both arms have the same ones, else after Welch; a "
-    "single seed is taken to vary as those of the other arm do. Images are taken as independent: "
-    "where they are frames of one video, intervals are too narrow."
+    "single seed is taken to vary as those of the other arm do. Images are taken as independent "
+    "in this table: where they are frames of one video, its intervals are too narrow, and "
+    "`block=20` draws stretches of 20 frames for the claims."
 )
 
 
