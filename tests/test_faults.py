@@ -699,6 +699,21 @@ def test_threads_write_files_of_long_names_apart(tmp_path):
     assert [path.read_text() for path in paths] == [path.name for path in paths]
 
 
+def test_linked_folders_are_read_and_links_to_nothing_are_named(tmp_path):
+    """Both were left out without a word: half of a data set could be missing."""
+    root = own(tmp_path / "data")
+    for kind in ("images", "masks"):
+        (root / kind / "train/more").symlink_to(own(tmp_path / "disk") / kind / "val")
+        (root / kind / "train/loop").symlink_to(root / kind)
+    options = DatasetConfig(name="folder", root=str(root), classes="classes.txt")
+    names = ["im0", "im1", "im2", "more/im0", "more/im1", "more/im2"]
+    assert [pair.name for pair in open_split(options, "train").pairs] == names
+    (root / "images/train/gone.png").symlink_to(tmp_path / "nowhere.png")
+    broken = open_split(options, "train")
+    with pytest.raises(DataError, match=r"gone\.png"):
+        broken.image([pair.name for pair in broken.pairs].index("gone"))
+
+
 def test_memory_that_is_freed_and_asked_for_again_does_not_come_in_pages():
     """`settle_memory` keeps it: without, each round has more than ten thousand page faults."""
     code = """

@@ -1,5 +1,6 @@
 """Data sets as numbered pairs of image and mask, before any augmentation."""
 
+import os
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
@@ -150,15 +151,36 @@ def list_split(folder: Path, pattern: str) -> list[Path]:
 def find_files(folder: Path, endings: Collection[str]) -> list[Path]:
     """Find the files of a folder and its subfolders that have one of some endings, in any case.
 
-    Hidden files and folders (``._a.jpg``, ``__MACOSX``) are left out.
+    Hidden files and folders (``._a.jpg``, ``__MACOSX``) are left out. Links to folders are
+    followed; a link to nothing is listed, so that whoever reads it says so.
+
+    Raises:
+        OSError: a folder cannot be read.
     """
+
+    def refuse(error: OSError) -> None:
+        if folder.is_dir():  # Where there is no folder, there are no files.
+            raise error
+
     found = []
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-        if not hidden and path.suffix.lower() in endings and path.is_file():
-            found.append(path)
-    return found
+    for where, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        inside = f"{os.path.realpath(where)}{os.sep}"
+        folders[:] = [
+            name
+            for name in folders
+            if not _hidden(name) and not inside.startswith(f"{Path(where, name).resolve()}{os.sep}")
+        ]
+        paths = [Path(where, name) for name in names if not _hidden(name)]
+        found += [
+            path
+            for path in paths
+            if path.suffix.lower() in endings and (path.is_file() or path.is_symlink())
+        ]
+    return sorted(found)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def list_tree(folder: Path, endings: Collection[str]) -> dict[str, Path]:

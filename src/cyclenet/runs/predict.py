@@ -140,7 +140,7 @@ class Predictor:
         for each, reading in zip(inputs, ahead(pool, self._read, inputs, 3), strict=True):
             try:
                 image = reading.result()
-            except (DataError, RuntimeError, cv2.error) as error:
+            except (DataError, OSError, RuntimeError, cv2.error) as error:
                 tally.skip(each[0], error)
                 continue
             if image is None:
