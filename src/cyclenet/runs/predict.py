@@ -56,7 +56,8 @@ class Tally:
 
     def skip(self, path: Path, error: Exception) -> None:
         """Count an input that cannot be predicted."""
-        text = str(error) if isinstance(error, DataError) else f"{path}: {sentence(error)}"
+        named = isinstance(error, DataError | OSError)  # It names the file itself.
+        text = sentence(error) if named else f"{path}: {sentence(error)}"
         print(f"error: {text}", file=sys.stderr)
         self.skipped.append(str(path))
 
