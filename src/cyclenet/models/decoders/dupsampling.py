@@ -33,7 +33,7 @@ class Unfold(nn.Module):
     def fit(self, squares: Tensor) -> float:
         """Start W from the linear code of C numbers that reconstructs squares of labels best.
 
-        Such a code is a principal component analysis of the squares (Sec. 3.1 of the paper). Where
+        Such a code, with an orthonormal W, is a principal component analysis of the squares. Where
         they have fewer than C components, the other columns of W stay as they are.
 
         Args:
