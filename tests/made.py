@@ -69,6 +69,9 @@ def make_run(
         result.cpu_seconds, result.threads = 300.0, 1
         for name in protocols:
             counts = counts_of(np.random.default_rng([number, cfg.seed]), accuracy)
+            if cfg.dataset.fold is not None:
+                names = [f"fold {cfg.dataset.fold}, {name}" for name in counts["names"]]
+                counts["names"] = np.array(names)
             options = EvaluateConfig("checkpoints/last.ckpt", cfg.dataset, load_protocol(name))
             scores = summarise(counts, RUN_CLASSES, options)
             where = folder / "evaluate" / f"last-{cfg.dataset.name}-val-{name}-0"

@@ -703,8 +703,12 @@ def test_linked_folders_are_read_and_links_to_nothing_are_named(tmp_path):
     """Both were left out without a word: half of a data set could be missing."""
     root = own(tmp_path / "data")
     for kind in ("images", "masks"):
-        (root / kind / "train/more").symlink_to(own(tmp_path / "disk") / kind / "val")
-        (root / kind / "train/loop").symlink_to(root / kind)
+        elsewhere = own(tmp_path / "disk") / kind / "val"
+        for name in ("more", "same"):  # It is read once, by its first name.
+            (root / kind / "train" / name).symlink_to(elsewhere)
+        for folder in (elsewhere, root / kind / "train"):  # Both lead in a circle.
+            (folder / "back").symlink_to(root / kind / "train")
+            (folder / "up").symlink_to(root / kind)
     options = DatasetConfig(name="folder", root=str(root), classes="classes.txt")
     names = ["im0", "im1", "im2", "more/im0", "more/im1", "more/im2"]
     assert [pair.name for pair in open_split(options, "train").pairs] == names

@@ -1,6 +1,7 @@
 import errno
 import json
 import multiprocessing
+import os
 import pickle
 import shutil
 from collections import namedtuple
@@ -213,3 +214,17 @@ def test_the_command(camvid, tmp_path):
     assert "needs no cache" in run("prepare", "dataset=scenes", cwd=tmp_path, ok=False)
     next((tmp_path / "data/cache").glob("camvid-train-*/pixels.bin")).open("r+b").write(b"xyz")
     assert "is damaged at frame_0" in run("prepare", *words, cwd=tmp_path, ok=False)
+
+
+def test_pixels_of_another_folder_are_not_taken_for_these(tmp_path):
+    """Files of equal names, sizes and times, which a camera's left and right pictures may have."""
+    for side, value in (("left", 10), ("right", 200)):
+        path = tmp_path / f"data/{side}/train/0.bmp"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.full((40, 60, 3), value, np.uint8)).save(path)
+        os.utime(path, (1e9, 1e9))
+    write(tmp_path / "data/masks/train/0.png", np.eye(40, 60, dtype=np.uint8))
+    (tmp_path / "data/classes.txt").write_text("road\nsky\n")
+    for side, value in (("left", 10), ("right", 200)):
+        options = {"name": "folder", "root": str(tmp_path / "data"), "images": side}
+        assert make(config(tmp_path / "data", **options)).image(0)[0, 0, 0] == value

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import TINY, noise_image, run, write
 from cyclenet.config.load import compose_config
@@ -306,3 +307,64 @@ def test_images_that_are_trained_on_and_validated_are_counted(tmp_path):
     cfg = TrainConfig(dataset=DatasetConfig(name="folder", root=str(tmp_path)))
     said = find_warning(cfg, SimpleNamespace(**parts))
     assert "The training sees 1 of the 2 validation images" in said
+
+
+def test_shades_of_grey_that_are_colours_of_other_classes_are_refused(tmp_path):
+    classes = "object 255 255 255\nbackground 0 0 0\n"
+    mask = np.array([[0, 255], [255, 0]], np.uint8)
+    put(tmp_path, "images/train/1.png", "masks/train/1.png", mask=mask, classes=classes)
+    with pytest.raises(DataError, match="its shades are colours of other classes"):
+        opened(tmp_path).mask(0)
+    path = tmp_path / "masks/train/1.png"
+    Image.fromarray(mask).convert("1").save(path)
+    with pytest.raises(DataError, match="its shades are colours of other classes"):
+        opened(tmp_path).mask(0)
+    write(path, np.eye(2, dtype=np.uint8))  # Numbers, of which 1 is no colour.
+    np.testing.assert_array_equal(opened(tmp_path).mask(0), np.eye(2))
+    write(path, np.zeros((2, 2), np.uint8))
+    assert opened(tmp_path).mask(0).max() == 0
+    Image.fromarray(mask).convert("RGB").save(path)
+    np.testing.assert_array_equal(opened(tmp_path).mask(0), [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    "classes", ["# my classes\nroad\ncar\ntree\n", "0 road\n2 car\n1 tree\n", "0: road\n1: car\n"]
+)
+def test_lines_that_would_shift_ids_are_refused(classes, tmp_path):
+    put(tmp_path, "images/train/1.png", "masks/train/1.png", classes=classes)
+    with pytest.raises(DataError, match="id is the number of its line"):
+        opened(tmp_path)
+
+
+def test_classes_of_the_current_folder_are_read_only_by_their_name(tmp_path, monkeypatch):
+    root = put(tmp_path / "data", "images/train/1.png", "masks/train/1.png", classes="")
+    (tmp_path / "classes.txt").write_text("cat\ndog\nbird\n")
+    (tmp_path / "names.txt").write_text("cat\ndog\nbird\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"data/classes\.txt does not exist"):
+        opened(root)
+    assert opened(root, classes="names.txt").classes == ["cat", "dog", "bird"]
+    (root / "names.txt").write_text("a\nb\nc\n")
+    with pytest.raises(DataError, match="give its whole path"):
+        opened(root, classes="names.txt")
+
+
+def test_a_list_that_pairs_other_masks_is_refused(tmp_path):
+    put(tmp_path, *[f"{kind}/{n}.png" for kind in ("images", "masks") for n in ("x", "y")])
+    (tmp_path / "train.txt").write_text("x.png masks/x.png\ny.png\n")
+    assert len(opened(tmp_path)) == 2
+    for line in ("x.png y.png", "x 2.png", "x -1"):
+        (tmp_path / "train.txt").write_text(f"{line}\n")
+        with pytest.raises(DataError, match="leave one image a line"):
+            opened(tmp_path)
+
+
+def test_a_list_is_not_passed_over(tmp_path):
+    names = ("day1/0", "day1/1", "day2/0", "day2/1")
+    put(tmp_path, *[f"{kind}/train/{n}.png" for kind in ("images", "masks") for n in names])
+    (tmp_path / "train.txt").write_text("day1/0\nday1/1\n")
+    for keys in ({}, {"images": "images/{split}", "masks": "masks/{split}"}):
+        with pytest.raises(DataError, match="name different images"):
+            opened(tmp_path, **keys)
+    (tmp_path / "train.txt").write_text("".join(f"images/train/{name}.png\n" for name in names))
+    assert len(opened(tmp_path)) == 4

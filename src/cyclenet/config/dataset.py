@@ -200,7 +200,7 @@ class DatasetConfig:
         if self.fold is not None:
             return f"not-fold{self.fold}"
         several = not isinstance(self.train_split, str)
-        return "+".join(self.train_split) if several else str(self.train_split)
+        return "+".join(map(str, self.train_split)) if several else str(self.train_split)
 
     @property
     def validation_split(self) -> str | None:

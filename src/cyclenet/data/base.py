@@ -151,8 +151,8 @@ def list_split(folder: Path, pattern: str) -> list[Path]:
 def find_files(folder: Path, endings: Collection[str]) -> list[Path]:
     """Find the files of a folder and its subfolders that have one of some endings, in any case.
 
-    Hidden files and folders (``._a.jpg``, ``__MACOSX``) are left out. Links to folders are
-    followed; a link to nothing is listed, so that whoever reads it says so.
+    Hidden files and folders (``._a.jpg``, ``__MACOSX``) are left out. Links to folders elsewhere
+    are followed, each folder once; a link to nothing is listed, so that whoever reads it says so.
 
     Raises:
         OSError: a folder cannot be read.
@@ -162,14 +162,22 @@ def find_files(folder: Path, endings: Collection[str]) -> list[Path]:
         if folder.is_dir():  # Where there is no folder, there are no files.
             raise error
 
-    found = []
+    home = folder.resolve()
+    found: list[Path] = []
+    seen = {home, *home.parents}
     for where, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        inside = f"{os.path.realpath(where)}{os.sep}"
-        folders[:] = [
-            name
-            for name in folders
-            if not _hidden(name) and not inside.startswith(f"{Path(where, name).resolve()}{os.sep}")
-        ]
+        shown = sorted(name for name in folders if not _hidden(name))
+        folders.clear()
+        for name in shown:
+            path = Path(where, name)
+            real = path.resolve()
+            inside = real.is_relative_to(home) and not any(
+                map(_hidden, real.relative_to(home).parts)
+            )
+            # What lies here is found by its own name.
+            if real not in seen and not (inside and path != folder / real.relative_to(home)):
+                seen.add(real)
+                folders.append(name)
         paths = [Path(where, name) for name in names if not _hidden(name)]
         found += [
             path

@@ -143,7 +143,7 @@ def pair_bytes(size: tuple[int, int]) -> int:
 
 
 def source_stamps(source: FolderSource) -> list[list[Any]]:
-    """Describe a source's files: names, sizes, times, and what their ids mean.
+    """Describe a source's files: paths, sizes, times, and what their ids mean.
 
     A cache is outdated where these differ.
     """
@@ -152,7 +152,7 @@ def source_stamps(source: FolderSource) -> list[list[Any]]:
     for pair in source.pairs:
         files = [path.stat() for path in (pair.image, pair.mask) if path.exists()]
         numbers = [value for s in files for value in (s.st_size, s.st_mtime_ns)]
-        stamps.append([pair.name, pair.mask.name, ids, *numbers])
+        stamps.append([*map(os.path.abspath, (pair.image, pair.mask)), ids, *numbers])
     return stamps
 
 

@@ -36,7 +36,8 @@ class Folder(FolderSource):
         masks: folder of the masks, likewise.
         image_suffix: suffix of image names, before the extension, that mask names lack.
         mask_suffix: the same of masks.
-        classes: file of the class names, in the root or anywhere.
+        classes: file of the class names, in the root; one that is not called ``classes.txt`` may
+            lie anywhere.
         ids: as `read_legend`.
         ignore_id: as `read_legend`.
         reduce_zero_label: as `read_legend`.
@@ -66,7 +67,7 @@ class Folder(FolderSource):
         self.folders, names = self._find(part, root, (images, masks), bool(folds) or not part)
         image_files, mask_files = self._list()
         if names is not None:
-            image_files = self._choose(names, image_files, root / f"{part}.txt")
+            image_files = self._choose(names, image_files, mask_files, root / f"{part}.txt")
         if holds:
             names = held_out(list(image_files), val_share, split, root)
             image_files = {name: image_files[name] for name in names}
@@ -89,9 +90,7 @@ class Folder(FolderSource):
                 f"like {next(iter(mask_files.values())).name}: name masks as their images "
                 f"({pairs[0].name}.png), or give dataset.mask_suffix."
             )
-        inside = root / classes
-        path = Path(classes) if Path(classes).is_file() and not inside.is_file() else inside
-        legend = read_legend(path, list(ids), ignore_id, reduce_zero_label)
+        legend = read_legend(_classes(root, classes), list(ids), ignore_id, reduce_zero_label)
         self.by_number = reduce_zero_label or ignore_id != IGNORE
         self.classes, self.palette = legend.classes, legend.palette
         self.ids, self.legal, self.colors = legend.ids, legend.legal, legend.colors
@@ -110,23 +109,32 @@ class Folder(FolderSource):
         images, masks = (root / each.replace("{split}", part) for each in parts)
         if whole:
             return (images, masks), None
+        listed = root / f"{part}.txt"
         if any("{split}" in each for each in parts):
             list_split(images, "*")
+            self._check_list(listed, images)
             return (images, masks), None
-        listed = root / f"{part}.txt"
         if listed.is_file() and not (images / part).is_dir():
             list_split(images, "*")
             lines = (line.strip() for line in read_text(listed).splitlines())
             return (images, masks), [line for line in lines if line]
-        if listed.is_file():
-            words = [line.split() for line in read_text(listed).splitlines()]
-            names = {PurePosixPath(word[0]).stem for word in words if word}
-            if names != {path.stem for path in find_files(images / part, IMAGE_ENDINGS)}:
-                raise DataError(
-                    f"{listed} and the folder {images / part} name different images: remove one."
-                )
+        self._check_list(listed, images / part)
         list_split(images / part, "*")  # It names the splits that there are.
         return (images / part, masks / part), None
+
+    def _check_list(self, listed: Path, images: Path) -> None:
+        """Refuse a list of a split beside a folder of the split that holds other images."""
+        if not listed.is_file():
+            return
+        there = {self._bare(name) for name in list_tree(images, IMAGE_ENDINGS)}
+        named = set()
+        for line in filter(None, map(str.strip, read_text(listed).splitlines())):
+            parts = PurePosixPath(self._bare(line.split()[0])).parts
+            # A list may give the folders above, too.
+            ends = ["/".join(parts[first:]) for first in range(len(parts))]
+            named.add(next((end for end in ends if end in there), line))
+        if named != there:
+            raise DataError(f"{listed} and the folder {images} name different images: remove one.")
 
     def _list(self) -> tuple[dict[str, Path], dict[str, Path]]:
         """List images and masks by their common names."""
@@ -158,17 +166,28 @@ class Folder(FolderSource):
         }
 
     def _choose(
-        self, names: Sequence[str], images: dict[str, Path], listed: Path
+        self, names: Sequence[str], images: dict[str, Path], masks: dict[str, Path], listed: Path
     ) -> dict[str, Path]:
-        """Return the images that a list names, with or without endings and suffixes."""
+        """Return the images that a list names, with or without endings and suffixes.
+
+        A line may name the mask too, and a name may have spaces.
+        """
         chosen = {}
         for line in names:
-            # A line may name the mask too, and a name may have spaces.
-            meant = [self._bare(word) for word in (line, line.split()[0])]
-            name = next((name for name in meant if name in images), None)
-            if name is None:
+            first, *rest = line.split()
+            whole, name = self._bare(line), self._bare(first)
+            if whole in images:
+                chosen[whole] = images[whole]
+                continue
+            if name not in images:
                 raise DataError(
                     f"{listed} names {line!r}, but there is no such image in {self.folders[0]}."
+                )
+            mask = masks.get(name, Path())
+            if not f"/{mask.as_posix()}".endswith(f"/{' '.join(rest)}"):
+                raise DataError(
+                    f"{listed} has the line {line!r}, but the mask of {name} is {mask}: leave "
+                    "one image a line."
                 )
             chosen[name] = images[name]
         return chosen
@@ -183,7 +202,9 @@ class Folder(FolderSource):
         path = self.pairs[index].mask
         stored = read_colors(path) if self.colors else None
         if stored is None:
-            return super().mask(index)
+            numbers = super().mask(index)
+            self._check_grey(path, numbers)
+            return numbers
         if self.by_number:
             raise DataError(
                 f"{path} has colours, which dataset.ignore_id and dataset.reduce_zero_label do not "
@@ -201,6 +222,22 @@ class Folder(FolderSource):
         mask: np.ndarray = table[places.reshape(stored.shape)]
         self._check_numbers(path, mask)
         return mask
+
+    def _check_grey(self, path: Path, mask: np.ndarray) -> None:
+        """Refuse a grey mask whose shades are colours of other classes than its numbers."""
+        shades = read_colors(path, grey=True) if self.colors else None
+        if shades is None:
+            return
+        values = np.unique(shades)
+        # One shade alone, such as black, is a number in any mask.
+        if len(values) < 2 or any(int(value) not in self.colors for value in values):
+            return
+        table = np.array([self.colors[int(value)] for value in values], np.uint8)
+        if not np.array_equal(table[np.searchsorted(values, shades)], mask):
+            raise DataError(
+                f"{path} is grey, and its shades are colours of other classes than its numbers: "
+                "save it as RGB, or leave the colours out of classes.txt."
+            )
 
     def _check_numbers(self, path: Path, mask: np.ndarray) -> None:
         """Refuse a palette mask whose numbers are other classes than its colours."""
@@ -236,6 +273,22 @@ class Folder(FolderSource):
             for path in files
             if path.suffix.lower() not in endings
         ]
+
+
+def _classes(root: Path, name: str) -> Path:
+    """Return the file of the class names.
+
+    Raises:
+        DataError: two files could be meant.
+    """
+    inside, here = root / name, Path(name)
+    if name == "classes.txt" or not here.is_file():
+        return inside
+    if inside.is_file() and not inside.samefile(here):
+        raise DataError(
+            f"dataset.classes={name} could be {inside} or {here.resolve()}: give its whole path."
+        )
+    return here
 
 
 def _inside(path: Path, other: Path, folder: Path) -> bool:

@@ -148,8 +148,10 @@ def read_values(path: Path) -> np.ndarray:
     return values
 
 
-def read_colors(path: Path) -> np.ndarray | None:
+def read_colors(path: Path, grey: bool = False) -> np.ndarray | None:
     """Read the colours (H, W) of a colour or palette mask, as 0xRRGGBB; None of a grey one.
+
+    With ``grey`` it reads the shades of a grey mask, and returns None of another.
 
     Raises:
         DataError: it is missing, damaged, transparent, or no PNG.
@@ -157,7 +159,8 @@ def read_colors(path: Path) -> np.ndarray | None:
     raw = read_bytes(path)
     try:
         with Image.open(io.BytesIO(raw)) as file:
-            if file.mode not in ("RGB", "RGBA", "P") or file.format != "PNG":
+            modes = ("L", "1") if grey else ("RGB", "RGBA", "P")
+            if file.mode not in modes or file.format != "PNG":
                 return None
             if file.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT:
                 raise DataError(f"{path} is a mask that is stored turned (EXIF): save it upright.")

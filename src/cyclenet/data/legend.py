@@ -1,5 +1,6 @@
 """What the numbers or colours of one's own masks mean."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +119,11 @@ def _read_names(path: Path) -> tuple[list[str], list[tuple[str, tuple[int, int, 
             f"{path} has an empty line {lines.index('') + 1}, and a class's id is the number of "
             "its line: name every id."
         )
+    if comments := [line for line in lines if line.startswith("#")]:
+        raise DataError(
+            f"{path} has the line {comments[0]!r}, and a class's id is the number of its line: "
+            "remove what is no class."
+        )
     names, colors = [], []
     for line in lines:
         words = line.replace(",", " ").split()
@@ -132,5 +138,10 @@ def _read_names(path: Path) -> tuple[list[str], list[tuple[str, tuple[int, int, 
         raise DataError(
             f"{path} gives {len(colors)} of {len(lines)} classes a colour, and {missing} none: "
             "give all or none of them one."
+        )
+    if lines and all(re.match(r"\d+[\s:,;]+\D", line) for line in lines):
+        raise DataError(
+            f"{path} begins its lines with numbers, and a class's id is the number of its line: "
+            "leave them out, or list numbers and names in dataset.ids=[0:road,7:sky]."
         )
     return names, colors

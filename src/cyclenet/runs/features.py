@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cyclenet.config.schema import DatasetConfig, TrainConfig
-from cyclenet.data.base import Source
+from cyclenet.data.base import Source, check_sizes
 from cyclenet.data.features import FeatureCache, features_folder
 from cyclenet.data.views import View, Views, to_tensor
 from cyclenet.devices import cores
@@ -92,7 +92,9 @@ def _write(
 
     def write_one(one: tuple[int, View]) -> None:
         index, view = one
-        image = to_tensor(cache.views.pixels(source.image(index), view))
+        pixels = source.image(index)
+        check_sizes(source.name(index), pixels, source.mask(index))
+        image = to_tensor(cache.views.pixels(pixels, view))
         levels = task.view_features(image[None].to(device))
         maps = [level[0].permute(1, 2, 0).to("cpu", torch.bfloat16) for level in levels]
         cache.write(cache.path(source, index, view), maps)

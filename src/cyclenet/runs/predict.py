@@ -153,8 +153,9 @@ class Predictor:
         """Read an image file; return None where its outputs are there already."""
         path, name = each
         outputs = [self._path(kind, name) for kind in self.cfg.save]
-        stamp = path.stat()  # A file that was put in its place may be old, but its entry is new.
-        since = max(self.since, stamp.st_mtime_ns, stamp.st_ctime_ns)
+        # A file that was put in its place may be old, but its entry, or the link to it, is new.
+        stamps = (path.stat(), path.lstat())
+        since = max(self.since, *(max(each.st_mtime_ns, each.st_ctime_ns) for each in stamps))
         if all(out.is_file() and out.stat().st_mtime_ns > since for out in outputs):
             return None
         image = read_image(path)

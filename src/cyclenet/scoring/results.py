@@ -104,9 +104,19 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def join_folds(parts: list[Evaluation]) -> Evaluation:
-    """Join evaluations of folds to one of all their images: counts are summed, not scores."""
+    """Join evaluations of folds to one of all their images: counts are summed, not scores.
+
+    Raises:
+        ValueError: an image is in two folds.
+    """
     first = parts[0].scores
     counts = {key: np.concatenate([part.counts[key] for part in parts]) for key in parts[0].counts}
+    names, times = np.unique(counts["names"], return_counts=True)
+    if (times > 1).any():
+        raise ValueError(
+            f"The image {names[times > 1][0]} is in two folds, so folds.csv was another for some "
+            "runs: report those apart, or train them again."
+        )
     counts["confusion"] = np.sum([part.counts["confusion"] for part in parts], 0)
     classes = list(first.IoU)
     joined = replace(

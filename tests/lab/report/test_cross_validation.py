@@ -1,6 +1,7 @@
 """Reports of cross-validation: folds are summed, arms are compared on what all of them have."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from cyclenet.config.model import ModelConfig
 from cyclenet.config.schema import DatasetConfig
 from cyclenet.lab.cost.count import count_cost, total
 from cyclenet.lab.report.arms import group_arms
-from cyclenet.lab.report.claims import read_plan
+from cyclenet.lab.report.claims import find_named, read_plan
 from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
 from cyclenet.scoring.metrics import mean_iou
+from cyclenet.scoring.results import join_folds
 from made import make_run, run_config
 
 ARMS = {"DenseASPP": ("denseaspp", 0.6), "CycleASPP": ("cycleaspp", 0.75)}
@@ -114,3 +116,20 @@ def test_the_twins_of_the_heads_cost_what_cycleaspp_does():
     flops = cost(context="denseaspp", growth_channels=40, bottleneck_channels=96)
     assert parameters.parameters == pytest.approx(cycle.parameters, rel=0.004)
     assert flops.executed == pytest.approx(cycle.executed, rel=0.008)
+
+
+def test_a_plan_means_an_arm_by_a_word_of_its_name():
+    names = ["CycleASPP(3,6), whole", "DenseASPP(3,6), whole", "ASPP(6,12), whole"]
+    rows = [SimpleNamespace(name=name, arm=SimpleNamespace(label="")) for name in names]
+    assert find_named("DenseASPP", rows).name == "DenseASPP(3,6), whole"
+    assert find_named("ASPP", rows).name == "ASPP(6,12), whole"
+    assert find_named("Dense", rows).name == "DenseASPP(3,6), whole"
+    assert find_named("PSPNet", rows) is None
+
+
+def test_folds_that_share_an_image_are_not_summed(tmp_path):
+    runs = make_runs(tmp_path, [("DenseASPP", 0, 0), ("DenseASPP", 0, 1)])
+    parts = [run.evaluations["whole"] for run in runs]
+    parts[1].counts["names"][3] = parts[0].counts["names"][0]
+    with pytest.raises(ValueError, match="is in two folds"):
+        join_folds(parts)

@@ -41,3 +41,15 @@ def test_a_rate_is_read_back_as_it_was(lr, tmp_path):
     path = tmp_path / "chosen.yaml"
     write_chosen([read_run(make_run(tmp_path, cfg))], "optim.lr", path)
     assert compose_config("train", [f"optim.lr=${{chosen:{path}}}"]).optim.lr == lr
+
+
+def test_a_value_is_not_chosen_for_an_easy_seed_that_it_alone_has(tmp_path):
+    runs = []
+    for seed, lr, accuracy in ((0, 0.01, 0.9), (1, 0.01, 0.5), (0, 0.1, 0.8)):
+        cfg = compose_config("train", [f"seed={seed}", f"optim.lr={lr}"])
+        runs.append(read_run(make_run(tmp_path, cfg, accuracy, number=len(runs))))
+    path = tmp_path / "chosen.yaml"
+    write_chosen(runs, "optim.lr", path)
+    assert compose_config("train", [f"optim.lr=${{chosen:{path}}}"]).optim.lr == 0.01
+    write_chosen(runs[1:], "optim.lr", path)
+    assert "no seed and split has runs of all values" in path.read_text()

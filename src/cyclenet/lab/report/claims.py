@@ -1,5 +1,6 @@
 """Claims that were written down before the runs, and what the runs say of each."""
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -249,7 +250,9 @@ def verdict(change: Difference) -> str:
 
 
 def find_named(name: str, rows: list[Row]) -> Row | None:
-    """Find a row by its name, by its arm's label, or by a part of its name."""
+    """Find a row by its name, by its arm's label, by a word of its name, or by any part of it."""
     exact = [row for row in rows if name in (row.arm.label, row.name)]
+    word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])")
+    words = [row for row in rows if word.search(row.name)]
     partly = [row for row in rows if name in row.name]
-    return next(iter(exact + partly), None)
+    return next(iter(exact + words + partly), None)

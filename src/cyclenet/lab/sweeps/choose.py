@@ -11,7 +11,7 @@ from cyclenet.lab.report.runs import Run
 
 
 def write_chosen(runs: list[Run], key: str, path: Path) -> str:
-    """Write the best value of a key for each network, by mIoU over its seeds.
+    """Write the best value of a key for each network, by mIoU over the seeds and splits of all.
 
     ``${chosen:PATH}`` reads it (`cyclenet.config.load`).
 
@@ -23,20 +23,29 @@ def write_chosen(runs: list[Run], key: str, path: Path) -> str:
     Returns:
         What to say of it: where it is, and networks whose best value is the last that was tried.
     """
-    scores: dict[str, dict[float, list[float]]] = {}
+    scores: dict[str, dict[float, dict[tuple[int, str], float]]] = {}
     for run in runs:
         if run.cfg is None or not run.finished:
             continue
         found = next(iter(run.evaluations.values())).scores
         values = result_affecting(run.cfg)
         tried = scores.setdefault(network_name(values["model"]), {})
-        tried.setdefault(flatten(values)[key], []).append(found.mIoU)
+        by_run = tried.setdefault(flatten(values)[key], {})
+        by_run[(run.cfg.seed, found.split)] = found.mIoU
         where = f"{found.dataset} {found.split} ({found.protocol})"
     if not scores:
         return f"Nothing was chosen for {key}: no run has finished."
     lines, at_the_end = [f"# {key} with the best mIoU on {where}; behind it, mIoU by value."], []
     for name, tried in scores.items():
-        means = {value: float(np.mean(tried[value])) for value in sorted(tried)}
+        # A value must not win because it was tried on the easy fold alone.
+        common = set.intersection(*map(set, tried.values()))
+        if not common:
+            lines.append(f"# {name}: no seed and split has runs of all values.")
+            continue
+        means = {
+            value: float(np.mean([tried[value][run] for run in sorted(common)]))
+            for value in sorted(tried)
+        }
         best = max(means, key=lambda value: means[value])
         shown = ", ".join(f"{value:g}: {100 * mean:.2f} %" for value, mean in means.items())
         number = yaml.safe_dump(float(best)).split()[0]  # It writes 6e-05 as 6.0e-05, a number.
