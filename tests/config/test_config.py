@@ -5,8 +5,10 @@ import time
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf.errors import OmegaConfBaseException
 
 from conftest import ROOT, run
+from cyclenet.commands.train import _check as check_words
 from cyclenet.config.errors import sentence
 from cyclenet.config.load import compose_config, run_folder_name
 from cyclenet.config.reach import untrained_taps
@@ -348,3 +350,13 @@ def test_the_heads_have_the_papers_rates_for_their_map():
     for name, wanted in (("scenes", [1, 2, 4, 6, 8, 10]), ("unfrozen", [1, 2, 3, 4, 6, 7])):
         cfg = compose_config("train", [f"experiment=heads_{name}", "arm=heads/cycleaspp"])
         assert cfg.model.atrous_rates == wanted
+
+
+def test_an_experiments_own_axes_are_checked_as_its_jobs_are(tmp_path):
+    """Rates that were chosen for the arms of a sweep say nothing of the default arm."""
+    words = ["experiment=zoo_heads", f"dataset.root={tmp_path}"]
+    check_words(words, sweep=False)
+    (tmp_path / "chosen.yaml").write_text("Other: 1\n")
+    rate = f"optim.lr='${{chosen:{tmp_path / 'chosen.yaml'}}}'"
+    with pytest.raises(OmegaConfBaseException, match="has no number for Baseline"):
+        check_words([*words, rate], sweep=False)

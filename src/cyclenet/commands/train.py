@@ -149,7 +149,15 @@ def _check(words: list[str], sweep: bool) -> None:
             compose("train", [*fixed, *point], return_hydra_config=True)
             for point in _sample_points(swept)
         ]
-    composed = points[0]
+        composed = points[0]
+        axes = composed.hydra.sweeper.get("params") or {}
+        if axes and composed.hydra.mode == RunMode.MULTIRUN:
+            # An experiment's own axes may bring what its jobs need: the first job is checked.
+            given = {override.get_key_element() for override in overrides}
+            own = [f"{key}={value}" for key, value in axes.items() if key not in given]
+            firsts = [_first(axis) for axis in OverridesParser.create().parse_overrides(own)]
+            words = [*fixed, *_sample_points(swept)[0], *firsts]
+            composed = compose("train", words, return_hydra_config=True)
     if swept and not sweep and composed.hydra.mode != RunMode.MULTIRUN:
         raise ValueError(
             f"{swept[0].input_line} lists several values: add -m to sweep over them, or give one."
@@ -181,6 +189,11 @@ def _sample_points(swept: list[Override]) -> list[list[str]]:
     for number, axis in enumerate(axes):
         points += [[*firsts[:number], word, *firsts[number + 1 :]] for word in axis[1:]]
     return points
+
+
+def _first(axis: Override) -> str:
+    value = _values(axis)[0] if axis.is_sweep_override() else axis.get_value_element_as_str()
+    return f"{axis.get_key_element()}={value}"
 
 
 def _values(axis: Override) -> list[Any]:
