@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conftest import ROOT, run
 from cyclenet.commands.train import _check as check_words
 from cyclenet.config.errors import sentence
-from cyclenet.config.load import compose_config, run_folder_name
+from cyclenet.config.load import compose_config, register, run_folder_name
 from cyclenet.config.reach import untrained_taps
 from cyclenet.config.restore import CONF
 from cyclenet.config.schema import TrainConfig
@@ -354,6 +354,7 @@ def test_the_heads_have_the_papers_rates_for_their_map():
 
 def test_an_experiments_own_axes_are_checked_as_its_jobs_are(tmp_path):
     """Rates that were chosen for the arms of a sweep say nothing of the default arm."""
+    register()
     words = ["experiment=zoo_heads", f"dataset.root={tmp_path}"]
     check_words(words, sweep=False)
     (tmp_path / "chosen.yaml").write_text("Other: 1\n")
