@@ -133,3 +133,16 @@ def test_folds_that_share_an_image_are_not_summed(tmp_path):
     parts[1].counts["names"][3] = parts[0].counts["names"][0]
     with pytest.raises(ValueError, match="is in two folds"):
         join_folds(parts)
+
+
+def test_other_masks_of_the_same_names_are_not_compared(tmp_path):
+    runs = make_runs(tmp_path, [("DenseASPP", 0, 0), ("CycleASPP", 0, 0)])
+    write_report(runs, tmp_path / "same", "Same", images=0)
+    assert "**Warning:**" not in (tmp_path / "same/report.md").read_text()
+    counts = runs[1].evaluations["whole"].counts
+    counts["pixels"] = counts["pixels"][:, [1, 0, 2]]  # Two classes have changed places.
+    write_report(runs, tmp_path / "other", "Other", images=0, baseline="DenseASPP")
+    text = (tmp_path / "other/report.md").read_text()
+    assert "evaluated on other images or masks, so they are not compared" in text
+    first = text.split("| arm |")[1].splitlines()
+    assert first[2].startswith("| DenseASPP") and "[" not in first[3].split("|")[5]

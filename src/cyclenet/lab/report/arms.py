@@ -1,8 +1,10 @@
 """Group runs into arms, and compare the arms."""
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from cyclenet.scoring.boundary import TRIMAP_WIDTHS
 from cyclenet.scoring.intervals import Difference, difference, near_minus_far
 from cyclenet.scoring.metrics import mean_iou
 from cyclenet.scoring.results import Evaluation, join_folds
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -215,9 +219,24 @@ def _most_common(values: list[Any]) -> Any:
 
 
 def comparable(a: list[Evaluation], b: list[Evaluation]) -> bool:
-    """Tell whether two arms were evaluated on the same images."""
-    names = {tuple(evaluation.counts["names"]) for evaluation in (*a, *b)}
-    return len(names) == 1
+    """Tell whether two arms were evaluated on the same images and masks."""
+    first, *others = (evaluation.counts for evaluation in (*a, *b))
+    return all(
+        np.array_equal(first["names"], each["names"])
+        # Pixels of each true class, which other masks of the same names do not share.
+        and np.array_equal(first["pixels"][..., 1], each["pixels"][..., 1])
+        for each in others
+    )
+
+
+def pick_by_name(name: str, items: Sequence[T], names: Sequence[str]) -> T | None:
+    """Return the item of a name, else the first that has it as a word, else as any part."""
+    word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])")
+    pairs = list(zip(items, names, strict=True))
+    exact = [item for item, own in pairs if own == name]
+    words = [item for item, own in pairs if word.search(own)]
+    partly = [item for item, own in pairs if name in own]
+    return next(iter(exact + words + partly), None)
 
 
 def compare(

@@ -1,12 +1,11 @@
 """Claims that were written down before the runs, and what the runs say of each."""
 
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cyclenet.files import read_yaml
 from cyclenet.lab.markdown import NONE, Markup, interval, markdown_table
-from cyclenet.lab.report.arms import Row, compare, fold_gains
+from cyclenet.lab.report.arms import Row, compare, fold_gains, pick_by_name
 from cyclenet.scoring.intervals import Difference, holm
 
 BAND = 1  # Number of the trimap's band that tables show; the plot has all.
@@ -251,8 +250,5 @@ def verdict(change: Difference) -> str:
 
 def find_named(name: str, rows: list[Row]) -> Row | None:
     """Find a row by its name, by its arm's label, by a word of its name, or by any part of it."""
-    exact = [row for row in rows if name in (row.arm.label, row.name)]
-    word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])")
-    words = [row for row in rows if word.search(row.name)]
-    partly = [row for row in rows if name in row.name]
-    return next(iter(exact + words + partly), None)
+    labelled = next((row for row in rows if name == row.arm.label), None)
+    return labelled or pick_by_name(name, rows, [row.name for row in rows])

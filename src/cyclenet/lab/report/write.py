@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cyclenet.config.reach import untrained_taps
 from cyclenet.lab.markdown import plain
-from cyclenet.lab.report.arms import Arm, Row, group_arms
+from cyclenet.lab.report.arms import Arm, Row, comparable, group_arms, pick_by_name
 from cyclenet.lab.report.claims import Claim, describe_claims
 from cyclenet.lab.report.cost import cost_of_arms, describe_cost
 from cyclenet.lab.report.folds import describe_folds
@@ -99,11 +99,11 @@ def _arms_with_baseline_first(
         )
     if not arms or not baseline:
         return arms
-    found = [arm for arm in arms if baseline in arm.label][:1]
-    if not found and not in_progress:  # It may be among those in progress.
+    found = pick_by_name(baseline, arms, [arm.label for arm in arms])
+    if found is None and not in_progress:  # It may be among those in progress.
         labels = "; ".join(arm.label for arm in arms)
         raise ValueError(f"No arm's name holds {baseline!r}; there are: {labels}.")
-    return found + [arm for arm in arms if arm not in found]
+    return [arm for arm in arms if arm is found] + [arm for arm in arms if arm is not found]
 
 
 def _describe_data(runs: list[Run], arms: list[Arm]) -> str:
@@ -134,6 +134,19 @@ def _describe_data(runs: list[Run], arms: list[Arm]) -> str:
         run.result.warning or untrained_taps(run.cfg) for run in runs if run.finished and run.cfg
     }
     lines += [f"**Warning:** {plain(warning)}" for warning in sorted(warnings) if warning]
+    first = arms[0]
+    unlike = [
+        plain(arm.label)
+        for arm in arms[1:]
+        for protocol in arm.protocols
+        if protocol in first.protocols
+        and not comparable(arm.evaluations(protocol), first.evaluations(protocol))
+    ]
+    if unlike:
+        lines.append(
+            f"**Warning:** {', '.join(dict.fromkeys(unlike))} and {plain(first.label)} were "
+            "evaluated on other images or masks, so they are not compared."
+        )
     if len(seeds) == 1:
         lines.append(
             "**One seed:** the intervals are over images only. They say nothing about training "
