@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from conftest import ROOT, TINY, run, tiny_model, write
+from cyclenet.config.commands import PredictConfig
 from cyclenet.config.restore import read_config, restore
 from cyclenet.config.schema import DatasetConfig, TrainConfig
 from cyclenet.data.check import read_split
@@ -36,13 +37,13 @@ from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
 from cyclenet.runs.evaluate import write as write_evaluation
 from cyclenet.runs.folder import AlreadyFinishedError, RunFolder
-from cyclenet.runs.predict import find_inputs
+from cyclenet.runs.predict import VideoWriter, find_inputs, predict_all
 from cyclenet.runs.results import RunResult, mark
 from cyclenet.scoring.results import read_evaluation
 from cyclenet.training.curves import read_metrics
 from cyclenet.training.loggers import choose_wandb_mode
 from cyclenet.training.metrics_csv import MetricsCSV
-from made import fit, make_run, run_config, save_checkpoint, scenes_task, short_config
+from made import fit, make_run, run_config, save_checkpoint, scenes_task, short_config, task_of
 
 SCENES = ["dataset.scenes_train=4", "dataset.scenes_val=2", "dataset.scenes_size=[64,96]"]
 IDS = np.repeat(np.arange(2, dtype=np.uint8), 24)[None].repeat(40, 0)
@@ -744,3 +745,19 @@ print(faults() - before)
         for word in ("settled", "not")
     ]
     assert faults[0] < 1000 < faults[1]
+
+
+def test_pictures_that_are_not_read_are_named_and_frames_of_a_longer_video_go(tmp_path):
+    """Both were left without a word: an image without labels, labels without a frame."""
+    write(tmp_path / "in/a.png", np.zeros((64, 64, 3), np.uint8))
+    (tmp_path / "in/b.heic").write_bytes(b"picture")
+    path = save_checkpoint(task_of(), tmp_path / "last.ckpt")
+    cfg = PredictConfig(str(path), input=str(tmp_path / "in"), output=str(tmp_path / "out"))
+    done, skipped = predict_all(cfg)
+    assert done == 1 and [Path(each).name for each in skipped] == ["b.heic"]
+    for frames, there in ((4, 4), (2, 2)):
+        with VideoWriter(tmp_path / "v.mp4") as video:
+            for _ in range(frames):
+                video.add(np.zeros((64, 64, 3), np.uint8), 5.0)
+        predict_all(replace(cfg, input=str(tmp_path / "v.mp4"), save=["label"]))
+        assert len(list((tmp_path / "out/label/v").iterdir())) == there

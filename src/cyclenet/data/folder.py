@@ -9,14 +9,11 @@ import numpy as np
 
 from cyclenet.data.base import FolderSource, Pair, find_files, list_split, list_tree
 from cyclenet.data.folds import choose_fold, is_fold, read_folds
-from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_colors, read_ids
+from cyclenet.data.images import IMAGE_ENDINGS, UNREAD_ENDINGS, DataError, read_colors, read_ids
 from cyclenet.data.legend import read_legend
 from cyclenet.files import read_text
 from cyclenet.labels import IGNORE
 from cyclenet.seeding import derive
-
-UNREAD_ENDINGS = {".gif", ".jp2", ".heic", ".heif", ".avif", ".tga", ".exr", ".jfif", ".npy"}
-"""Endings of pictures that are not read, but named."""
 
 STRETCHES = 20
 """Stretches of neighbouring images that a folder without subfolders is cut into for a split."""

@@ -16,6 +16,20 @@ from PIL import ExifTags, Image, ImageOps
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
 """Endings of the files that count as images where a folder is searched."""
 
+UNREAD_ENDINGS = {
+    ".gif",
+    ".jp2",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".tga",
+    ".exr",
+    ".jfif",
+    ".npy",
+    ".pgm",
+}
+"""Endings of pictures that are not read, but named."""
+
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 """Formats that images may have, by their content. Others can run a program to decode them."""
 

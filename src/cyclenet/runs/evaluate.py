@@ -203,6 +203,8 @@ def write(folder: Path, counts: Counts, result: EvaluationResult) -> None:
     confusion_chart(folder / "confusion.png", result, title)
     if result.trimap:
         trimap_chart(folder / "trimap.png", result.trimap, title)
+    else:  # An earlier evaluation may have left one.
+        (folder / "trimap.png").unlink(missing_ok=True)
     write_json(folder / SCORES, result)
     old = before.counts if before else ""
     if old != result.counts and re.fullmatch(r"images(-[0-9a-f]{8})?\.npz", old):

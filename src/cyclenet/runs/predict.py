@@ -15,7 +15,7 @@ import numpy as np
 from cyclenet.config.commands import SAVED_KINDS, PredictConfig
 from cyclenet.config.errors import sentence
 from cyclenet.data.base import find_files, name_files
-from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_image
+from cyclenet.data.images import IMAGE_ENDINGS, UNREAD_ENDINGS, DataError, read_image
 from cyclenet.deploy.load import find, load
 from cyclenet.deploy.model import Result
 from cyclenet.devices import cores
@@ -190,6 +190,10 @@ class Predictor:
                         )
                         video.add(shown, rate)
                     done += 1
+        for kind in self.cfg.save:  # A longer video may have been there before.
+            for left in self._path(kind, f"{name}/0").parent.glob("[0-9]*.*"):
+                if left.stem.isdecimal() and int(left.stem) >= done:
+                    left.unlink()
         if expected - done > 1:  # Some files count one too many.
             raise DataError(
                 f"{path} is damaged: {expected - done} of its {expected} frames could not be read; "
@@ -228,6 +232,8 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
     """
     inputs = find_inputs(Path(cfg.input), Path(cfg.output))
     predictor, tally = Predictor(cfg), Tally()
+    for path in find_files(Path(cfg.input), UNREAD_ENDINGS):
+        tally.skip(path, DataError(f"{path} is not read: images end in {_listed(IMAGE_ENDINGS)}."))
     predictor.predict_images([each for each in inputs if not _is_video(each[0])], tally)
     for path, name in inputs:
         if not _is_video(path):
@@ -263,10 +269,14 @@ def find_inputs(source: Path, output: Path) -> list[Input]:
         ]
     if not files:
         raise ValueError(
-            f"input: {source} holds no images ({' '.join(sorted(IMAGE_ENDINGS))}) and no videos."
+            f"input: {source} holds no images ({_listed(IMAGE_ENDINGS)}) and no videos."
         )
     root = source if source.is_dir() else source.parent
     return list(zip(files, name_files(files, root), strict=True))
+
+
+def _listed(endings: set[str]) -> str:
+    return " ".join(sorted(endings))
 
 
 def count_frames(path: Path) -> int:
