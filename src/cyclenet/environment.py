@@ -17,9 +17,10 @@ SLURM_RANKS = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NTASKS_PE
 PARENT = "CYCLENET_DDP"
 """Holds the number of the run's first process, so that those which it starts recognise it."""
 
-MALLOC = {-1: 1 << 30, -2: 1 << 26, -3: 1 << 25}
-"""Options of glibc's mallopt: bytes that are kept (M_TRIM_THRESHOLD), that are taken at once
-(M_TOP_PAD), and from which on a block is the system's own (M_MMAP_THRESHOLD, at its largest)."""
+MALLOC = {-1: 1 << 28, -2: 1 << 26, -3: 1 << 25, -8: 4}
+"""Options of glibc's mallopt: bytes that each arena keeps (M_TRIM_THRESHOLD), that are taken at
+once (M_TOP_PAD), and from which on a block is the system's own (M_MMAP_THRESHOLD, at its largest);
+and the most arenas, which threads share (M_ARENA_MAX)."""
 
 LONGEST_SOCKET = 107  # Bytes that the path of a socket may have.
 
@@ -43,10 +44,12 @@ def settle_memory() -> None:
     """Let the C library keep up to 1 GiB of what is freed, where it is glibc.
 
     Each operation on a CPU frees some megabytes and asks for as many. What goes back to the system
-    in between comes again 4 kB at a time, which can take as long as the operation.
+    in between comes again 4 kB at a time, which can take as long as the operation. A user's own
+    ``MALLOC_*`` or ``GLIBC_TUNABLES`` stand.
     """
+    chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
+    if mallopt is not None and not chosen:
         for option, value in MALLOC.items():
             mallopt(option, value)
 

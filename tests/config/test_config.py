@@ -357,6 +357,9 @@ def test_an_experiments_own_axes_are_checked_as_its_jobs_are(tmp_path):
     register()
     words = ["experiment=zoo_heads", f"dataset.root={tmp_path}"]
     check_words(words, sweep=False)
+    for axis in ("{arm:'glob(*)'}", "{optim.lr:'interval(0,1)'}"):
+        axes = [f"hydra.sweeper.params={axis}", f"dataset.root={tmp_path}"]
+        check_words(["experiment=heads_rates", *axes], sweep=False)
     (tmp_path / "chosen.yaml").write_text("Other: 1\n")
     rate = f"optim.lr='${{chosen:{tmp_path / 'chosen.yaml'}}}'"
     with pytest.raises(OmegaConfBaseException, match="has no number for Baseline"):

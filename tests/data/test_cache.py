@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -225,6 +226,13 @@ def test_pixels_of_another_folder_are_not_taken_for_these(tmp_path):
         os.utime(path, (1e9, 1e9))
     write(tmp_path / "data/masks/train/0.png", np.eye(40, 60, dtype=np.uint8))
     (tmp_path / "data/classes.txt").write_text("road\nsky\n")
+    other = tmp_path / "link"
+    other.symlink_to(tmp_path / "data")
+    there = config(tmp_path / "data", name="folder", images="left")
+    assert make(there).folder == make(replace(there, root=str(other))).folder
+    stamp = (make(there).folder / "pixels.bin").stat().st_mtime_ns
+    make(replace(there, root=str(other)))  # By another name of the same root.
+    assert (make(there).folder / "pixels.bin").stat().st_mtime_ns == stamp
     for side, value in (("left", 10), ("right", 200)):
         options = {"name": "folder", "root": str(tmp_path / "data"), "images": side}
         assert make(config(tmp_path / "data", **options)).image(0)[0, 0, 0] == value

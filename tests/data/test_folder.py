@@ -10,7 +10,7 @@ from PIL import Image
 from conftest import TINY, noise_image, run, write
 from cyclenet.config.load import compose_config
 from cyclenet.config.schema import DatasetConfig, TrainConfig
-from cyclenet.data.folder import held_out
+from cyclenet.data.held_out import held_out
 from cyclenet.data.images import DataError
 from cyclenet.data.open import open_split
 from cyclenet.runs.train import find_warning
@@ -328,12 +328,19 @@ def test_shades_of_grey_that_are_colours_of_other_classes_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "classes", ["# my classes\nroad\ncar\ntree\n", "0 road\n2 car\n1 tree\n", "0: road\n1: car\n"]
+    "classes",
+    ["# my classes\nroad\ncar\ntree\n", "0 road\n2 car\n1 tree\n", "1 0 0 0 a\n2 9 9 9 b\n"],
 )
 def test_lines_that_would_shift_ids_are_refused(classes, tmp_path):
     put(tmp_path, "images/train/1.png", "masks/train/1.png", classes=classes)
     with pytest.raises(DataError, match="id is the number of its line"):
         opened(tmp_path)
+
+
+def test_numbers_that_are_those_of_the_lines_or_names_are_read(tmp_path):
+    for classes in ("0 road\n1 car\n2 tree\n", "4 wheeler\n2 wheeler\ntree\n"):
+        put(tmp_path, "images/train/1.png", "masks/train/1.png", classes=classes)
+        assert opened(tmp_path).classes == classes.split("\n")[:3]
 
 
 def test_classes_of_the_current_folder_are_read_only_by_their_name(tmp_path, monkeypatch):
@@ -353,6 +360,9 @@ def test_a_list_that_pairs_other_masks_is_refused(tmp_path):
     put(tmp_path, *[f"{kind}/{n}.png" for kind in ("images", "masks") for n in ("x", "y")])
     (tmp_path / "train.txt").write_text("x.png masks/x.png\ny.png\n")
     assert len(opened(tmp_path)) == 2
+    for line in ("x x", "x.png masks/x", "x ../masks/x.png", "x.png /abs/masks/x.png"):
+        (tmp_path / "train.txt").write_text(f"{line}\n")
+        assert len(opened(tmp_path)) == 1
     for line in ("x.png y.png", "x 2.png", "x -1"):
         (tmp_path / "train.txt").write_text(f"{line}\n")
         with pytest.raises(DataError, match="leave one image a line"):
@@ -368,3 +378,23 @@ def test_a_list_is_not_passed_over(tmp_path):
             opened(tmp_path, **keys)
     (tmp_path / "train.txt").write_text("".join(f"images/train/{name}.png\n" for name in names))
     assert len(opened(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    ("files", "keys"),
+    [
+        (
+            ["a.png", "a_mask.png"],
+            {"images": "{split}", "masks": "{split}", "mask_suffix": "_mask"},
+        ),
+        (["a.jpg", "masks/a.png"], {"images": "{split}", "masks": "{split}/masks"}),
+        (
+            ["sub/a.jpg", "sub/a_mask.png"],
+            {"images": "{split}", "masks": "{split}", "mask_suffix": "_mask"},
+        ),
+    ],
+)
+def test_a_list_beside_a_folder_may_name_the_same_images(files, keys, tmp_path):
+    put(tmp_path, *[f"train/{file}" for file in files])
+    (tmp_path / "train.txt").write_text("a\n")
+    assert len(opened(tmp_path, **keys)) == 1

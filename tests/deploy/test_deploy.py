@@ -433,7 +433,7 @@ def test_a_shared_folder_is_loaded_and_holds_no_paths(checkpoint, tmp_path, monk
     hyper = read_checkpoint(tmp_path / "shared/model.safetensors")["hyper_parameters"]
     assert "root" not in hyper["cfg"]["dataset"]
     card = (tmp_path / "shared/README.md").read_text()
-    assert 'cyclenet.load("me/streets")' in card and "It has not been evaluated." in card
+    assert 'cyclenet.load("me/streets")' in card and "No evaluation of these weights" in card
     # The hub gives such a file.
     import huggingface_hub
 

@@ -155,7 +155,10 @@ def _check(words: list[str], sweep: bool) -> None:
             # An experiment's own axes may bring what its jobs need: the first job is checked.
             given = {override.get_key_element() for override in overrides}
             own = [f"{key}={value}" for key, value in axes.items() if key not in given]
-            firsts = [_first(axis) for axis in OverridesParser.create().parse_overrides(own)]
+            parsed = OverridesParser.create().parse_overrides(own)
+            # A glob's options, and what a sweeper draws from an interval, are its own.
+            drawn = (Glob, IntervalSweep)
+            firsts = [_first(axis) for axis in parsed if not isinstance(axis.value(), drawn)]
             words = [*fixed, *_sample_points(swept)[0], *firsts]
             composed = compose("train", words, return_hydra_config=True)
     if swept and not sweep and composed.hydra.mode != RunMode.MULTIRUN:

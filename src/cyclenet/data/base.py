@@ -1,6 +1,7 @@
 """Data sets as numbered pairs of image and mask, before any augmentation."""
 
 import os
+import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
@@ -153,14 +154,18 @@ def find_files(folder: Path, endings: Collection[str]) -> list[Path]:
 
     Hidden files and folders (``._a.jpg``, ``__MACOSX``) are left out. Links to folders elsewhere
     are followed, each folder once; a link to nothing is listed, so that whoever reads it says so.
+    A folder inside that cannot be read is named on standard error.
 
     Raises:
-        OSError: a folder cannot be read.
+        OSError: the folder itself cannot be read.
     """
 
     def refuse(error: OSError) -> None:
-        if folder.is_dir():  # Where there is no folder, there are no files.
+        if not folder.is_dir():  # Where there is no folder, there are no files.
+            return
+        if Path(error.filename) == folder:
             raise error
+        print(f"{error.filename} is left out: {error.strerror}.", file=sys.stderr)
 
     home = folder.resolve()
     found: list[Path] = []

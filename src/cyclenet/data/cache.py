@@ -148,11 +148,16 @@ def source_stamps(source: FolderSource) -> list[list[Any]]:
     A cache is outdated where these differ.
     """
     ids = derive(*source.meaning)
-    stamps = []
+    stamps, parents = [], dict[Path, Path]()
     for pair in source.pairs:
         files = [path.stat() for path in (pair.image, pair.mask) if path.exists()]
         numbers = [value for s in files for value in (s.st_size, s.st_mtime_ns)]
-        stamps.append([*map(os.path.abspath, (pair.image, pair.mask)), ids, *numbers])
+        paths = []
+        for path in (pair.image, pair.mask):
+            if path.parent not in parents:  # Another name of the root is no other data.
+                parents[path.parent] = path.parent.resolve()
+            paths.append(str(parents[path.parent] / path.name))
+        stamps.append([*paths, ids, *numbers])
     return stamps
 
 

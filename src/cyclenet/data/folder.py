@@ -1,22 +1,18 @@
 """Any data set, laid out in folders: ``dataset=folder dataset.root=DIR`` (docs/data.md)."""
 
-import math
-from collections.abc import Sequence
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from cyclenet.data.base import FolderSource, Pair, find_files, list_split, list_tree
 from cyclenet.data.folds import choose_fold, is_fold, read_folds
+from cyclenet.data.held_out import held_out
 from cyclenet.data.images import IMAGE_ENDINGS, UNREAD_ENDINGS, DataError, read_colors, read_ids
 from cyclenet.data.legend import read_legend
 from cyclenet.files import read_text
 from cyclenet.labels import IGNORE
-from cyclenet.seeding import derive
-
-STRETCHES = 20
-"""Stretches of neighbouring images that a folder without subfolders is cut into for a split."""
 
 
 class Folder(FolderSource):
@@ -63,8 +59,11 @@ class Folder(FolderSource):
         part, holds = (split, False) if folds else _part(split, root, (images, masks), val_share)
         self.folders, names = self._find(part, root, (images, masks), bool(folds) or not part)
         image_files, mask_files = self._list()
+        listed = root / f"{part}.txt"
+        if names is None and part and not folds and listed.is_file():
+            self._check_list(listed, image_files)
         if names is not None:
-            image_files = self._choose(names, image_files, mask_files, root / f"{part}.txt")
+            image_files = self._choose(names, image_files, listed)
         if holds:
             names = held_out(list(image_files), val_share, split, root)
             image_files = {name: image_files[name] for name in names}
@@ -91,6 +90,11 @@ class Folder(FolderSource):
         self.by_number = reduce_zero_label or ignore_id != IGNORE
         self.classes, self.palette = legend.classes, legend.palette
         self.ids, self.legal, self.colors = legend.ids, legend.legal, legend.colors
+        greys = {
+            color & 255: n for color, n in self.colors.items() if color == 0x10101 * (color & 255)
+        }
+        # Shades that mean another class as a colour than as a number.
+        self.shades = [shade for shade, n in greys.items() if self.ids[shade : shade + 1] != [n]]
 
     def _find(
         self, part: str, root: Path, parts: tuple[str, str], whole: bool
@@ -109,29 +113,33 @@ class Folder(FolderSource):
         listed = root / f"{part}.txt"
         if any("{split}" in each for each in parts):
             list_split(images, "*")
-            self._check_list(listed, images)
             return (images, masks), None
         if listed.is_file() and not (images / part).is_dir():
             list_split(images, "*")
             lines = (line.strip() for line in read_text(listed).splitlines())
             return (images, masks), [line for line in lines if line]
-        self._check_list(listed, images / part)
         list_split(images / part, "*")  # It names the splits that there are.
         return (images / part, masks / part), None
 
-    def _check_list(self, listed: Path, images: Path) -> None:
+    def _check_list(self, listed: Path, images: Collection[str]) -> None:
         """Refuse a list of a split beside a folder of the split that holds other images."""
-        if not listed.is_file():
-            return
-        there = {self._bare(name) for name in list_tree(images, IMAGE_ENDINGS)}
+        stems = Counter(PurePosixPath(name).name for name in images)
+        unique = {PurePosixPath(name).name: name for name in images}
         named = set()
         for line in filter(None, map(str.strip, read_text(listed).splitlines())):
-            parts = PurePosixPath(self._bare(line.split()[0])).parts
-            # A list may give the folders above, too.
-            ends = ["/".join(parts[first:]) for first in range(len(parts))]
-            named.add(next((end for end in ends if end in there), line))
-        if named != there:
-            raise DataError(f"{listed} and the folder {images} name different images: remove one.")
+            found = None
+            for word in (line, line.split()[0]):  # A name may have spaces.
+                parts = PurePosixPath(self._bare(word)).parts
+                # A list may give the folders above, too, or leave all folders out.
+                ends = ["/".join(parts[first:]) for first in range(len(parts))]
+                found = found or next((end for end in ends if end in images), None)
+                if not found and parts and stems[parts[-1]] == 1:
+                    found = unique[parts[-1]]
+            named.add(found or line)
+        if named != set(images):
+            raise DataError(
+                f"{listed} and the folder {self.folders[0]} name different images: remove one."
+            )
 
     def _list(self) -> tuple[dict[str, Path], dict[str, Path]]:
         """List images and masks by their common names."""
@@ -163,7 +171,7 @@ class Folder(FolderSource):
         }
 
     def _choose(
-        self, names: Sequence[str], images: dict[str, Path], masks: dict[str, Path], listed: Path
+        self, names: Sequence[str], images: dict[str, Path], listed: Path
     ) -> dict[str, Path]:
         """Return the images that a list names, with or without endings and suffixes.
 
@@ -180,10 +188,10 @@ class Folder(FolderSource):
                 raise DataError(
                     f"{listed} names {line!r}, but there is no such image in {self.folders[0]}."
                 )
-            mask = masks.get(name, Path())
-            if not f"/{mask.as_posix()}".endswith(f"/{' '.join(rest)}"):
+            mask = PurePosixPath(" ".join(rest)).name.removesuffix(".png")
+            if rest and mask.removesuffix(self.suffixes[1]) != PurePosixPath(name).name:
                 raise DataError(
-                    f"{listed} has the line {line!r}, but the mask of {name} is {mask}: leave "
+                    f"{listed} has the line {line!r}, but the mask of {name} has its name: leave "
                     "one image a line."
                 )
             chosen[name] = images[name]
@@ -222,8 +230,7 @@ class Folder(FolderSource):
 
     def _check_grey(self, path: Path, mask: np.ndarray) -> None:
         """Refuse a grey mask whose shades are colours of other classes than its numbers."""
-        shades = read_colors(path, grey=True) if self.colors else None
-        if shades is None:
+        if not self.shades or (shades := read_colors(path, grey=True)) is None:
             return
         values = np.unique(shades)
         # One shade alone, such as black, is a number in any mask.
@@ -232,8 +239,8 @@ class Folder(FolderSource):
         table = np.array([self.colors[int(value)] for value in values], np.uint8)
         if not np.array_equal(table[np.searchsorted(values, shades)], mask):
             raise DataError(
-                f"{path} is grey, and its shades are colours of other classes than its numbers: "
-                "save it as RGB, or leave the colours out of classes.txt."
+                f"{path} is grey, and its shades are colours of other classes than its numbers "
+                "(255 is ignored): save it as RGB, or leave the colours out of classes.txt."
             )
 
     def _check_numbers(self, path: Path, mask: np.ndarray) -> None:
@@ -310,38 +317,3 @@ def _part(split: str, root: Path, parts: tuple[str, str], val_share: float) -> t
     if there("val"):
         raise DataError(f"{root} has a split val already: set dataset.val_share=0.")
     return ("train", True) if there("train") else ("", True)
-
-
-def held_out(names: list[str], share: float, split: str, root: Path) -> list[str]:
-    """Return the names of ``train`` or ``val`` where no one made a split.
-
-    They are always the same while the images are; more images change what is held out. Whole
-    folders are held out, for neighbours resemble each other, where those that are small enough make
-    at least half of the share; else stretches of neighbours.
-
-    Raises:
-        DataError: there are too few images.
-    """
-    names, most = sorted(names), max(share * len(names), 1)
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(PurePosixPath(name).parent.as_posix(), []).append(name)
-    held = _fill(groups, most)
-    if len(groups) < 2 or len(held) < most / 2:
-        count = min(max(STRETCHES, math.ceil(1 / share)), len(names))
-        cuts = [len(names) * number // count for number in range(count + 1)] if count else []
-        held = _fill({str(low): names[low:high] for low, high in pairwise(cuts)}, most)
-    if not held or len(held) == len(names):
-        raise DataError(f"{root} has too few images to hold some out: set dataset.val_share=0.")
-    if split == "val":
-        return sorted(held)
-    return [name for name in names if name not in set(held)]
-
-
-def _fill(groups: dict[str, list[str]], most: float) -> list[str]:
-    """Return the names of whole groups, in an order by chance, up to a number of names."""
-    held: list[str] = []
-    for key in sorted(groups, key=lambda key: derive(key)):
-        if len(held) + len(groups[key]) <= most:
-            held += groups[key]
-    return held

@@ -180,12 +180,13 @@ def read_colors(path: Path, grey: bool = False) -> np.ndarray | None:
                 raise DataError(f"{path} is a mask that is stored turned (EXIF): save it upright.")
             if _bits(file, raw) > 8:
                 raise DataError(f"{path} has more than 8 bits a channel: convert it to 8 bits.")
-            values = np.asarray(file.convert("RGBA")).astype(np.int32)
+            kept = "RGB" if grey else "RGBA"  # A grey mask's numbers may say that they are void.
+            values = np.asarray(file.convert(kept)).astype(np.int32)
     except DataError:
         raise
     except Exception as error:
         raise _unreadable(str(path), error) from error
-    if (values[..., 3] < 255).any():
+    if (values[..., 3:] < 255).any():
         raise DataError(f"{path} is a mask with transparent pixels: save it without transparency.")
     return values[..., 0] << 16 | values[..., 1] << 8 | values[..., 2]
 

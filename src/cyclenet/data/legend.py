@@ -139,7 +139,10 @@ def _read_names(path: Path) -> tuple[list[str], list[tuple[str, tuple[int, int, 
             f"{path} gives {len(colors)} of {len(lines)} classes a colour, and {missing} none: "
             "give all or none of them one."
         )
-    if lines and all(re.match(r"\d+[\s:,;]+\D", line) for line in lines):
+    heads = [re.match(r"(\d+)[\s:,;]+(\D|(\d+[\s:,;]+){3})", line) for line in lines]
+    numbers = [int(head[1]) for head in heads if head]
+    counted = len(numbers) == len(lines) == len(set(numbers)) and min(numbers, default=2) < 2
+    if counted and numbers != list(range(len(lines))):
         raise DataError(
             f"{path} begins its lines with numbers, and a class's id is the number of its line: "
             "leave them out, or list numbers and names in dataset.ids=[0:road,7:sky]."

@@ -82,7 +82,7 @@ def write_card(
         [f"{one.dataset} {one.split}, {one.images} images", one.protocol, percent(one.mIoU)]
         for one in evaluations
     ]
-    scores = "It has not been evaluated."
+    scores = "No evaluation of these weights is at hand."
     if lines:
         scores = markdown_table(["data", "protocol", "mIoU, %"], lines)
     front = "---\nlibrary_name: cyclenet\npipeline_tag: image-segmentation\n---"

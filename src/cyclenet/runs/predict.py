@@ -190,10 +190,6 @@ class Predictor:
                         )
                         video.add(shown, rate)
                     done += 1
-        for kind in self.cfg.save:  # A longer video may have been there before.
-            for left in self._path(kind, f"{name}/0").parent.glob("[0-9]*.*"):
-                if left.stem.isdecimal() and int(left.stem) >= done:
-                    left.unlink()
         if expected - done > 1:  # Some files count one too many.
             raise DataError(
                 f"{path} is damaged: {expected - done} of its {expected} frames could not be read; "
@@ -232,8 +228,9 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
     """
     inputs = find_inputs(Path(cfg.input), Path(cfg.output))
     predictor, tally = Predictor(cfg), Tally()
-    for path in find_files(Path(cfg.input), UNREAD_ENDINGS):
-        tally.skip(path, DataError(f"{path} is not read: images end in {_listed(IMAGE_ENDINGS)}."))
+    if unread := find_files(Path(cfg.input), UNREAD_ENDINGS - {".npy"}):
+        count = f"{unread[0]} and {len(unread) - 1} more are" if unread[1:] else f"{unread[0]} is"
+        print(f"{count} not read: images end in {_listed(IMAGE_ENDINGS)}.", file=sys.stderr)
     predictor.predict_images([each for each in inputs if not _is_video(each[0])], tally)
     for path, name in inputs:
         if not _is_video(path):

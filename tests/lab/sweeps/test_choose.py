@@ -52,4 +52,4 @@ def test_a_value_is_not_chosen_for_an_easy_seed_that_it_alone_has(tmp_path):
     write_chosen(runs, "optim.lr", path)
     assert compose_config("train", [f"optim.lr=${{chosen:{path}}}"]).optim.lr == 0.01
     write_chosen(runs[1:], "optim.lr", path)
-    assert "no seed and split has runs of all values" in path.read_text()
+    assert "no seed and fold has runs of all values" in path.read_text()

@@ -23,7 +23,7 @@ def write_chosen(runs: list[Run], key: str, path: Path) -> str:
     Returns:
         What to say of it: where it is, and networks whose best value is the last that was tried.
     """
-    scores: dict[str, dict[float, dict[tuple[int, str], float]]] = {}
+    scores: dict[str, dict[float, dict[str, float]]] = {}
     for run in runs:
         if run.cfg is None or not run.finished:
             continue
@@ -31,7 +31,8 @@ def write_chosen(runs: list[Run], key: str, path: Path) -> str:
         values = result_affecting(run.cfg)
         tried = scores.setdefault(network_name(values["model"]), {})
         by_run = tried.setdefault(flatten(values)[key], {})
-        by_run[(run.cfg.seed, found.split)] = found.mIoU
+        same = {k: v for k, v in flatten(values).items() if k != key and k.split(".")[0] != "model"}
+        by_run[repr(sorted(same.items()))] = found.mIoU
         where = f"{found.dataset} {found.split} ({found.protocol})"
     if not scores:
         return f"Nothing was chosen for {key}: no run has finished."
@@ -40,7 +41,7 @@ def write_chosen(runs: list[Run], key: str, path: Path) -> str:
         # A value must not win because it was tried on the easy fold alone.
         common = set.intersection(*map(set, tried.values()))
         if not common:
-            lines.append(f"# {name}: no seed and split has runs of all values.")
+            lines.append(f"# {name}: no seed and fold has runs of all values.")
             continue
         means = {
             value: float(np.mean([tried[value][run] for run in sorted(common)]))

@@ -44,17 +44,19 @@ class Unfold(nn.Module):
         """
         classes = torch.arange(self.num_classes).view(-1, 1, 1)
         truth = (squares[:, None] == classes).flatten(1).float()
-        # Squares are fewer than numbers in one, so their products are the smaller matrix.
-        values, vectors = torch.linalg.eigh((truth @ truth.T).double())
+        wide = truth.shape[1] > len(truth)  # The smaller product has the same components.
+        values, vectors = torch.linalg.eigh((truth @ truth.T if wide else truth.T @ truth).double())
         found = values > 1e-9 * values[-1]
         values, vectors = values[found], vectors[:, found]
         kept = min(len(values), self.conv.in_channels)
-        code = truth.T @ (vectors[:, -kept:] / values[-kept:].sqrt()).float()
+        code = vectors[:, -kept:].float()
+        if wide:
+            code = truth.T @ (vectors[:, -kept:] / values[-kept:].sqrt()).float()
         self.conv.weight[:, :kept, 0, 0] = code
         seen = (truth @ code @ code.T).unflatten(1, (self.num_classes, -1)).argmax(1)
         labels = squares.flatten(1)
         right = (seen == labels)[labels < self.num_classes]
-        return right.float().mean().item()
+        return right.float().mean().item() if len(right) else 0.0
 
 
 class DUpsampling(Decoder):
