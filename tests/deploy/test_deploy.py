@@ -107,7 +107,7 @@ def test_neither_hydra_nor_lightning_is_imported(checkpoint):
     code = (
         "import sys, cyclenet; assert 'torch' not in sys.modules; "
         f"cyclenet.load({str(checkpoint)!r}, device='cpu'); "
-        "print(sorted({'hydra', 'lightning', 'albumentations'} & sys.modules.keys()))"
+        "print(sorted({'hydra', 'lightning', 'albumentations', 'wandb'} & sys.modules.keys()))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -1,18 +1,27 @@
 """Dilated ImageNet backbones from timm."""
 
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
 
-import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import Format
-from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from cyclenet.models.resize import resize
 from cyclenet.models.weights import load_backbone
+
+# timm imports wandb where there is one, for its own training script. It takes 0.4 s of a load.
+_without = "wandb" not in sys.modules
+if _without:
+    sys.modules["wandb"] = None  # type: ignore[assignment]
+import timm  # noqa: E402
+from timm.layers import Format  # noqa: E402
+from timm.models import FeatureInfo  # noqa: E402
+
+if _without:
+    del sys.modules["wandb"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
