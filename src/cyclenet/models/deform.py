@@ -17,14 +17,13 @@ def deform_conv2d(
 ) -> Tensor:
     """Convolve ``x`` at displaced positions: stride 1, the size is kept.
 
-    Equal to `torchvision.ops.deform_conv2d` in value and gradients. On CPU the four bilinear
-    neighbours of each tap are gathered as one weighted embedding bag and convolved by one matrix
-    product, which is several times faster and takes bfloat16; so they are where torchvision was
-    built without a kernel for the device. On GPUs, and in a graph that is recorded to be exported
-    (but see `standard_operators`), torchvision's kernel runs; it has no bfloat16, so under autocast
-    it runs in float32. Sampling
-    positions are float32 (or float64) in any precision: in bfloat16, pixel 257 could not be told
-    from 258.
+    Equal to `torchvision.ops.deform_conv2d` in value and gradients. On CPU, and where torchvision
+    was built without a kernel for the device, the four bilinear neighbours of each tap are gathered
+    as one weighted embedding bag, and the gathered taps pass one 1x1 convolution: this is several
+    times faster than torchvision's kernel and takes bfloat16. On GPUs, and in a graph that is
+    recorded to be exported (but see `standard_operators`), torchvision's kernel runs; it has no
+    bfloat16, so under autocast it runs in float32. Sampling positions are float32 (or float64) in
+    any precision: bfloat16 cannot tell pixel 257 from 258.
 
     Args:
         x: (N, C, H, W) features.
@@ -129,9 +128,9 @@ def gather_conv(
     sampled = F.embedding_bag(
         index.view(-1, 4), table, per_sample_weights=bilinear.reshape(-1, 4).to(x.dtype), mode="sum"
     )
-    filters = weight.permute(2, 3, 1, 0).reshape(taps * channels, -1)
-    out = sampled.view(n * height * width, taps * channels) @ filters
-    return out.view(n, height, width, -1).permute(0, 3, 1, 2)
+    columns = sampled.view(n, height, width, taps * channels).permute(0, 3, 1, 2)
+    # On AMD's processors a 1x1 convolution of oneDNN is a third faster than MKL's product.
+    return F.conv2d(columns, weight.permute(0, 2, 3, 1).reshape(-1, taps * channels, 1, 1))
 
 
 def _positions(offset: Tensor, groups: int, kernel: int) -> tuple[Tensor, Tensor]:
