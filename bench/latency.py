@@ -12,7 +12,7 @@ import json
 import statistics
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
@@ -32,6 +32,7 @@ def main() -> None:
     with user_errors():
         import torch
 
+        from cyclenet.config.identity import network_name
         from cyclenet.config.restore import load_protocol
         from cyclenet.lab.report.arms import group_arms
         from cyclenet.lab.report.cost import LATENCY
@@ -41,12 +42,14 @@ def main() -> None:
         height, width = map(int, options.size.split("x"))
         torch.manual_seed(0)
         image = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8)
-        works = {}
+        works, networks = {}, {}
         for arm in group_arms(find_runs([options.runs])):
             cfg = replace(arm.cfg, model=replace(arm.cfg.model, backbone_weights="none"))
             classes = list(next(iter(arm.runs[0].evaluations.values())).scores.IoU)
             task = SegmentationTask(cfg, classes, [[0, 0, 0]] * len(classes)).eval()
-            works |= {f"{arm.label}, {name}": (task, load_protocol(name)) for name in arm.protocols}
+            for name in arm.protocols:
+                works[f"{arm.label}, {name}"] = task, load_protocol(name)
+                networks[f"{arm.label}, {name}"] = network_name(asdict(arm.cfg.model))
         seconds: dict[str, list[float]] = {name: [] for name in works}
         for turn in range(options.rounds + 1):
             for name, (task, protocol) in works.items():
@@ -60,7 +63,12 @@ def main() -> None:
             "threads": torch.get_num_threads(),
             "rounds": options.rounds,
             "arms": {
-                name: {"s": statistics.median(s), "fastest": min(s), "slowest": max(s)}
+                name: {
+                    "s": statistics.median(s),
+                    "fastest": min(s),
+                    "slowest": max(s),
+                    "network": networks[name],
+                }
                 for name, s in seconds.items()
             },
         }

@@ -1,6 +1,6 @@
 """Run `cyclenet.commands.check_data`; ``python src/check_data.py --help`` explains it."""
 
-from cyclenet.commands.check_data import main
+from cyclenet.commands.cli import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("check_data")

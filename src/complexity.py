@@ -1,6 +1,6 @@
 """Run `cyclenet.commands.complexity`; ``python src/complexity.py --help`` explains it."""
 
-from cyclenet.commands.complexity import main
+from cyclenet.commands.cli import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("complexity")

@@ -1,6 +1,6 @@
 """Run `cyclenet.commands.evaluate`; ``python src/evaluate.py --help`` explains it."""
 
-from cyclenet.commands.evaluate import main
+from cyclenet.commands.cli import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("evaluate")

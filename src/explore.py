@@ -1,6 +1,6 @@
 """Run `cyclenet.commands.explore`; ``python src/explore.py --help`` explains it."""
 
-from cyclenet.commands.explore import main
+from cyclenet.commands.cli import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("explore")

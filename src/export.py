@@ -1,6 +1,6 @@
 """Run `cyclenet.commands.export`; ``python src/export.py --help`` explains it."""
 
-from cyclenet.commands.export import main
+from cyclenet.commands.cli import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("export")

@@ -1,6 +1,6 @@
 """Run `cyclenet.commands.predict`; ``python src/predict.py --help`` explains it."""
 
-from cyclenet.commands.predict import main
+from cyclenet.commands.cli import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("predict")

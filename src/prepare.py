@@ -1,6 +1,6 @@
 """Run `cyclenet.commands.prepare`; ``python src/prepare.py --help`` explains it."""
 
-from cyclenet.commands.prepare import main
+from cyclenet.commands.cli import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("prepare")

@@ -1,6 +1,6 @@
 """Run `cyclenet.commands.publish`; ``python src/publish.py --help`` explains it."""
 
-from cyclenet.commands.publish import main
+from cyclenet.commands.cli import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("publish")

@@ -1,6 +1,6 @@
 """Run `cyclenet.commands.push`; ``python src/push.py --help`` explains it."""
 
-from cyclenet.commands.push import main
+from cyclenet.commands.cli import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("push")

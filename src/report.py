@@ -1,6 +1,6 @@
 """Run `cyclenet.commands.report`; ``python src/report.py --help`` explains it."""
 
-from cyclenet.commands.report import main
+from cyclenet.commands.cli import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("report")

@@ -1,6 +1,6 @@
 """Run `cyclenet.commands.submit`; ``python src/submit.py --help`` explains it."""
 
-from cyclenet.commands.submit import main
+from cyclenet.commands.cli import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("submit")

@@ -1,6 +1,6 @@
 """Run `cyclenet.commands.visualize`; ``python src/visualize.py --help`` explains it."""
 
-from cyclenet.commands.visualize import main
+from cyclenet.commands.cli import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("visualize")

@@ -6,11 +6,12 @@
 import runpy
 import sys
 
+from cyclenet.commands.cli import run_command
 from cyclenet.config.load import SCHEMAS
 
 
 def main() -> None:
-    """Run a command's module as the program, so that its child processes start the same way."""
+    """Run the command that the first word names."""
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command not in SCHEMAS:
         unknown = f"There is no command {command}.\n" if command[:1] not in ("", "-") else ""
@@ -18,7 +19,9 @@ def main() -> None:
         print("Every command explains its keys with --help.")
         raise SystemExit(0 if command in ("-h", "--help") else 2)
     del sys.argv[1]
-    runpy.run_module(f"cyclenet.commands.{command}", run_name="__main__", alter_sys=True)
+    if command == "train":  # As the program, so that its child processes start the same way.
+        runpy.run_module("cyclenet.commands.train", run_name="__main__", alter_sys=True)
+    run_command(command)
 
 
 if __name__ == "__main__":

@@ -175,8 +175,9 @@ def lock(path: Path, seconds: float) -> BaseFileLock:
     return held
 
 
-def lock_or_wait(path: Path) -> BaseFileLock:
-    """Take a lock file; say so where another process holds it, and wait as long as it takes.
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file for the block; say so where another process holds it, and wait for it.
 
     Raises:
         OSError: the file system has no locks. Two processes that write at once would delete each
@@ -184,20 +185,14 @@ def lock_or_wait(path: Path) -> BaseFileLock:
     """
     try:
         try:
-            return lock(path, seconds=0)
+            held = lock(path, seconds=0)
         except Timeout:
             print(f"Another process holds {path}; waiting for it.", file=sys.stderr)
-            return lock(path, seconds=-1)
+            held = lock(path, seconds=-1)
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.ENOLCK):
             raise
         raise OSError(f"the file system of {path.parent} has no locks ({error})") from error
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file for the block; wait for it as long as it takes."""
-    held = lock(path, seconds=-1)
     try:
         yield
     finally:

@@ -10,7 +10,6 @@ folder that is laid out otherwise (dataset=folder), the keys that fit are propos
 import sys
 from pathlib import Path
 
-from cyclenet.commands.cli import program
 from cyclenet.config.commands import CheckConfig
 from cyclenet.data.images import DataError
 from cyclenet.devices import cores
@@ -52,9 +51,3 @@ def _propose(cfg: CheckConfig) -> None:
         return
     print(found.text("python src/check_data.py"))
     print("With the same words src/train.py trains.")
-
-
-main = program("check_data", __doc__, run)
-
-if __name__ == "__main__":
-    main()

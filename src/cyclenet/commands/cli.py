@@ -1,10 +1,10 @@
 """What the commands share: from the command line to a checked configuration or a sentence."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from functools import partial
+from importlib import import_module
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -21,38 +21,30 @@ from cyclenet.environment import settle_home, settle_memory, settle_streams
 HELP = {"-h", "--help"}
 
 
-def run_command(command: str, about: str | None, run: Callable[[Any], int | None]) -> None:
-    """Compose a command's configuration from the command line and run it.
+def run_command(command: str) -> None:
+    """Compose a command's configuration from the command line, run it, and end the program.
 
-    Args:
-        command: name of the command, its schema and its YAML file.
-        about: what ``--help`` prints before the keys.
-        run: takes the checked configuration; returns an exit code, or None for 0.
+    The command, its schema and its YAML file have one name. So has a module beside this one: its
+    docstring is what ``--help`` prints before the keys, and its ``run`` takes the checked
+    configuration and returns an exit code, or None for 0.
     """
     settle_streams()
+    module = import_module(f"cyclenet.commands.{command}")
     words = sys.argv[1:]
     if not words or HELP & set(words):
-        print(write_help(command, about or ""))
+        print(write_help(command, module.__doc__ or ""))
         raise SystemExit(0 if words else 2)
     schema = SCHEMAS[command]
     overrides = [quote(word, list_keys(schema)) for word in words]
     settle_home()
     settle_memory()
     with user_errors():
-        if {"ckpt_path"} & {each.name for each in fields(schema)}:
-            store_checkpoint_defaults(schema, overrides)
+        store_checkpoint_defaults(schema, overrides)
         try:
-            code = run(compose_config(command, overrides))
+            code = module.run(compose_config(command, overrides))
         except KeyboardInterrupt:
             raise SystemExit(130) from None
     raise SystemExit(code or 0)
-
-
-def program(
-    command: str, about: str | None, run: Callable[[Any], int | None]
-) -> Callable[[], None]:
-    """Return a command's program, which takes no arguments (`run_command`)."""
-    return partial(run_command, command, about, run)
 
 
 @contextmanager
@@ -66,14 +58,17 @@ def user_errors() -> Iterator[None]:
 
 
 def store_checkpoint_defaults(schema: type[Any], overrides: list[str]) -> None:
-    """Make the data set and the protocol of a checkpoint the defaults of a command.
+    """Make a checkpoint's data set and protocol the defaults of a command that has such keys.
 
-    Anyone may have made a checkpoint, so its paths are dropped: it decides only how the model is
-    built.
+    Anyone may have made the checkpoint, so its paths (`PLACES`) are dropped.
 
     Raises:
         ValueError: ``ckpt_path`` is missing from the command line, or is not a checkpoint.
     """
+    names = {each.name for each in fields(schema)}
+    keys = names & {"dataset", "protocol"}
+    if not keys or "ckpt_path" not in names:
+        return
     from cyclenet.deploy.load import find, read_checkpoint
     from cyclenet.models.stored import stored_config
 
@@ -88,5 +83,5 @@ def store_checkpoint_defaults(schema: type[Any], overrides: list[str]) -> None:
     if any(word.startswith("dataset=") and word != f"dataset={name}" for word in overrides):
         for key in set(FOLDER_KEYS) - set(PLACES):  # They say how another data set is read.
             del stored["dataset"][key]
-    keys = {each.name for each in fields(schema)} & {"dataset", "protocol"}
-    ConfigStore.instance().store(name="checkpoint", node={key: stored[key] for key in keys})
+    node = {key: stored[key] for key in keys}
+    ConfigStore.instance().store(name="checkpoint", node=node)

@@ -11,7 +11,6 @@ convolutions:
   executed   what is really done
 """
 
-from cyclenet.commands.cli import program
 from cyclenet.config.commands import ComplexityConfig
 
 
@@ -25,9 +24,3 @@ def run(cfg: ComplexityConfig) -> None:
         print(run_table())
     else:
         print(model_table(cfg))
-
-
-main = program("complexity", __doc__, run)
-
-if __name__ == "__main__":
-    main()

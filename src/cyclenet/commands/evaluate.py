@@ -6,7 +6,6 @@ The rule may also be given by its parts, for instance protocol.window=769 protoc
 protocol.scales=[0.75,1,1.25] protocol.flip=true. Another data set must have the same classes.
 """
 
-from cyclenet.commands.cli import program
 from cyclenet.config.commands import EvaluateConfig
 
 
@@ -30,9 +29,3 @@ def run(cfg: EvaluateConfig) -> None:
         f"{result.dataset} {result.split}, {result.images} images. Protocol: {result.protocol}, "
         f"{result.precision}. Written to {output}"
     )
-
-
-main = program("evaluate", __doc__, run)
-
-if __name__ == "__main__":
-    main()

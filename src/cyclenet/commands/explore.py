@@ -5,7 +5,6 @@
 With compare= a slider between the two segmentations appears. Ctrl-C ends the server.
 """
 
-from cyclenet.commands.cli import program
 from cyclenet.config.commands import ExploreConfig
 
 
@@ -14,9 +13,3 @@ def run(cfg: ExploreConfig) -> None:
     from cyclenet.lab.explain.serve import serve
 
     serve(cfg)
-
-
-main = program("explore", __doc__, run)
-
-if __name__ == "__main__":
-    main()

@@ -4,7 +4,6 @@ python src/export.py ckpt_path=FILE output=model.onnx [gives=labels]
 python src/export.py ckpt_path=FILE output=model.safetensors format=safetensors
 """
 
-from cyclenet.commands.cli import program
 from cyclenet.config.commands import ExportConfig
 
 
@@ -14,9 +13,3 @@ def run(cfg: ExportConfig) -> None:
 
     for sentence in export(cfg):
         print(sentence)
-
-
-main = program("export", __doc__, run)
-
-if __name__ == "__main__":
-    main()

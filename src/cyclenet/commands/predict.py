@@ -9,7 +9,6 @@ Written under the inputs' own names are:
 A file that cannot be read is reported and skipped; the exit code is then 1.
 """
 
-from cyclenet.commands.cli import program
 from cyclenet.config.commands import PredictConfig
 
 
@@ -23,9 +22,3 @@ def run(cfg: PredictConfig) -> int:
         f"Protocol: {cfg.protocol.describe()}"
     )
     return 1 if skipped else 0
-
-
-main = program("predict", __doc__, run)
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,6 @@ there is read and verified; one whose source files have changed is written anew.
 at any time.
 """
 
-from cyclenet.commands.cli import program
 from cyclenet.config.commands import PrepareConfig
 
 
@@ -18,9 +17,3 @@ def run(cfg: PrepareConfig) -> None:
 
     for split in cfg.splits or [cfg.dataset.training_split]:
         print(prepare(cfg.dataset, split))
-
-
-main = program("prepare", __doc__, run)
-
-if __name__ == "__main__":
-    main()

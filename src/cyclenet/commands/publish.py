@@ -7,7 +7,6 @@ python src/publish.py runs=RUN output=results/camvid check=true
 import sys
 from pathlib import Path
 
-from cyclenet.commands.cli import program
 from cyclenet.config.commands import PublishConfig
 
 
@@ -16,8 +15,6 @@ def run(cfg: PublishConfig) -> int:
     from cyclenet.lab.report.publish import check_publishable, is_reproduced, publish
     from cyclenet.lab.report.runs import find_runs
 
-    if not cfg.runs:
-        raise ValueError("runs is missing: give run folders, or a folder that holds them.")
     output = Path(cfg.output)
     runs = find_runs([Path(path) for path in cfg.runs])
     if cfg.check:
@@ -33,9 +30,3 @@ def run(cfg: PublishConfig) -> int:
             print(f"error: {run.folder.name} was left out: {error}", file=sys.stderr)
             failed += 1
     return 1 if failed else 0
-
-
-main = program("publish", __doc__, run)
-
-if __name__ == "__main__":
-    main()

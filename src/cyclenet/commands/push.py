@@ -3,7 +3,6 @@
 python src/push.py ckpt_path=FILE repo=user/name output=FOLDER [dry_run=false]
 """
 
-from cyclenet.commands.cli import program
 from cyclenet.config.commands import PushConfig
 
 
@@ -13,9 +12,3 @@ def run(cfg: PushConfig) -> None:
 
     for sentence in push(cfg):
         print(sentence)
-
-
-main = program("push", __doc__, run)
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,6 @@ python src/report.py runs=runs/camvid watch=true     while trainings go on
 import os
 from pathlib import Path
 
-from cyclenet.commands.cli import program
 from cyclenet.config.commands import ReportConfig
 
 
@@ -18,8 +17,6 @@ def run(cfg: ReportConfig) -> None:
     from cyclenet.lab.report.runs import Run, find_runs, keep_protocols
     from cyclenet.lab.report.write import write_report
 
-    if not cfg.runs:
-        raise ValueError("runs is missing: give run folders, or a folder that holds them.")
     plan = read_plan(Path(cfg.plan)) if cfg.plan else None
     paths = [Path(path) for path in cfg.runs]
 
@@ -36,9 +33,3 @@ def run(cfg: ReportConfig) -> None:
         print(watch(lambda: find_runs(paths), write, cfg.every))
     else:
         print(write(find_runs(paths), 0))
-
-
-main = program("report", __doc__, run)
-
-if __name__ == "__main__":
-    main()

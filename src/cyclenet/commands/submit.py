@@ -7,7 +7,6 @@ or ADE20K's 1..150, and a .zip of them beside the folder. A missing file or an i
 refused. The same command again continues where it was stopped.
 """
 
-from cyclenet.commands.cli import program
 from cyclenet.config.commands import SubmitConfig
 
 
@@ -17,9 +16,3 @@ def run(cfg: SubmitConfig) -> None:
 
     archive, count = submit(cfg)
     print(f"{count} predictions by {cfg.protocol.describe()}, checked: {archive}")
-
-
-main = program("submit", __doc__, run)
-
-if __name__ == "__main__":
-    main()

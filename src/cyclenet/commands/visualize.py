@@ -13,7 +13,6 @@ feedback         prediction and errors of each part, and what changed
 figure3          image, truth, predictions; with compare=FILE,FILE other checkpoints' too
 """
 
-from cyclenet.commands.cli import program
 from cyclenet.config.commands import VisualizeConfig
 
 
@@ -22,9 +21,3 @@ def run(cfg: VisualizeConfig) -> int:
     from cyclenet.lab.explain.visualize import visualize
 
     return 1 if visualize(cfg) else 0
-
-
-main = program("visualize", __doc__, run)
-
-if __name__ == "__main__":
-    main()

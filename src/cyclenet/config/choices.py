@@ -45,7 +45,11 @@ class Choice:
         return {key: getattr(cfg, key) for key in self.keys} | self.fixed
 
 
-_ATROUS = "cyclenet.models.contexts.cycleaspp:CycleASPP"
+_CONTEXTS = "cyclenet.models.contexts"
+_DECODERS = "cyclenet.models.decoders"
+_DATA = "cyclenet.data"
+
+_ATROUS = f"{_CONTEXTS}.cycleaspp:CycleASPP"
 _ATROUS_KEYS = (
     "atrous_rates",
     "reduce_channels",
@@ -63,79 +67,63 @@ _LOW = ("low_channels", "head_channels")
 _LEVELS = ("level_channels", "context_channels")
 
 CONTEXTS: dict[str, Choice] = {
-    "none": Choice("cyclenet.models.contexts.baseline:Baseline", "Baseline", _WIDTH),
-    "aspp": Choice("cyclenet.models.contexts.aspp:ASPP", "ASPP", ("atrous_rates", "head_channels")),
+    "none": Choice(f"{_CONTEXTS}.baseline:Baseline", "Baseline", _WIDTH),
+    "aspp": Choice(f"{_CONTEXTS}.aspp:ASPP", "ASPP", ("atrous_rates", "head_channels")),
     "denseaspp": Choice(_ATROUS, "DenseASPP", _ATROUS_KEYS, {"feedback": 0}),
     "cycleaspp": Choice(_ATROUS, "CycleASPP", (*_ATROUS_KEYS, "feedback", "share_projections")),
-    "pspnet": Choice("cyclenet.models.contexts.pspnet:PSPNet", "PSPNet", _ALIGNED),
-    "psanet": Choice(
-        "cyclenet.models.contexts.psanet:PSANet", "PSANet", _ALIGNED, wants=("crop_cells",)
-    ),
-    "encnet": Choice(
-        "cyclenet.models.contexts.encnet:EncNet", "EncNet", _WIDTH, wants=("num_classes",)
-    ),
+    "pspnet": Choice(f"{_CONTEXTS}.pspnet:PSPNet", "PSPNet", _ALIGNED),
+    "psanet": Choice(f"{_CONTEXTS}.psanet:PSANet", "PSANet", _ALIGNED, wants=("crop_cells",)),
+    "encnet": Choice(f"{_CONTEXTS}.encnet:EncNet", "EncNet", _WIDTH, wants=("num_classes",)),
     "danet": Choice(
-        "cyclenet.models.contexts.danet:DANet",
-        "DANet",
-        (*_WIDTH, "dropout"),
-        wants=("num_classes",),
+        f"{_CONTEXTS}.danet:DANet", "DANet", (*_WIDTH, "dropout"), wants=("num_classes",)
     ),
-    "ccnet": Choice("cyclenet.models.contexts.ccnet:CCNet", "CCNet", _WIDTH),
-    "spnet": Choice("cyclenet.models.contexts.spnet:SPNet", "SPNet", _ALIGNED),
-    "identity": Choice("cyclenet.models.contexts.identity:Identity", "Backbone"),
-    "ocrnet": Choice("cyclenet.models.contexts.ocrnet:OCRNet", "OCRNet", _WIDTH, guided=True),
-    "deeplabv3plus": Choice(
-        "cyclenet.models.contexts.deeplabv3plus:SeparableASPP", "Separable ASPP", _WIDTH
-    ),
-    "aligncm": Choice("cyclenet.models.contexts.aligncm:AlignCM", "AlignCM", _WIDTH),
+    "ccnet": Choice(f"{_CONTEXTS}.ccnet:CCNet", "CCNet", _WIDTH),
+    "spnet": Choice(f"{_CONTEXTS}.spnet:SPNet", "SPNet", _ALIGNED),
+    "identity": Choice(f"{_CONTEXTS}.identity:Identity", "Backbone"),
+    "ocrnet": Choice(f"{_CONTEXTS}.ocrnet:OCRNet", "OCRNet", _WIDTH, guided=True),
+    "deeplabv3plus": Choice(f"{_CONTEXTS}.deeplabv3plus:SeparableASPP", "Separable ASPP", _WIDTH),
+    "aligncm": Choice(f"{_CONTEXTS}.aligncm:AlignCM", "AlignCM", _WIDTH),
     "denseaspp_net": Choice(
-        "cyclenet.models.contexts.denseaspp_net:DenseASPPNet",
+        f"{_CONTEXTS}.denseaspp_net:DenseASPPNet",
         "DenseASPP (pre-activation)",
         ("atrous_rates", "bottleneck_channels", "growth_channels", "dropout"),
     ),
-    "reseg": Choice("cyclenet.models.contexts.reseg:ReSeg", "ReSeg", _WIDTH),
+    "reseg": Choice(f"{_CONTEXTS}.reseg:ReSeg", "ReSeg", _WIDTH),
 }
 
 DECODERS: dict[str, Choice] = {
-    "none": Choice("cyclenet.models.decoders.base:NoDecoder", "", wants=("context_channels",)),
-    "skip": Choice("cyclenet.models.decoders.skip:SkipDecoder", "skip", _CORNERS, wants=_LOW),
+    "none": Choice(f"{_DECODERS}.base:NoDecoder", "", wants=("context_channels",)),
+    "skip": Choice(f"{_DECODERS}.skip:SkipDecoder", "skip", _CORNERS, wants=_LOW),
     "wide_skip": Choice(
-        "cyclenet.models.decoders.skip:SkipDecoder", "wide skip", _CORNERS, {"wide": True}, _LOW
+        f"{_DECODERS}.skip:SkipDecoder", "wide skip", _CORNERS, {"wide": True}, _LOW
     ),
     "adc": Choice(
-        "cyclenet.models.decoders.adc:ADC",
-        "ADC",
-        (*_CORNERS, "offset_groups", "mask_scale"),
-        wants=_LOW,
+        f"{_DECODERS}.adc:ADC", "ADC", (*_CORNERS, "offset_groups", "mask_scale"), wants=_LOW
     ),
     "deeplabv3plus": Choice(
-        "cyclenet.models.decoders.deeplabv3plus:DeepLabV3Plus",
+        f"{_DECODERS}.deeplabv3plus:DeepLabV3Plus",
         "DeepLabV3+",
         _CORNERS,
         wants=(*_LEVELS, "head_channels"),
     ),
-    "upernet": Choice(
-        "cyclenet.models.decoders.upernet:UPerNet", "UPerNet", _CORNERS, wants=_LEVELS
-    ),
-    "fapn": Choice("cyclenet.models.decoders.fapn:FaPN", "FaPN", _CORNERS, wants=_LEVELS),
+    "upernet": Choice(f"{_DECODERS}.upernet:UPerNet", "UPerNet", _CORNERS, wants=_LEVELS),
+    "fapn": Choice(f"{_DECODERS}.fapn:FaPN", "FaPN", _CORNERS, wants=_LEVELS),
     "alignseg": Choice(
-        "cyclenet.models.decoders.alignseg:AlignSeg",
+        f"{_DECODERS}.alignseg:AlignSeg",
         "AlignFA",
         (*_CORNERS, "dropout"),
         wants=(*_LEVELS, "num_classes"),
     ),
-    "gff": Choice("cyclenet.models.decoders.gff:GFF", "GFF", _ALIGNED, wants=_LEVELS),
-    "refinenet": Choice(
-        "cyclenet.models.decoders.refinenet:RefineNet", "RefineNet", _ALIGNED, wants=_LEVELS
-    ),
+    "gff": Choice(f"{_DECODERS}.gff:GFF", "GFF", _ALIGNED, wants=_LEVELS),
+    "refinenet": Choice(f"{_DECODERS}.refinenet:RefineNet", "RefineNet", _ALIGNED, wants=_LEVELS),
     "bisenet": Choice(
-        "cyclenet.models.decoders.bisenet:BiSeNet",
+        f"{_DECODERS}.bisenet:BiSeNet",
         "BiSeNet",
         (*_ALIGNED, "dropout"),
         wants=(*_LEVELS, "num_classes"),
     ),
     "dupsampling": Choice(
-        "cyclenet.models.decoders.dupsampling:DUpsampling",
+        f"{_DECODERS}.dupsampling:DUpsampling",
         "DUpsampling",
         (*_ALIGNED, "output_stride"),
         wants=_LEVELS,
@@ -157,7 +145,7 @@ FOLDER_KEYS = (
 
 DATASETS: dict[str, Choice] = {
     "cityscapes": Choice(
-        "cyclenet.data.cityscapes:Cityscapes",
+        f"{_DATA}.cityscapes:Cityscapes",
         "Cityscapes",
         ("root",),
         how_to_get="register at www.cityscapes-dataset.com, then `pip install cityscapesscripts` "
@@ -165,27 +153,27 @@ DATASETS: dict[str, Choice] = {
         "both there",
     ),
     "ade20k": Choice(
-        "cyclenet.data.ade20k:ADE20K",
+        f"{_DATA}.ade20k:ADE20K",
         "ADE20K",
         ("root",),
         how_to_get="add dataset.download=true to fetch it (0.9 GB)",
     ),
     "camvid": Choice(
-        "cyclenet.data.camvid:CamVid",
+        f"{_DATA}.camvid:CamVid",
         "CamVid",
         ("root",),
         how_to_get="add dataset.download=true to fetch it (0.2 GB)",
         folds=True,
     ),
     "folder": Choice(
-        "cyclenet.data.folder:Folder",
+        f"{_DATA}.folder:Folder",
         "Folder",
         ("root", *FOLDER_KEYS),
         how_to_get="lay out your data there as docs/data.md says",
         folds=True,
     ),
     "scenes": Choice(
-        "cyclenet.data.scenes.source:Scenes",
+        f"{_DATA}.scenes.source:Scenes",
         "Scenes",
         ("scenes_seed", "scenes_train", "scenes_val", "scenes_size"),
     ),

@@ -3,12 +3,11 @@
 import re
 from dataclasses import dataclass, field
 
+from omegaconf import MISSING
+
 from cyclenet.config.model import ModelConfig
 from cyclenet.config.require import require, require_choice, require_within
 from cyclenet.config.schema import FIGURES, PREDICTION_PRECISIONS, DatasetConfig, ProtocolConfig
-
-MISSING = "???"  # OmegaConf's mark of a key that the user must give.
-
 
 SAVED_KINDS = ("label", "color", "overlay", "confidence", "probability")
 """What ``predict`` can write, and the folders of its output."""
@@ -157,7 +156,7 @@ class ReportConfig:
     """All keys of ``report``, which compares runs in Markdown, CSV and one HTML page."""
 
     # Run folders, or folders that hold them, as runs/a,runs/b.
-    runs: list[str] = field(default_factory=list)
+    runs: list[str] = MISSING
     # Folder of the report; null takes report/ beside the runs.
     output: str | None = None
     # Title of the page; null takes the folder's name.
@@ -187,7 +186,7 @@ class PublishConfig:
     """All keys of ``publish``, which keeps what a report needs of runs, and no more."""
 
     # Run folders, or folders that hold them, as runs/a,runs/b.
-    runs: list[str] = field(default_factory=list)
+    runs: list[str] = MISSING
     # Folder of the published runs, such as results/camvid.
     output: str = MISSING
     # Write nothing; tell whether the runs have the published numbers to the last digit.
@@ -268,11 +267,8 @@ class ExportConfig:
             self.format != "safetensors" or (self.gives, self.deformable) == ("logits", "operator"),
             "gives and deformable are for format=onnx and torch_export: safetensors has no graph.",
         )
-        if "???" not in (self.output, self.ckpt_path):
-            ending = endings[self.format]
-            require(
-                self.output.endswith(ending), f"output must end in {ending}; got {self.output!r}."
-            )
+        ending = endings[self.format]
+        require(self.output.endswith(ending), f"output must end in {ending}; got {self.output!r}.")
 
 
 @dataclass
@@ -290,6 +286,6 @@ class PushConfig:
 
     def __post_init__(self) -> None:
         require(
-            self.repo == "???" or re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo) is not None,
+            re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo) is not None,
             f"repo must be user/name; got {self.repo!r}.",
         )

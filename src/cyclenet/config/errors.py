@@ -53,6 +53,8 @@ def _explain_hydra(error: BaseException) -> str:
         return lines[0]
     key = lines[keyed[0]].removeprefix("full_key:").strip()
     what = lines[max(keyed[0] - 1, 0)]
+    if "missing mandatory value" in what:
+        return f"{key} is missing: give {key}=VALUE; --help explains it."
     if re.match(r"Key '.*' (is )?not in", what):
         near = nearest_key(key)
         hint = f" (did you mean {near}?)" if near else ""

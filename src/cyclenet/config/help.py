@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, NamedTuple, get_type_hints
 
-from cyclenet.config.commands import MISSING as REQUIRED
+from omegaconf import MISSING as REQUIRED
+
 from cyclenet.config.load import SCHEMAS
 from cyclenet.config.restore import CONF
 

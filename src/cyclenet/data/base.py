@@ -196,27 +196,6 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def list_tree(folder: Path, endings: Collection[str]) -> dict[str, Path]:
-    """Return the files of `find_files` by their names, without endings.
-
-    Returns:
-        Paths by their names: relative to the folder, with /, without their endings; sorted.
-
-    Raises:
-        DataError: two files have one name.
-    """
-    found: dict[str, Path] = {}
-    for path in find_files(folder, endings):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in found:
-            raise DataError(
-                f"{found[name]} and {path.name} have one name without their endings: remove one, "
-                "for they share a mask."
-            )
-        found[name] = path
-    return found
-
-
 def name_files(files: Sequence[Path], root: Path) -> list[str]:
     """Name files for their outputs: relative to the root, with /, each unlike all others.
 

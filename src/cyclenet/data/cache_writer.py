@@ -1,4 +1,7 @@
-"""Write the cache of a split's pixels: by one of several processes, aside, and renamed."""
+"""Write the cache of a split's pixels.
+
+One process holds the lock and writes to a temporary folder, which is renamed when it is whole.
+"""
 
 import errno
 import json
@@ -14,7 +17,7 @@ from cyclenet.data.base import FolderSource, check_sizes
 from cyclenet.data.cache import FORMAT, open_cache, pair_bytes, source_stamps
 from cyclenet.data.images import DataError
 from cyclenet.devices import cores
-from cyclenet.files import lock_or_wait, write_text
+from cyclenet.files import locked, write_text
 from cyclenet.processes import map_in_threads
 
 PAGE = 4096  # Pairs begin at pages of memory.
@@ -30,12 +33,9 @@ def build_cache(source: FolderSource, folder: Path, insist: bool) -> str:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        held = lock_or_wait(folder.with_name(folder.name + ".lock"))
-        try:
+        with locked(folder.with_name(folder.name + ".lock")):
             # Another process may have made it meanwhile.
             return "" if open_cache(source, folder) else _make(source, folder, insist)
-        finally:
-            held.release()
     except OSError as error:
         return str(error)
 

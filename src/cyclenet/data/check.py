@@ -13,8 +13,6 @@ from cyclenet.data.images import DataError
 from cyclenet.data.open import open_split
 from cyclenet.labels import IGNORE
 
-CHUNK = 16  # Pairs that a process reads at a time.
-
 SUSPICIOUS = 0.05  # Share of ignored pixels above which a class that never occurs is told.
 
 MOST_SIZES = 5  # Sizes of images that are listed.
@@ -36,13 +34,6 @@ class SplitReport:
     images_with: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     problems: list[str] = field(default_factory=list)
 
-    def add(self, part: "SplitReport") -> None:
-        """Add what another part of the split holds."""
-        self.sizes += part.sizes
-        self.histogram += part.histogram
-        self.images_with += part.images_with
-        self.problems += part.problems
-
 
 def read_split(dataset: DatasetConfig, split: str, workers: int) -> tuple[Source, SplitReport]:
     """Read all pairs of a split in parallel.
@@ -54,13 +45,14 @@ def read_split(dataset: DatasetConfig, split: str, workers: int) -> tuple[Source
 
     source, report = open_split(dataset, split), SplitReport()
     report.problems += source.strays()
-    count = len(source)
     with ProcessPoolExecutor(workers, initializer=_open, initargs=(dataset, split)) as pool:
-        chunks = [range(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
-        parts = pool.map(_read_chunk, chunks)
+        pairs = pool.map(_read_pair, range(len(source)), chunksize=16)
         title, quiet = f"{dataset.name} {split}", not sys.stderr.isatty()
-        for part in track(parts, title, total=len(chunks), disable=quiet):
-            report.add(part)
+        for size, counts, problems in track(pairs, title, total=len(source), disable=quiet):
+            report.sizes += Counter([size] if size else [])
+            report.histogram += counts
+            report.images_with += counts > 0
+            report.problems += problems
     return source, report
 
 
@@ -73,27 +65,27 @@ def _open(dataset: DatasetConfig, split: str) -> None:
     _source = open_split(dataset, split)
 
 
-def _read_chunk(indices: range) -> SplitReport:
-    report = SplitReport()
-    for index in indices:
-        read: list[np.ndarray] = []
-        for part in (_source.image, _source.mask):
-            try:
-                read.append(part(index))
-            except DataError as error:
-                report.problems.append(str(error))
-        if len(read) < 2:
-            continue
-        image, mask = read
+def _read_pair(index: int) -> tuple[str, np.ndarray, list[str]]:
+    """Return a pair's size, its pixels by train id (256,), and a sentence for each bad file.
+
+    Where one of the files cannot be read, the size is empty and no pixels are counted.
+    """
+    read: list[np.ndarray] = []
+    problems: list[str] = []
+    for part in (_source.image, _source.mask):
         try:
-            check_sizes(_source.name(index), image, mask)
+            read.append(part(index))
         except DataError as error:
-            report.problems.append(str(error))
-        counts = np.bincount(mask.ravel(), minlength=256)
-        report.sizes[f"{image.shape[1]}x{image.shape[0]}"] += 1
-        report.histogram += counts
-        report.images_with += counts > 0
-    return report
+            problems.append(str(error))
+    if len(read) < 2:
+        return "", np.zeros(256, np.int64), problems
+    image, mask = read
+    try:
+        check_sizes(_source.name(index), image, mask)
+    except DataError as error:
+        problems.append(str(error))
+    size = f"{image.shape[1]}x{image.shape[0]}"
+    return size, np.bincount(mask.ravel(), minlength=256), problems
 
 
 def describe_split(name: str, source: Source, report: SplitReport) -> str:

@@ -12,14 +12,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 from cyclenet.config.choices import DATASETS
 from cyclenet.data.images import DataError
@@ -77,7 +70,7 @@ def download(name: str, root: Path) -> None:
         DataError: there is nothing to fetch under that name, the network fails, or what arrived is
             not what was published.
     """
-    if name == "scenes" or (root / COMPLETE).exists():
+    if (root / COMPLETE).exists():
         return
     if name not in ARCHIVES:
         raise DataError(
@@ -102,13 +95,7 @@ def fetch(url: str, file: Path, sha1: str) -> None:
         _check_sha1(file, url, sha1)
         return
     part = file.with_name(file.name + ".part")
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     try:
         have = part.stat().st_size if part.exists() else 0
         request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})

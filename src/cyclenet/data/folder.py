@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from cyclenet.data.base import FolderSource, Pair, find_files, list_split, list_tree
+from cyclenet.data.base import FolderSource, Pair, find_files, list_split
 from cyclenet.data.folds import choose_fold, is_fold, read_folds
 from cyclenet.data.held_out import held_out
 from cyclenet.data.images import IMAGE_ENDINGS, UNREAD_ENDINGS, DataError, read_colors, read_ids
@@ -163,10 +163,19 @@ class Folder(FolderSource):
         return images, masks
 
     def _tree(self, folder: Path, endings: set[str], suffix: str, other: Path) -> dict[str, Path]:
-        """List files by their names without the suffix, but for those of a folder inside."""
+        """List files by their names without ending and suffix, but for those of a folder inside."""
+        found: dict[str, Path] = {}
+        for path in find_files(folder, endings):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in found:
+                raise DataError(
+                    f"{found[name]} and {path.name} have one name without their endings: remove "
+                    "one, for they share a mask."
+                )
+            found[name] = path
         return {
             name.removesuffix(suffix): path
-            for name, path in list_tree(folder, endings).items()
+            for name, path in found.items()
             if name.endswith(suffix) and not (other != folder and _inside(path, other, folder))
         }
 

@@ -99,10 +99,8 @@ class Views:
 
 
 def _pad(array: np.ndarray, size: tuple[int, int], fill: Any) -> np.ndarray:
-    padded = np.empty((*size, *array.shape[2:]), array.dtype)
-    padded[:] = fill
-    padded[: array.shape[0], : array.shape[1]] = array
-    return padded
+    below, right = size[0] - array.shape[0], size[1] - array.shape[1]
+    return cv2.copyMakeBorder(array, 0, below, 0, right, cv2.BORDER_CONSTANT, value=fill)
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:

@@ -59,8 +59,8 @@ def spread(values: Sequence[float | None], digits: int = 2, scale: float = 1) ->
 def interval(
     change: Difference | Sequence[float] | None, scale: float = 100, digits: int = 2
 ) -> str:
-    """Format a difference and the bounds of its interval."""
+    """Format a difference and the bounds of its interval: the first three numbers."""
     if change is None:
         return NONE
-    value, low, high = (scale * each for each in change)
+    value, low, high = (scale * each for each in change[:3])
     return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from cyclenet.config.model import ModelConfig
-from cyclenet.lab.paper import OPEN_POINTS
+from cyclenet.lab.paper import TABLE1, TABLE2, find_row
 
 
 class Published(NamedTuple):
@@ -83,18 +83,19 @@ PUBLISHED = (
     Published("cycleaspp", "adc", "CycleNet", 82.0, 46.14),
 )
 
+SYSTEMS = [row for row in (*TABLE1, *TABLE2) if len(row.rates) == 6]
+"""Rows of the paper's own networks whose numbers its Tables 3 and 4 have."""
+
 QUOTED = "DSSPN has 77.8 in Table 3 and 43.68 in Table 4; it has no public code and no row here."
 
 
 def find_published(model: ModelConfig) -> Published | None:
     """Return what was published of a model's system; None where it is not one of them.
 
-    A CycleNet that differs in what the paper leaves open, or in k, is not the published one.
+    A CycleNet is the published one where it is what the paper has in Table 2, with its six rates;
+    its widths and its backbone may be others.
     """
-    if model.context in ("cycleaspp", "denseaspp") and (
-        any(getattr(model, key) != value for key, value in OPEN_POINTS.items())
-        or (model.context == "cycleaspp" and model.feedback != 1)
-    ):
+    if model.context in ("cycleaspp", "denseaspp") and find_row(model, "whole") not in SYSTEMS:
         return None
     for row in PUBLISHED:
         if (row.context, row.decoder) == (model.context, model.decoder):

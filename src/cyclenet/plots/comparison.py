@@ -105,8 +105,9 @@ def cost_chart(path: Path, points: list[CostPoint], paper: list[tuple[str, float
     for number, (label, once, executed, miou) in enumerate(points):
         color = COLORS[number % len(COLORS)]
         axes.plot([once, executed], [miou, miou], color=color, lw=1)
-        axes.plot(once, miou, "o", mfc="white", color=color)
-        axes.plot(executed, miou, "o", color=color, label=label)
+        marker = "osD"[number // len(COLORS) % 3]
+        axes.plot(once, miou, marker, mfc="white", color=color)
+        axes.plot(executed, miou, marker, color=color, label=label)
     axes.set(xlabel="GFLOPs (open: each module once, filled: as executed)", ylabel="mIoU, %")
     axes.set_title("ours")
     figure.legend(loc="outside lower left", fontsize=8)

@@ -12,6 +12,7 @@ from cyclenet.files import atomic_write
 # Names of classes and files may have $ signs, which mean no mathematics.
 rcParams["text.parse_math"] = False
 
+
 # Okabe and Ito's colours, which the colour-blind can tell apart, with a darker yellow for thin
 # lines; then grey.
 COLORS = (
@@ -25,6 +26,12 @@ COLORS = (
     "#b8a800",
     "#888888",
 )
+
+
+def color_of_part(number: int) -> str:
+    """Return the colour of a part of a network; neighbours differ clearly."""
+    return COLORS[(2 + 3 * number) % len(COLORS)]
+
 
 # Dates and random ids are left out: the same figure is the same file.
 _METADATA: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ from cyclenet.data.base import Source, check_sizes
 from cyclenet.data.features import FeatureCache, features_folder
 from cyclenet.data.views import View, Views, to_tensor
 from cyclenet.devices import cores
-from cyclenet.files import lock_or_wait
+from cyclenet.files import locked
 from cyclenet.processes import map_in_threads
 from cyclenet.training.task import SegmentationTask
 
@@ -64,14 +64,11 @@ def write_features(
     if not _missing(cache, source, views):
         return
     cache.folder.mkdir(parents=True, exist_ok=True)
-    held = lock_or_wait(cache.folder.with_name(cache.folder.name + ".lock"))
-    try:
+    with locked(cache.folder.with_name(cache.folder.name + ".lock")):
         for left in cache.folder.glob(".tmp*.safetensors"):
             left.unlink()  # A killed process left it; this one has the lock.
         if todo := _missing(cache, source, views):
             _write(cache, task.to(device), source, todo, device)
-    finally:
-        held.release()
 
 
 def _missing(cache: FeatureCache, source: Source, views: list[View]) -> Todo:

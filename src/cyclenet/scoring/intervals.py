@@ -4,31 +4,51 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
-from cyclenet.scoring.metrics import mean_iou
+from cyclenet.scoring.metrics import class_iou, mean_iou
 
 Score = Callable[[np.ndarray], np.ndarray]  # From summed counts (..., C, 3) to a score of each.
 
 
 def near_minus_far(counts: np.ndarray) -> np.ndarray:
-    """Return mIoU near edges minus mIoU far from them, from counts (..., 2, C, 3) of the two."""
-    both = mean_iou(counts)
-    return both[..., 0] - both[..., 1]
+    """Return mean IoU near edges minus that far from them, from counts (..., 2, C, 3) of the two.
+
+    It is over the classes that have true pixels in both. A thin class has none far from its edges:
+    one stray prediction of it there would count as IoU 0 in one arm and not at all in another.
+    """
+    total: np.ndarray = near_minus_far_by_class(counts).sum(-1)
+    return total
+
+
+def near_minus_far_by_class(counts: np.ndarray) -> np.ndarray:
+    """Return what each class adds to `near_minus_far`, (..., C)."""
+    near, far = np.moveaxis(class_iou(counts), -2, 0)
+    both = (counts[..., 1] > 0).all(-2)
+    return np.where(both, near - far, 0) / np.maximum(both.sum(-1, keepdims=True), 1)
 
 
 class Difference(NamedTuple):
-    """A difference of mean IoUs and the bounds of its 95 % interval, in [0, 1]."""
+    """A difference of mean IoUs and the bounds of its 95 % interval, in [0, 1].
+
+    Attributes:
+        p: two-sided p value; it is below 0.05 where the interval does not hold 0.
+    """
 
     value: float
     low: float
     high: float
+    p: float
 
-    @property
-    def p(self) -> float:
-        """The two-sided p value, of a normal distribution with this interval."""
-        half = (self.high - self.low) / 2
-        return float(2 * stats.norm.sf(1.96 * abs(self.value) / half)) if half else 1.0
+
+class HalfWidth(NamedTuple):
+    """Half the width of a 95 % t interval, and its degrees of freedom."""
+
+    width: float
+    freedom: float
+
+
+NOTHING = HalfWidth(0.0, np.inf)  # What a single training says of training anew.
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -66,8 +86,8 @@ def difference(
         block: images are drawn in stretches of so many neighbours; the neighbour after the last is
             the first (circular block bootstrap, Politis and Romano 1992). This suits frames of a
             video, whose neighbours say the same.
-        folds: numbers of images that follow each other and were each predicted by a training of
-            their own. Images are then drawn within folds, and what training again changes is
+        folds: number of images of each fold, in the order of the counts; each fold has its own
+            training. Images are then drawn within folds, and what training again changes is
             pooled over the folds (`fold_half_width`).
         score: from summed counts to a score.
 
@@ -91,9 +111,35 @@ def difference(
         seeds = seed_half_width(score_a, score_b, paired)
     return Difference(
         float(value),
-        float(value - np.hypot(value - low, seeds)),
-        float(value + np.hypot(high - value, seeds)),
+        float(value - np.hypot(value - low, seeds.width)),
+        float(value + np.hypot(high - value, seeds.width)),
+        p_value(value, value - low if value > 0 else high - value, seeds),
     )
+
+
+def p_value(value: float, images: float, seeds: HalfWidth) -> float:
+    """Return 1 minus the confidence at which the interval around a difference reaches 0.
+
+    Args:
+        value: the difference.
+        images: half the width of its 95 % bootstrap interval, on the side of 0; it grows with the
+            confidence as that of a normal distribution does.
+        seeds: what is added to it in quadrature.
+
+    Returns:
+        The p value; 0 where it is below 1e-12.
+    """
+    if images <= 0 and seeds.width == 0:
+        return 1.0  # Nothing is known of how it would vary.
+
+    def reach(log_p: float) -> float:
+        half = np.exp(log_p) / 2
+        normal = images * stats.norm.isf(half) / stats.norm.isf(0.025)
+        student = seeds.width * stats.t.isf(half, seeds.freedom) / stats.t.isf(0.025, seeds.freedom)
+        return float(np.hypot(normal, student) - abs(value))
+
+    least = np.log(1e-12)
+    return float(np.exp(optimize.brentq(reach, least, 0))) if reach(least) > 0 else 0.0
 
 
 def _drawn_images(images: int, draws: int, block: int, seed: int = 0) -> np.ndarray:
@@ -110,7 +156,8 @@ def _drawn_images(images: int, draws: int, block: int, seed: int = 0) -> np.ndar
 def fold_deviations(arm: list[np.ndarray], folds: Sequence[int], score: Score) -> np.ndarray:
     """Return how far each training moves an arm's score from its mean, (seeds, folds).
 
-    A training is one of a fold: its counts replace the mean counts of its fold over the seeds.
+    For each training (a seed and a fold), its counts take the place of that fold's mean over the
+    seeds, and all folds are scored together again.
     """
     edges = np.cumsum(folds)[:-1]
     counts = np.array(
@@ -121,18 +168,17 @@ def fold_deviations(arm: list[np.ndarray], folds: Sequence[int], score: Score) -
     return moved - moved.mean(0)
 
 
-def fold_half_width(a: np.ndarray, b: np.ndarray, paired: bool) -> float:
+def fold_half_width(a: np.ndarray, b: np.ndarray, paired: bool) -> HalfWidth:
     """Return the half width of the 95 % t interval over trainings, from `fold_deviations`.
 
-    A fold has as many trainings as there are seeds, and their variances add up. It is 0 for a
-    single seed.
+    A fold has as many trainings as there are seeds, and their variances add up.
     """
     arms = [a - b] if paired and a.shape == b.shape else [a, b]
     if min(len(arm) for arm in arms) < 2:
-        return 0.0
+        return NOTHING
     variance = sum((arm**2).sum() / ((len(arm) - 1) * len(arm)) for arm in arms)
     freedom = sum((len(arm) - 1) * arm.shape[1] for arm in arms)
-    return float(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
+    return HalfWidth(float(stats.t.ppf(0.975, freedom) * np.sqrt(variance)), freedom)
 
 
 def _drawn_scores(arm: list[np.ndarray], weights: np.ndarray, score: Score) -> np.ndarray:
@@ -143,7 +189,7 @@ def _drawn_scores(arm: list[np.ndarray], weights: np.ndarray, score: Score) -> n
     return np.mean([score(each) for each in sums], 0)
 
 
-def seed_half_width(a: np.ndarray, b: np.ndarray, paired: bool) -> float:
+def seed_half_width(a: np.ndarray, b: np.ndarray, paired: bool) -> HalfWidth:
     """Return the half width of the 95 % t interval of a difference of means over seeds.
 
     Args:
@@ -152,17 +198,19 @@ def seed_half_width(a: np.ndarray, b: np.ndarray, paired: bool) -> float:
         paired: the seeds of both arms are the same, in the same order.
     """
     if len(a) == len(b) == 1:
-        return 0.0
+        return NOTHING
     if 1 in (len(a), len(b)):
-        # The single training is taken to vary as those of the other arm do.
+        # The arm with one training is assumed to vary as the other does.
         x = max(a, b, key=len)
         spread = x.std(ddof=1) * (1 + 1 / len(x)) ** 0.5
-        return float(stats.t.ppf(0.975, len(x) - 1) * spread)
+        return HalfWidth(float(stats.t.ppf(0.975, len(x) - 1) * spread), len(x) - 1)
     if np.ptp(a) == np.ptp(b) == 0:  # scipy would divide by a spread of 0.
-        return 0.0
+        return NOTHING
     if paired and len(a) == len(b):
         test = stats.ttest_rel(a, b)
     else:
         test = stats.ttest_ind(a, b, equal_var=False)
     low, high = test.confidence_interval(0.95)
-    return 0.0 if np.isnan(high - low) else float((high - low) / 2)
+    if np.isnan(high - low):
+        return NOTHING
+    return HalfWidth(float((high - low) / 2), float(test.df))

@@ -57,7 +57,7 @@ def test_scores_are_of_summed_counts_and_claims_are_judged(tmp_path):
     lines = {line.split("|")[1].strip(): line for line in section.splitlines() if "|" in line}
     assert "**held**: higher by no less than" in lines["Up"]
     assert "**refuted here**: a gain above 0 is ruled out" in lines["Down"]
-    assert "so far (3 seeds are planned)" in lines["Where"]
+    assert "so far (3 seeds are planned)" in lines["Where"] and " alone " in lines["Where"]
     assert "p values of 4 comparisons" in section and "within each fold" in section
 
 

@@ -162,8 +162,8 @@ def test_a_claim_that_blocks_would_not_decide_says_so(tmp_path, monkeypatch):
     runs = find_runs([tmp_path / "runs"])
     names = [each.label for each in group_arms(runs)]
     said = []
-    for wider in (Difference(0.02, -0.01, 0.05), Difference(0.02, 0.004, 0.04)):
-        found = {1: Difference(0.02, 0.01, 0.03), 20: wider}
+    for wider in (Difference(0.02, -0.01, 0.05, 0.2), Difference(0.02, 0.004, 0.04, 0.01)):
+        found = {1: Difference(0.02, 0.01, 0.03, 0.001), 20: wider}
         monkeypatch.setattr(
             "cyclenet.lab.report.claims.compare", lambda *_, block=1, found=found: found[block]
         )

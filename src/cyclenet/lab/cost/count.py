@@ -25,7 +25,7 @@ class Cost:
     """What one part of a model costs for one image.
 
     Attributes:
-        parameters: trained numbers; a filter that several parts share counts in the first.
+        parameters: numbers, frozen ones too; a filter that several parts share counts in the first.
         once: multiply-adds with each module counted at its first use only, as in Table 1.
         executed: multiply-adds that are really done.
     """

@@ -20,7 +20,7 @@ from cyclenet.lab.explain.canvas import (
 from cyclenet.lab.explain.features import Explained
 from cyclenet.lab.explain.geometry import RADII, spread
 from cyclenet.labels import IGNORE
-from cyclenet.plots.render import COLORS, new_figure
+from cyclenet.plots.render import color_of_part, new_figure
 
 
 def similarity_figure(seen: Explained, x: int, y: int) -> Figure:
@@ -169,8 +169,8 @@ def probabilities_figure(seen: Explained, x: int, y: int, count: int = 6) -> Fig
     height = 0.8 / len(seen.parts)
     for number, part in enumerate(seen.parts):
         places = np.arange(len(order)) + number * height
-        color = COLORS[2 + 3 * number % 6]
-        axes.barh(places, 100 * values[number, order], height, color=color, label=part)
+        width = 100 * values[number, order]
+        axes.barh(places, width, height, color=color_of_part(number), label=part)
     names = [seen.task.classes[i] for i in order]
     axes.set_yticks(np.arange(len(order)) + 0.4 - height / 2, names, fontsize=7)
     axes.set(ylim=(len(order), -0.3), xlim=(0, 100))

@@ -14,7 +14,7 @@ from cyclenet.lab.explain.results import (
     SimilarityFound,
     SplitAnalysis,
 )
-from cyclenet.plots.render import COLORS, new_figure
+from cyclenet.plots.render import COLORS, color_of_part, new_figure
 from cyclenet.scoring.metrics import ByClass
 
 MEASURES = {
@@ -38,10 +38,6 @@ def split_figures(result: SplitAnalysis) -> dict[str, Figure]:
     return figures
 
 
-def _color(part: int) -> str:
-    return COLORS[(2 + 3 * part) % len(COLORS)]
-
-
 def _wide_figure(result: SplitAnalysis) -> Figure:
     return new_figure(max(7.2, 0.3 * len(result.classes) + 3), 2.8)
 
@@ -54,7 +50,7 @@ def _draw_feedback(result: SplitAnalysis, found: FeedbackFound) -> Figure:
     bins = np.arange(len(result.bins))
     for number, (part, accuracy) in enumerate(zip(result.parts, found.accuracy, strict=True)):
         values = 100 * np.array(accuracy, float)  # None becomes NaN.
-        right.plot(bins, values, "o-", ms=3, color=_color(number), label=part)
+        right.plot(bins, values, "o-", ms=3, color=color_of_part(number), label=part)
     _label_distances(right, result.bins, "right pixels, %")
     right.legend(fontsize=6, frameon=False)
     return figure
@@ -67,7 +63,9 @@ def _draw_similarity(result: SplitAnalysis, found: SimilarityFound) -> Figure:
     kinds = [found.raw.within, found.raw.between, found.centred.within, found.centred.between]
     for number, part in enumerate(result.parts):
         values = np.array([kind[number] for kind in kinds], float)
-        left.bar(np.arange(4) + number * width, values, width, color=_color(number), label=part)
+        left.bar(
+            np.arange(4) + number * width, values, width, color=color_of_part(number), label=part
+        )
     names = ["within,\nraw", "between,\nraw", "within,\ncentred", "between,\ncentred"]
     left.set_xticks(np.arange(4) + 0.4 - width / 2, names, fontsize=6)
     left.set_ylabel("mean cosine similarity", fontsize=8)
@@ -111,7 +109,7 @@ def _draw_fields(parts: list[str], found: FieldsFound) -> Figure:
                     if point.where == where and point.part == part
                 ]
                 at = group + (number + 0.5) * 0.7 / len(parts)
-                _draw_points(axes, at, values, _color(number), "" if group else part)
+                _draw_points(axes, at, values, color_of_part(number), "" if group else part)
         axes.set_xticks([0.35, 1.35], ["near an edge", "middle of\nan object"], fontsize=7)
         axes.set_ylabel(label, fontsize=8)
         axes.set_ylim(bottom=0)
@@ -135,7 +133,9 @@ def _draw_class_bars(axes: Axes, rows: list[ByClass], parts: list[str], scale: f
     at, width = np.arange(len(classes)), 0.8 / len(parts)
     for number, values in enumerate(rows):
         heights = [scale * (np.nan if value is None else value) for value in values.values()]
-        axes.bar(at + number * width, heights, width, color=_color(number), label=parts[number])
+        axes.bar(
+            at + number * width, heights, width, color=color_of_part(number), label=parts[number]
+        )
     axes.set_xticks(
         at + 0.4 - width / 2, classes, rotation=60, ha="right", fontsize=6, rotation_mode="anchor"
     )

@@ -103,8 +103,8 @@ def _describe_offsets(bins: list[str], found: OffsetsFound) -> list[str]:
     return [
         "## ADC by distance to the nearest edge",
         markdown_table(["", *bins], rows),
-        f"Displacement within {bins[0]} of an edge minus that in the last column: "
-        f"{interval(found.near, 1)} px.",
+        f"Displacement within {bins[0]} of an edge minus that in the last column, mean over images "
+        f"(the table pools all pixels): {interval(found.near, 1)} px.",
     ]
 
 

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,11 +15,45 @@ from cyclenet.config.schema import TrainConfig
 from cyclenet.lab.paper import find_row
 from cyclenet.lab.report.runs import Run
 from cyclenet.scoring.boundary import TRIMAP_WIDTHS
-from cyclenet.scoring.intervals import Difference, difference, near_minus_far
+from cyclenet.scoring.intervals import Difference, Score, difference, near_minus_far
 from cyclenet.scoring.metrics import mean_iou
-from cyclenet.scoring.results import Evaluation, join_folds
+from cyclenet.scoring.results import Counts, Evaluation, join_folds
 
 T = TypeVar("T")
+
+NOT_IN_ALL = "is not compared, for not all arms have its fold and seed"
+
+EDGE, BEYOND = (TRIMAP_WIDTHS.index(width) for width in (4, 15))
+"""Numbers of the bands that tables show, and beyond which is far from edges."""
+
+
+def _near_and_far(counts: Counts) -> np.ndarray:
+    far = counts["pixels"] - counts["trimap"][:, BEYOND]
+    return np.stack([counts["trimap"][:, EDGE], far], 1)
+
+
+class Measure(NamedTuple):
+    """How arms are scored.
+
+    Attributes:
+        needs: name of the counts that an evaluation must have.
+        counts: takes them out of all counts, an image a row.
+        score: from summed counts to the score.
+    """
+
+    needs: str
+    counts: Callable[[Counts], np.ndarray]
+    score: Score = mean_iou
+
+
+MEASURES = {
+    "mIoU": Measure("pixels", itemgetter("pixels")),
+    "boundary": Measure("boundary", itemgetter("boundary")),
+    "edges": Measure("trimap", lambda counts: counts["trimap"][:, EDGE]),
+    "contrast": Measure("trimap", _near_and_far, near_minus_far),
+}
+"""What a plan may ask for: mIoU; boundary IoU; mIoU within 4 pixels of an edge; and that minus
+mIoU beyond 15 pixels (`near_minus_far`)."""
 
 
 @dataclass
@@ -26,7 +61,7 @@ class Arm:
     """Runs that differ in nothing but their seed.
 
     Attributes:
-        label: what the arm is made of, and what tells it from others that are made of the same.
+        label: its parts; in brackets, the keys in which it differs from others of the same parts.
         cfg: the configuration of its first run.
         runs: the finished ones, by seed; in cross-validation by seed and fold, and only those of
             folds and seeds that all arms have.
@@ -57,8 +92,8 @@ class Arm:
     def _by_seed(self, protocol: str) -> dict[int, list[Evaluation]]:
         found: dict[int, list[Evaluation]] = {}
         for run in self.runs:
-            if run.cfg and protocol in run.evaluations:
-                found.setdefault(run.cfg.seed, []).append(run.evaluations[protocol])
+            if protocol in run.evaluations:
+                found.setdefault(run.config.seed, []).append(run.evaluations[protocol])
         return found
 
     @property
@@ -90,7 +125,7 @@ class Row(NamedTuple):
 
     @property
     def papers(self) -> float | None:
-        """The paper's mIoU, percent, where the arm differs from the paper's in nothing."""
+        """The paper's mIoU of the arm, percent, whatever its backbone, widths and training."""
         model = self.arm.cfg.model
         found = find_row(model, self.protocol) if self.arm.label == arm_label(model) else None
         return found.miou if found else None
@@ -100,17 +135,18 @@ def group_arms(runs: list[Run]) -> list[Arm]:
     """Group finished runs by all but their seed, in the order given.
 
     Of runs with one configuration, seed and fold only the one with the most evaluations is
-    compared; the others get this as their problem. Without a fold that all arms have finished there
-    is nothing to compare: [].
+    compared. In cross-validation only folds and protocols are compared that all arms have. What is
+    left out gets the reason as its problem. Without a fold that all arms have finished there is
+    nothing to compare: [].
 
     Raises:
-        ValueError: the runs are of different data sets.
+        ValueError: the runs are of different data sets, or were scored by different rules.
     """
     groups: dict[str, list[Run]] = {}
     configs: dict[str, TrainConfig] = {}
     for run in runs:
         if run.finished and run.cfg is not None:
-            key = json.dumps(_without_seed(run.cfg), sort_keys=True)
+            key = _arm_key(run.cfg)
             configs.setdefault(key, run.cfg)
             group = groups.setdefault(key, [])
             first = next((each for each in group if _cell(each) == _cell(run)), None)
@@ -120,17 +156,34 @@ def group_arms(runs: list[Run]) -> list[Arm]:
             if len(run.evaluations) > len(first.evaluations):
                 group[group.index(first)], first, run = run, run, first
             run.problem = f"is not compared, for it repeats {first.folder}"
-    classes = {
-        tuple(each.scores.IoU) for run in runs if run.finished for each in run.evaluations.values()
-    }
-    if len(classes) > 1:
+    _refuse_unlike([run for group in groups.values() for run in group], list(configs.values()))
+    # An arm's name must not depend on which others have finished, so all count.
+    labels = _tell_apart(configs | {_arm_key(run.cfg): run.cfg for run in runs if run.cfg})
+    cells = complete_cells(list(groups.values()))
+    if not cells:
+        return []
+    arms = []
+    for key, group in groups.items():
+        for run in group:
+            if _cell(run) not in cells:
+                run.problem = NOT_IN_ALL
+        used = sorted((run for run in group if _cell(run) in cells), key=_cell)
+        if configs[key].dataset.fold is not None:
+            _keep_common_protocols(used)
+        arms.append(Arm(labels[key], used[0].config, used))
+    return arms
+
+
+def _refuse_unlike(runs: list[Run], configs: list[TrainConfig]) -> None:
+    """Raise `ValueError` where runs are of different data, or were scored by different rules."""
+    found = [each.scores for run in runs for each in run.evaluations.values()]
+    if len({tuple(scores.IoU) for scores in found}) > 1:
         raise ValueError(
             "These runs have different classes, or another order of them, and cannot be compared; "
             "give those of one data set."
         )
     data = {
-        (cfg.dataset.name, str(cfg.dataset.val_split), cfg.dataset.fold is None)
-        for cfg in configs.values()
+        (cfg.dataset.name, str(cfg.dataset.val_split), cfg.dataset.fold is None) for cfg in configs
     }
     if len(data) > 1:
         names = ", ".join(
@@ -140,25 +193,36 @@ def group_arms(runs: list[Run]) -> list[Arm]:
             f"These runs are of different data ({names}) and cannot be compared; "
             "give those of one, such as runs/ablation/camvid-*."
         )
-    labels = _tell_apart(configs)
-    cells = complete_cells(list(groups.values()))
-    if not cells:
-        return []
-    return [
-        Arm(
-            labels[key],
-            configs[key],
-            sorted((run for run in group if _cell(run) in cells), key=_cell),
+    ratios = sorted({scores.boundary.ratio for scores in found if scores.boundary})
+    if len(ratios) > 1:
+        shown = " and ".join(map(str, ratios))
+        raise ValueError(
+            f"These runs were scored with dataset.boundary_ratio of {shown}: give those of one, or "
+            "evaluate the others again."
         )
-        for key, group in groups.items()
-    ]
+    for name in {scores.protocol_name for scores in found}:
+        rules = sorted({scores.protocol for scores in found if scores.protocol_name == name})
+        if len(rules) > 1:
+            raise ValueError(
+                f"These runs were evaluated by different rules of one name: {'; '.join(rules)}. "
+                "Report them apart, or evaluate them again by one."
+            )
+
+
+def _keep_common_protocols(runs: list[Run]) -> None:
+    """Leave an arm's folds only the protocols that all of them were evaluated by."""
+    common = set.intersection(*(set(run.evaluations) for run in runs))
+    for run in runs:
+        if lost := [name for name in run.evaluations if name not in common]:
+            run.problem = f"{', '.join(lost)} left out, for not all folds and seeds have it"
+            run.evaluations = {name: run.evaluations[name] for name in common}
 
 
 def complete_cells(groups: list[list[Run]]) -> set[tuple[int, int]]:
     """Return the (seed, fold) whose runs are compared; without folds, all.
 
-    In cross-validation arms must be compared on the same images. These are the folds that all arms
-    have of one seed, the seed with the most of them, and the seeds of which all arms have those.
+    In cross-validation arms must be compared on the same images. Of the seed for which all arms
+    share the most folds, those folds are kept, and every seed for which all arms have all of them.
     """
     cells = [{_cell(run) for run in group} for group in groups]
     every = set().union(*cells)
@@ -171,18 +235,32 @@ def complete_cells(groups: list[list[Run]]) -> set[tuple[int, int]]:
 
 
 def _cell(run: Run) -> tuple[int, int]:
-    if run.cfg is None:
-        return 0, -1
-    fold = run.cfg.dataset.fold
-    return run.cfg.seed, -1 if fold is None else fold
+    fold = run.config.dataset.fold
+    return run.config.seed, -1 if fold is None else fold
 
 
-def _without_seed(cfg: TrainConfig) -> dict[str, Any]:
+def _arm_key(cfg: TrainConfig) -> str:
+    """Write down all that makes an arm: what changes the result, but for seed and fold."""
     values = result_affecting(cfg)
     for key in ("seed", "name"):
         values.pop(key)
     values["dataset"].pop("fold")
-    return values
+    return json.dumps(values, sort_keys=True)
+
+
+def training_differences(arms: Sequence[Arm]) -> dict[str, list[str]]:
+    """Return the keys in which arms differ beside their networks, each with its values.
+
+    Backbone and output stride are among them, which labels do not tell.
+    """
+    values = [flatten(json.loads(_arm_key(arm.cfg))) for arm in arms]
+    told = [
+        key
+        for key in dict.fromkeys(key for each in values for key in each)
+        if not key.startswith("model.") or key in ("model.backbone", "model.output_stride")
+    ]
+    found = {key: list(dict.fromkeys(str(each.get(key)) for each in values)) for key in told}
+    return {key: shown for key, shown in found.items() if len(shown) > 1}
 
 
 def _tell_apart(configs: dict[str, TrainConfig]) -> dict[str, str]:
@@ -239,57 +317,44 @@ def pick_by_name(name: str, items: Sequence[T], names: Sequence[str]) -> T | Non
     return next(iter(exact + words + partly), None)
 
 
-def compare(
-    row: Row, other: Row, key: str = "pixels", band: int | None = None, block: int = 1
-) -> Difference | None:
+def compare(row: Row, other: Row, by: str = "mIoU", block: int = 1) -> Difference | None:
     """Compare two rows by their counts.
 
     Args:
         row: the row that is compared.
         other: the row that it is compared with.
-        key: name of the counts: pixels, boundary or trimap; or ``contrast``, for mIoU within 4
-            pixels of an edge minus mIoU beyond 15.
-        band: number of the trimap's band.
+        by: one of `MEASURES`.
         block: as in `cyclenet.scoring.intervals.difference`.
 
     Returns:
         None where the rows are the same, not of the same images, or without such counts.
     """
-    a, b = row.evaluations, other.evaluations
-    needed = "trimap" if key == "contrast" else key
-    if row == other or not comparable(a, b) or any(needed not in e.counts for e in (*a, *b)):
+    a, b, measure = row.evaluations, other.evaluations, MEASURES[by]
+    if row == other or not comparable(a, b) or any(measure.needs not in e.counts for e in (*a, *b)):
         return None
     paired = row.arm.seeds(row.protocol) == other.arm.seeds(other.protocol)
     return difference(
-        _counts(a, key, band),
-        _counts(b, key, band),
+        [measure.counts(each.counts) for each in a],
+        [measure.counts(each.counts) for each in b],
         paired,
         block=block,
         folds=row.arm.folds(row.protocol),
-        score=near_minus_far if key == "contrast" else mean_iou,
+        score=measure.score,
     )
 
 
-def fold_gains(row: Row, other: Row, key: str = "pixels", band: int | None = None) -> list[float]:
-    """Return the difference of two rows' scores in each fold, over the mean counts of the seeds."""
-    lengths, gains = row.arm.folds(row.protocol), []
-    score = near_minus_far if key == "contrast" else mean_iou
+def fold_gains(row: Row, other: Row, by: str) -> list[float]:
+    """Return the difference of two rows' scores in each fold, over the mean counts of the seeds.
+
+    Without cross-validation there is none: [].
+    """
+    lengths, gains, measure = row.arm.folds(row.protocol), [], MEASURES[by]
+    if not lengths:
+        return []
     means = [
-        np.mean(_counts(each.evaluations, key, band), 0, dtype=np.float64) for each in (row, other)
+        np.mean([measure.counts(e.counts) for e in each.evaluations], 0, dtype=np.float64)
+        for each in (row, other)
     ]
     for ours, theirs in zip(*(np.split(m, np.cumsum(lengths)[:-1]) for m in means), strict=True):
-        gains.append(float(score(ours.sum(0)) - score(theirs.sum(0))))
+        gains.append(float(measure.score(ours.sum(0)) - measure.score(theirs.sum(0))))
     return gains
-
-
-def _counts(evaluations: list[Evaluation], key: str, band: int | None) -> list[np.ndarray]:
-    if key == "contrast":
-        near, wide = (TRIMAP_WIDTHS.index(width) for width in (4, 15))
-        return [
-            np.stack(
-                [e.counts["trimap"][:, near], e.counts["pixels"] - e.counts["trimap"][:, wide]], 1
-            )
-            for e in evaluations
-        ]
-    counts = [evaluation.counts[key] for evaluation in evaluations]
-    return counts if band is None else [each[:, band] for each in counts]

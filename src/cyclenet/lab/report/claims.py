@@ -3,30 +3,21 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cyclenet.files import read_yaml
 from cyclenet.lab.markdown import NONE, Markup, interval, markdown_table
-from cyclenet.lab.report.arms import Row, compare, fold_gains, pick_by_name
-from cyclenet.scoring.intervals import Difference, holm
-
-BAND = 1  # Number of the trimap's band that tables show; the plot has all.
-
-SCORES: dict[str, tuple[str, int | None]] = {
-    "mIoU": ("pixels", None),
-    "boundary": ("boundary", None),
-    "edges": ("trimap", BAND),
-    "contrast": ("contrast", None),
-}
+from cyclenet.lab.report.arms import MEASURES, Row, compare, fold_gains, pick_by_name
+from cyclenet.scoring.intervals import Difference, holm, near_minus_far_by_class
 
 
 class Comparison(NamedTuple):
     """One arm beside another, by one score.
 
     Attributes:
-        arm: name of the arm, or a part of it that no arm before it has; followed by
-            ``, <protocol>`` where it has several.
-        than: name of the other arm.
-        score: ``mIoU``, ``boundary`` (IoU), ``edges`` (mIoU within 4 pixels of them) or
-            ``contrast`` (mIoU within 4 pixels of an edge minus mIoU beyond 15).
+        arm: name of a row, of its arm, or a part of either; the first row that fits is taken.
+        than: the same of the other row.
+        score: one of `cyclenet.lab.report.arms.MEASURES`.
     """
 
     arm: str
@@ -43,8 +34,8 @@ class Claim(NamedTuple):
         seeds: seeds planned for each arm; with fewer, the verdict is provisional.
         holm: whether its p values are adjusted for the number of all that are (Holm 1979).
         folds: folds in which the first comparison must have its sign.
-        refuted_below: the claim is refuted, in this regime, where upper bounds lie below so many
-            points; None where it cannot be.
+        refuted_below: points; where the interval's upper bound lies below, the claim is refuted
+            in this regime. With None it cannot be.
         refuted_in: whether the bound of ``any`` comparison refutes it, of ``all``, or of the
             ``first``.
     """
@@ -75,14 +66,14 @@ def read_plan(path: Path) -> list[Claim]:
             f"{path} is not a list of claims with the keys claim, arm, than and score: {problem}."
         ) from error
     for claim in claims:
+        if claim.refuted_in not in ("any", "all", "first"):
+            raise ValueError(
+                f"{path}: refuted_in must be any, all or first; got {claim.refuted_in!r}."
+            )
         for need in claim.needs:
-            if claim.refuted_in not in ("any", "all", "first"):
+            if need.score not in MEASURES:
                 raise ValueError(
-                    f"{path}: refuted_in must be any, all or first; got {claim.refuted_in!r}."
-                )
-            if need.score not in SCORES:
-                raise ValueError(
-                    f"{path}: score must be one of {', '.join(SCORES)}; got {need.score!r}."
+                    f"{path}: score must be one of {', '.join(MEASURES)}; got {need.score!r}."
                 )
     return claims
 
@@ -96,13 +87,21 @@ def _read_claim(row: dict[str, Any]) -> Claim:
 
 
 class Judged(NamedTuple):
-    """A comparison of a claim, with what came of it; no change where it could not be tested."""
+    """A comparison of a claim, with what came of it; no change where it could not be tested.
+
+    ``p`` is 1 where it cannot be decided: a single seed says nothing of training anew.
+    """
 
     need: Comparison
     row: Row | None
     other: Row | None
     change: Difference | None
     p: float = 1.0
+
+    @property
+    def in_folds(self) -> bool:
+        """Whether the arms were cross-validated."""
+        return self.row is not None and self.row.arm.cfg.dataset.fold is not None
 
     @property
     def seeds(self) -> list[int]:
@@ -148,7 +147,8 @@ def _note(plan: list[Claim], rows: list[Row], block: int, wider: bool, family: i
     if family:
         note += (
             f"The p values of {family} comparisons are adjusted by Holm's procedure, and a claim "
-            "holds only where they are below 0.05. "
+            "holds, or its opposite, only where they are below 0.05; a refutation is read off the "
+            "interval, without a correction. "
         )
     else:
         note += f"{len(plan)} claims are judged, without a correction for their number. "
@@ -157,8 +157,8 @@ def _note(plan: list[Claim], rows: list[Row], block: int, wider: bool, family: i
         note += (
             f"In blocks, stretches of {block} neighbouring images are drawn instead of single "
             "ones, because neighbours may be frames of one video; the verdict is that of the first "
-            f"interval. {images} images hold about {images // block} such stretches; the fewer "
-            "they are, the more this interval is too narrow as well."
+            f"interval. {images} images hold about {images // block} such stretches; with so "
+            "few, this interval too is narrower than it should be."
         )
     elif block > 1:
         note += (
@@ -172,8 +172,10 @@ def _compare(need: Comparison, rows: list[Row], block: int) -> Judged:
     row, other = find_named(need.arm, rows), find_named(need.than, rows)
     if row is None or other is None:
         return Judged(need, row, other, None)
-    change = compare(row, other, *SCORES[need.score], block=block)
-    return Judged(need, row, other, change, change.p if change else 1.0)
+    found = Judged(need, row, other, compare(row, other, need.score, block=block))
+    if found.change and min(found.seeds) > 1:
+        return found._replace(p=found.change.p)
+    return found
 
 
 def _lines(claim: Claim, found: list[Judged], wider: int) -> list[list[str]]:
@@ -183,10 +185,12 @@ def _lines(claim: Claim, found: list[Judged], wider: int) -> list[list[str]]:
         text = claim.text if number == 0 else f"and {one.need.arm} above {one.need.than}"
         second = None
         if wider and one.row and one.other:
-            second = compare(one.row, one.other, *SCORES[one.need.score], block=wider)
-        numbers = [" / ".join(map(str, one.seeds)) or NONE, _papers_gap(one), interval(one.change)]
+            second = compare(one.row, one.other, one.need.score, block=wider)
+        change = interval(one.change) + _largest_class(one)
+        numbers = [" / ".join(map(str, one.seeds)) or NONE, _papers_gap(one), change]
         numbers += [interval(second)] if wider else []
-        numbers += [f"{one.p:.3f}" if one.change else NONE] if claim.holm else []
+        if claim.holm:
+            numbers.append(f"{one.p:.3f}" if one.change and min(one.seeds) > 1 else NONE)
         follows: str = Markup(_judge(claim, found)) if number == 0 else ""
         if second and one.change and number == 0 and min(one.seeds) > 1:
             decided = one.change.low * one.change.high > 0
@@ -194,6 +198,20 @@ def _lines(claim: Claim, found: list[Judged], wider: int) -> list[list[str]]:
                 follows = Markup(f"{follows}; by blocks of {wider} images it would not be decided")
         lines.append([text, one.need.score, *numbers, follows])
     return lines
+
+
+def _largest_class(one: Judged) -> str:
+    """Tell how much of a contrast is one class's: classes that are rare away from edges sway it."""
+    if one.need.score != "contrast" or not (one.change and one.row and one.other):
+        return ""
+    measure, means = MEASURES["contrast"], []
+    for row in (one.row, one.other):
+        sums = [measure.counts(each.counts).sum(0, dtype=np.int64) for each in row.evaluations]
+        means.append(near_minus_far_by_class(np.stack(sums)).mean(0))
+    gains = 100 * (means[0] - means[1])
+    largest = int(np.abs(gains).argmax())
+    name = list(one.row.evaluations[0].scores.IoU)[largest]
+    return f"; {name} alone {gains[largest]:+.2f}"
 
 
 def _judge(claim: Claim, found: list[Judged]) -> str:
@@ -207,16 +225,26 @@ def _judge(claim: Claim, found: list[Judged]) -> str:
     so_far = f"so far ({claim.seeds} seeds are planned): " if seeds < claim.seeds else ""
     if len(found) == 1 and claim.refuted_below is None and not claim.holm:
         return so_far + verdict(changes[0])
-    above = all(one.change and one.change.low > 0 and one.p < 0.05 for one in found)
+    sure = all(one.p < 0.05 for one in found)
+    above = sure and all(change.low > 0 for change in changes)
     agree = _folds_agreeing(found[0])
     if above and agree >= claim.folds:
         return f"{so_far}**held**: higher by no less than {100 * min(c.low for c in changes):.2f}"
+    least = -100 * max(change.high for change in changes)
+    opposite = f"lower by no less than {least:.2f}" if sure and least > 0 else ""
     if claim.refuted_below is not None:
         bounds = [100 * change.high < claim.refuted_below for change in changes]
         ways = {"first": bounds[0], "any": any(bounds), "all": all(bounds)}
         if ways[claim.refuted_in]:
-            return f"{so_far}**refuted here**: a gain above {claim.refuted_below:g} is ruled out"
-    reason = f"; the first has its sign in {agree} folds" if above else ""
+            seen = f"; the opposite was seen, {opposite}" if opposite else ""
+            ruled_out = f"a gain above {claim.refuted_below:g} is ruled out"
+            return f"{so_far}**refuted here**: {ruled_out}{seen}"
+    if opposite:
+        return f"{so_far}**the opposite was seen**: {opposite}"
+    reason = ""
+    if above:  # It fails by the folds.
+        seen = f"the first has its sign in {agree}" if found[0].in_folds else "the runs have none"
+        reason = f"; {claim.folds} folds of its sign are asked for, and {seen}"
     highest = 100 * changes[0].high
     return f"{so_far}**not decided**: gains above {highest:.2f} are ruled out{reason}"
 
@@ -225,7 +253,7 @@ def _folds_agreeing(one: Judged) -> int:
     """Count the folds in which a comparison has the sign that it has over all."""
     if one.row is None or one.other is None or one.change is None:
         return 0
-    gains = fold_gains(one.row, one.other, *SCORES[one.need.score])
+    gains = fold_gains(one.row, one.other, one.need.score)
     return sum(gain * one.change.value > 0 for gain in gains)
 
 
@@ -240,7 +268,7 @@ def _papers_gap(one: Judged) -> str:
 
 def verdict(change: Difference) -> str:
     """Say in a sentence what follows from an interval, and what it rules out."""
-    value, low, high = (100 * abs(number) for number in change)
+    value, low, high = (100 * abs(number) for number in change[:3])
     if change.low > 0:
         return f"**held**: higher by {value:.2f}, by no less than {low:.2f}"
     if change.high < 0:

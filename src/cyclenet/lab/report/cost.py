@@ -1,12 +1,13 @@
 """The report's section on cost: parameters, GFLOPs, time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from cyclenet.config.identity import network_name
 from cyclenet.config.naming import context_name
 from cyclenet.files import read_json
 from cyclenet.lab.cost.count import count_cost, total
@@ -30,9 +31,10 @@ class ArmCost(NamedTuple):
 
 @dataclass
 class LatencyOfArm:
-    """Median and quartiles of the seconds that one image takes."""
+    """The median of the seconds that one image takes, and the network (`network_name`)."""
 
     s: float
+    network: str = ""
 
 
 @dataclass
@@ -90,10 +92,10 @@ def describe_cost(runs: list[Run], arms: list[Arm], costs: list[ArmCost], output
 def _notes(runs: list[Run], arms: list[Arm], latency: Latency | None) -> str:
     crop = " x ".join(map(str, arms[0].cfg.dataset.crop_size))
     notes = [
-        f"GFLOPs are multiply-adds of convolutions for one image of {crop}: with each module "
-        "counted once, as the paper does, and as executed, where a filter that feedback uses again "
-        "counts again. Training is wall time, with validation and the evaluations at the end, on "
-        "the machine as it was; CPU is the time of all the run's processes."
+        "GFLOPs are multiply-adds of convolutions and matrix products for one image of "
+        f"{crop}: a module counts once, as in the paper, and as executed, where a filter that "
+        "feedback uses again counts again. Training is wall time, with validation and the "
+        "evaluations at the end, on the machine as it was; CPU is that of all the run's processes."
     ]
     if latency:
         notes.append(
@@ -119,7 +121,10 @@ def time_of_image(runs: list[Run], row: Row) -> str:
 
 def _milliseconds(latency: Latency | None, row: Row) -> str:
     found = latency.arms.get(row.name) if latency else None
-    return f"{1000 * found.s:.0f}" if found else NONE
+    # A label depends on what else lies in the folder; the network's name does not.
+    if not found or found.network not in ("", network_name(asdict(row.arm.cfg.model))):
+        return NONE
+    return f"{1000 * found.s:.0f}"
 
 
 def _read_latency(runs: list[Run]) -> Latency | None:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cyclenet.lab.markdown import markdown_table, plain
-from cyclenet.lab.report.arms import Row
+from cyclenet.lab.report.arms import NOT_IN_ALL, Row
 from cyclenet.lab.report.runs import Run
 from cyclenet.scoring.metrics import mean_iou
 
@@ -12,8 +12,7 @@ def describe_folds(rows: list[Row], runs: list[Run]) -> str:
     """Describe mIoU by fold and by drive, over the mean counts of the seeds; "" without folds."""
     if all(row.arm.cfg.dataset.fold is None for row in rows):
         return ""
-    used = {run.folder for row in rows for run in row.arm.runs}
-    left_out = sum(run.finished and run.folder not in used for run in runs)
+    left_out = sum(run.problem == NOT_IN_ALL for run in runs)
     text = "Scores above are of counts that are summed over the folds."
     if left_out:
         text += (
@@ -21,7 +20,7 @@ def describe_folds(rows: list[Row], runs: list[Run]) -> str:
             "seed."
         )
     first = rows[0]
-    folds = [run.cfg.dataset.fold for run in first.arm.runs if run.cfg]
+    folds = [run.config.dataset.fold for run in first.arm.runs]
     fold_of = np.repeat(list(dict.fromkeys(folds)), first.arm.folds(first.protocol))
     names = [str(name).split("_")[0] for name in first.evaluations[0].counts["names"]]
     parts = [text, _table(rows, "fold", list(map(str, fold_of)))]

@@ -11,7 +11,7 @@ from cyclenet.lab.report.runs import Run
 
 HEAD = [
     "features",
-    "seeds",
+    "runs",
     "within a class",
     "between classes",
     "within, centred",
@@ -51,7 +51,7 @@ def describe_inside(arms: Sequence[Arm]) -> str:
         columns = [f"{kind}, {place}" for kind in kinds for place in places]
         widest = max(len(line) for line in moved)
         lines = [line + ["–"] * (widest - len(line)) for line in moved]
-        text += "\n\n" + markdown_table(["ADC", "seeds", *columns[: widest - 2]], lines)
+        text += "\n\n" + markdown_table(["ADC", "runs", *columns[: widest - 2]], lines)
     return text
 
 

@@ -64,8 +64,9 @@ def _silent_minutes(folder: Path) -> float:
 def describe_progress(runs: list[Run], output: Path) -> list[str]:
     """Describe the runs in progress: how far each is, its curves, its last validation picture."""
     active = [run for run in runs if run.status == "unfinished"]
+    living = sum(map(_in_progress, active))
     now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-    parts = [f"Written {now}. {len(active)} of {len(runs)} runs are in progress."]
+    parts = [f"Written {now}. {living} of {len(runs)} runs are in progress."]
     if active:
         table = markdown_table(HEAD, [_line(run.folder) for run in active])
         parts += ["## In progress", table]

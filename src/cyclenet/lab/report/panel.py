@@ -29,7 +29,7 @@ def describe_panel(arms: list[Arm], output: Path, count: int) -> str:
     chosen = _choose(np.ptp(accuracy, 0), count)
     try:
         tasks = [load_task(load_checkpoint(run.folder / LAST)) for run in runs]
-        source = open_validation(arms[0].cfg.dataset)
+        source = open_validation(runs[0].config.dataset)
         rows = []
         for index in chosen:
             image, truth = source.image(index), source.mask(index)

@@ -26,7 +26,7 @@ class Run:
         cfg: its configuration; None where there is none that can be read.
         result: what its result file holds.
         evaluations: those that its result file names, by the protocol's name, its own first.
-        problem: why there is nothing to compare, "" where there is.
+        problem: why it, or a part of it, is not compared; "" where all is.
     """
 
     folder: Path
@@ -41,6 +41,12 @@ class Run:
         return self.result.status
 
     @property
+    def config(self) -> TrainConfig:
+        """The configuration of a finished run, which has one."""
+        assert self.cfg is not None
+        return self.cfg
+
+    @property
     def finished(self) -> bool:
         """Whether there is something to compare."""
         return self.result.finished and bool(self.evaluations)
@@ -50,8 +56,10 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     """Read run folders, or all that lie below a folder, in the order they were finished.
 
     Raises:
-        ValueError: a path does not exist, or nothing below it is a run.
+        ValueError: there is no path, one does not exist, or nothing below it is a run.
     """
+    if not paths:
+        raise ValueError("runs is empty: give run folders, or a folder that holds them.")
     folders: list[Path] = []
     for path in paths:
         if not path.is_dir():
@@ -117,7 +125,8 @@ def _read_evaluations(run: Run, own: str) -> None:
     # Only those that the result names are read: what was evaluated by hand may be of fewer images,
     # or by other rules under the same name.
     named = run.result.evaluations
-    run.problem = "" if named else "has no evaluation: made by an earlier version"
+    if not named:
+        run.problem = "was not evaluated (dataset.val_split=null, or an earlier version)"
     found = []
     for where in named.values():
         try:
@@ -126,7 +135,11 @@ def _read_evaluations(run: Run, own: str) -> None:
             kind = type(error).__name__
             run.problem = f"{where} cannot be used ({kind}): run src/evaluate.py again"
     found.sort(key=lambda each: each.scores.protocol != own)
-    run.evaluations = {each.scores.protocol_name: each for each in found}
+    for each in found:
+        name = each.scores.protocol_name
+        if name in run.evaluations:
+            run.problem = f"{each.scores.protocol} left out, for the run's own rule has its name"
+        run.evaluations.setdefault(name, each)
 
 
 def read_curve(folder: Path, column: str) -> tuple[list[float], list[float]]:

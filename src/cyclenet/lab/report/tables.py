@@ -10,8 +10,7 @@ from scipy import stats
 
 from cyclenet.files import write_text
 from cyclenet.lab.markdown import NONE, Markup, code, interval, markdown_table, plain, spread
-from cyclenet.lab.report.arms import Arm, Row, compare
-from cyclenet.lab.report.claims import BAND
+from cyclenet.lab.report.arms import EDGE, Arm, Row, compare
 from cyclenet.lab.report.cost import ArmCost
 from cyclenet.lab.report.runs import Run
 from cyclenet.plots.comparison import Curve, curves_chart, dots_chart, heat_map
@@ -25,8 +24,9 @@ RESULTS_NOTE = (
     "Mean ± standard deviation over seeds. The paper's numbers are of Cityscapes val and "
     "ResNet-101, whatever the data here. Differences are of mIoU in percentage points, with a "
     "paired bootstrap interval over images. Where there are several seeds, it is widened by "
-    "Student's t over them: seed by seed where both arms have the same ones, else after Welch; a "
-    "single seed is taken to vary as those of the other arm do. Images are taken as independent "
+    "Student's t over them: seed by seed where both arms have the same ones, else after Welch; an "
+    "arm with one seed is assumed to vary as the other does. In cross-validation the seeds' "
+    "deviations are pooled over the folds. Images are taken as independent "
     "in this table: where they are frames of one video, its intervals are too narrow, and "
     "`block=20` draws stretches of 20 frames for the claims."
 )
@@ -62,8 +62,11 @@ def describe_results(rows: list[Row], output: Path) -> str:
 def _describe_noise(rows: list[Row]) -> str:
     """Say how far another seed moves mIoU, pooled over arms, and how wide that makes intervals.
 
-    A run that was evaluated by several protocols counts once.
+    A run that was evaluated by several protocols counts once. In cross-validation, where intervals
+    pool the folds instead, nothing is said.
     """
+    if rows[0].arm.cfg.dataset.fold is not None:
+        return ""
     first = [row for row in rows if row.protocol == row.arm.protocols[0]]
     several = [row.scores for row in first if len(row.scores) > 1]
     freedom = sum(len(values) - 1 for values in several)
@@ -101,13 +104,13 @@ def describe_boundaries(rows: list[Row], output: Path) -> str:
     rows = [row for row in rows if all(e.scores.boundary for e in row.evaluations)]
     if not rows:
         return "There are no boundary scores: the evaluations were made with boundary=false."
-    changes = [compare(row, rows[0], "trimap", BAND) for row in rows]
+    changes = [compare(row, rows[0], "edges") for row in rows]
     lines, curves = [], []
     for row, change in zip(rows, changes, strict=True):
         found = [e.scores for e in row.evaluations]
         boundaries = [s.boundary.mIoU for s in found if s.boundary]
         trimaps = [s.trimap for s in found if s.trimap]
-        near = [trimap.mIoU[BAND] for trimap in trimaps]
+        near = [trimap.mIoU[EDGE] for trimap in trimaps]
         change_of_boundary = interval(compare(row, rows[0], "boundary"))
         scores = [spread(boundaries, 2, 100), change_of_boundary, spread(near, 2, 100)]
         lines.append([row.name, *scores, interval(change)])
@@ -132,7 +135,7 @@ def describe_boundaries(rows: list[Row], output: Path) -> str:
 def _band_and_ratio(evaluation: Evaluation) -> tuple[int, float]:
     trimap, boundary = evaluation.scores.trimap, evaluation.scores.boundary
     assert trimap is not None and boundary is not None
-    return trimap.widths[BAND], boundary.ratio
+    return trimap.widths[EDGE], boundary.ratio
 
 
 def describe_classes(rows: list[Row], output: Path) -> str:
@@ -196,6 +199,7 @@ def write_csv(path: Path, runs: list[Run], arms: list[Arm], costs: list[ArmCost]
             "status": run.status,
             "arm": arm.label if arm else "",
             "seed": run.cfg.seed if run.cfg else None,
+            "split": run.cfg.dataset.validation_split if run.cfg else None,
             "parameters_M": cost.parameters if cost else None,
             "GFLOPs_once": cost.once if cost else None,
             "GFLOPs_executed": cost.executed if cost else None,

@@ -4,7 +4,14 @@ from pathlib import Path
 
 from cyclenet.config.reach import untrained_taps
 from cyclenet.lab.markdown import plain
-from cyclenet.lab.report.arms import Arm, Row, comparable, group_arms, pick_by_name
+from cyclenet.lab.report.arms import (
+    Arm,
+    Row,
+    comparable,
+    group_arms,
+    pick_by_name,
+    training_differences,
+)
 from cyclenet.lab.report.claims import Claim, describe_claims
 from cyclenet.lab.report.cost import cost_of_arms, describe_cost
 from cyclenet.lab.report.folds import describe_folds
@@ -112,7 +119,7 @@ def _describe_data(runs: list[Run], arms: list[Arm]) -> str:
     for run in arms[0].runs:
         for evaluation in list(run.evaluations.values())[:1]:
             images[evaluation.scores.split] = evaluation.scores.images
-    seeds = sorted({run.cfg.seed for arm in arms for run in arm.runs if run.cfg})
+    seeds = sorted({run.config.seed for arm in arms for run in arm.runs})
     missing = sum(not run.finished for run in runs)
     finished = f"{len(runs)} runs have finished"
     if missing:
@@ -125,11 +132,19 @@ def _describe_data(runs: list[Run], arms: list[Arm]) -> str:
     )
     split = plain(" + ".join(sorted(images)))
     data = f"{cfg.dataset.name}, {split} split, {sum(images.values())} images of original size"
+    differ = training_differences(arms)
+    backbone = (
+        ""
+        if differ.keys() & {"model.backbone", "model.output_stride"}
+        else (f"Backbone {plain(cfg.model.backbone)} at 1/{cfg.model.output_stride}. ")
+    )
     lines = [
-        f"{data}, last checkpoint. Backbone {plain(cfg.model.backbone)} at "
-        f"1/{cfg.model.output_stride}. {finished}; seeds {', '.join(map(str, seeds))}.",
+        f"{data}, last checkpoint. {backbone}{finished}; seeds {', '.join(map(str, seeds))}.",
         "Protocols: " + plain("; ".join(protocols)) + ".",
     ]
+    if differ:
+        told = "; ".join(f"{key} ({', '.join(values)})" for key, values in differ.items())
+        lines.append(f"Beside their modules, arms differ in {plain(told)}.")
     warnings = {
         run.result.warning or untrained_taps(run.cfg) for run in runs if run.finished and run.cfg
     }
@@ -147,11 +162,19 @@ def _describe_data(runs: list[Run], arms: list[Arm]) -> str:
             f"**Warning:** {', '.join(dict.fromkeys(unlike))} and {plain(first.label)} were "
             "evaluated on other images or masks, so they are not compared."
         )
-    if len(seeds) == 1:
+    counted = [
+        {e.scores.classes_counted for e in arm.evaluations(arm.protocols[0])} for arm in arms
+    ]
+    if len(numbers := sorted(set.union(*counted))) > 1:
         lines.append(
-            "**One seed:** the intervals are over images only. They say nothing about training "
-            "again, which moves mIoU by 0.5 to 0.7 in works like this one, as much as most "
-            "differences in the paper."
+            f"**Warning:** mIoU is a mean over {' or '.join(map(str, numbers))} classes: one that "
+            "no mask has counts as IoU 0 where it is predicted, and not at all elsewhere."
+        )
+    if min(len(arm.seeds(arm.protocols[0])) for arm in arms) == 1:
+        lines.append(
+            "**One seed:** the intervals of arms with one seed are over images only. They say "
+            "nothing about training again, which moves mIoU by 0.5 to 0.7 in works like this one, "
+            "as much as most differences in the paper."
         )
     return "\n\n".join(lines)
 

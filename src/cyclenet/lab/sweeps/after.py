@@ -1,6 +1,5 @@
 """What a sweep (-m, or an experiment that sets MULTIRUN) ends in: a report and an exit code."""
 
-import hashlib
 import sys
 import traceback
 from collections import Counter
@@ -12,7 +11,7 @@ from omegaconf import DictConfig
 
 from cyclenet.config.load import to_config
 from cyclenet.config.schema import TrainConfig
-from cyclenet.files import read_text, write_text
+from cyclenet.files import read_text
 from cyclenet.lab.sweeps.jobs import swept_jobs
 from cyclenet.runs.results import missing_protocols, read_result
 
@@ -39,14 +38,16 @@ class ReportAfterSweep(Callback):
         choices = config.hydra.runtime.choices
         title = f"{choices.experiment or config.name} on {choices.dataset}"
         try:
-            page = make_report(folders, title)
+            from cyclenet.lab.report.runs import read_run
+            from cyclenet.lab.report.write import write_report
+            from cyclenet.lab.sweeps.choose import write_chosen
+
+            runs = [read_run(folder) for folder in dict.fromkeys(folders)]
+            output = folders[0].parent / f"report-{title.replace(' on ', '-')}"
+            page = write_report(runs, output, title)
             print(results_of(page))
             print(f"Report: {page}")
             if self.choose:
-                from cyclenet.lab.report.runs import read_run
-                from cyclenet.lab.sweeps.choose import write_chosen
-
-                runs = [read_run(folder) for folder in dict.fromkeys(folders)]
                 print(write_chosen(runs, self.choose, page.with_name("chosen.yaml")))
         except ValueError as error:
             print(f"No report: {error}", file=sys.stderr)
@@ -60,21 +61,6 @@ class ReportAfterSweep(Callback):
                 )
         if failed:
             raise SystemExit(1)
-
-
-def make_report(folders: list[Path], title: str) -> Path:
-    """Write the report beside the run folders, unless it was made from the same results before."""
-    output = folders[0].parent / f"report-{title.replace(' on ', '-')}"
-    page, stamp, state = output / "report.html", output / "inputs.txt", digest_inputs(folders)
-    if page.is_file() and stamp.is_file() and stamp.read_text() == state:
-        return page
-    # A repeated sweep that finds everything done need not wait for these.
-    from cyclenet.lab.report.runs import read_run
-    from cyclenet.lab.report.write import write_report
-
-    write_report([read_run(folder) for folder in dict.fromkeys(folders)], output, title)
-    write_text(stamp, state)
-    return page
 
 
 def results_of(page: Path) -> str:
@@ -95,13 +81,3 @@ def _is_done(folder: Path, composed: DictConfig) -> bool:
     if not read_result(folder).finished:
         return False
     return not missing_protocols(to_config(TrainConfig, composed), folder)
-
-
-def digest_inputs(folders: list[Path]) -> str:
-    """List the results of runs with their digests, a line each: what a report is made from."""
-    lines = []
-    for folder in folders:
-        for path in (folder / "result.json", *sorted(folder.glob("evaluate/*/scores.json"))):
-            found = hashlib.blake2b(path.read_bytes()).hexdigest() if path.is_file() else "-"
-            lines.append(f"{found} {path}\n")
-    return "".join(lines)

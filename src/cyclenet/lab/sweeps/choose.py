@@ -11,7 +11,7 @@ from cyclenet.lab.report.runs import Run
 
 
 def write_chosen(runs: list[Run], key: str, path: Path) -> str:
-    """Write the best value of a key for each network, by mIoU over the seeds and splits of all.
+    """Write the best value of a key for each network, by mean mIoU over the runs of all values.
 
     ``${chosen:PATH}`` reads it (`cyclenet.config.load`).
 
@@ -24,6 +24,7 @@ def write_chosen(runs: list[Run], key: str, path: Path) -> str:
         What to say of it: where it is, and networks whose best value is the last that was tried.
     """
     scores: dict[str, dict[float, dict[str, float]]] = {}
+    splits: set[str] = set()
     for run in runs:
         if run.cfg is None or not run.finished:
             continue
@@ -33,9 +34,10 @@ def write_chosen(runs: list[Run], key: str, path: Path) -> str:
         by_run = tried.setdefault(flatten(values)[key], {})
         same = {k: v for k, v in flatten(values).items() if k != key and k.split(".")[0] != "model"}
         by_run[repr(sorted(same.items()))] = found.mIoU
-        where = f"{found.dataset} {found.split} ({found.protocol})"
+        splits.add(f"{found.dataset} {found.split} ({found.protocol})")
     if not scores:
         return f"Nothing was chosen for {key}: no run has finished."
+    where = ", ".join(sorted(splits))
     lines, at_the_end = [f"# {key} with the best mIoU on {where}; behind it, mIoU by value."], []
     for name, tried in scores.items():
         # A value must not win because it was tried on the easy fold alone.
@@ -50,7 +52,9 @@ def write_chosen(runs: list[Run], key: str, path: Path) -> str:
         best = max(means, key=lambda value: means[value])
         shown = ", ".join(f"{value:g}: {100 * mean:.2f} %" for value, mean in means.items())
         number = yaml.safe_dump(float(best)).split()[0]  # It writes 6e-05 as 6.0e-05, a number.
-        lines.append(f"{name}: {number}  # {shown}")
+        most = max(map(len, tried.values()))
+        by = f", by {len(common)} of {most} seeds and folds" if len(common) < most else ""
+        lines.append(f"{name}: {number}  # {shown}{by}")
         if best in (min(means), max(means)):
             at_the_end.append(f"{name} ({best:g})")
     write_text(path, "\n".join(lines) + "\n")

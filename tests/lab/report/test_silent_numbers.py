@@ -1,0 +1,238 @@
+"""Reports that would print a wrong number in silence: each is refused, mended or said."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cyclenet.config.schema import DatasetConfig
+from cyclenet.lab.published import find_published
+from cyclenet.lab.report.arms import group_arms
+from cyclenet.lab.report.claims import Claim, Comparison
+from cyclenet.lab.report.runs import find_runs
+from cyclenet.lab.report.write import write_report
+from cyclenet.lab.sweeps.choose import write_chosen
+from cyclenet.scoring.intervals import NOTHING, HalfWidth, difference, near_minus_far, p_value
+from made import edit_json, make_run, run_config
+
+DENSE = {"context": "denseaspp", "decoder": "none"}
+CYCLE = {"context": "cycleaspp", "decoder": "none"}
+
+
+def fold_config(fold, seed=0, lr=0.01, **model):
+    cfg = run_config(seed, lr, **model)
+    return replace(cfg, dataset=DatasetConfig(name="camvid", fold=fold))
+
+
+def make_runs(root, *configs, accuracy=0.7, **options):
+    for number, cfg in enumerate(configs):
+        make_run(root, cfg, accuracy, number=number, **options)
+    return find_runs([root])
+
+
+def report_of(runs, tmp_path, **options):
+    write_report(runs, tmp_path / "out", "x", images=0, **options)
+    return (tmp_path / "out/report.md").read_text()
+
+
+def test_a_stray_prediction_far_from_edges_does_not_move_the_contrast():
+    """A class without true pixels far from edges counts in neither arm."""
+    near = [[50, 60, 60], [8, 10, 10]]
+    without = np.array([near, [[90, 100, 100], [0, 0, 0]]])
+    stray = np.array([near, [[90, 100, 100], [0, 0, 1]]])
+    assert near_minus_far(without) == near_minus_far(stray) == pytest.approx(50 / 70 - 90 / 110)
+
+
+def test_p_is_that_of_the_interval_and_knows_the_degrees_of_freedom():
+    """By a t distribution with few seeds, by a normal one for images, by both together."""
+    assert p_value(1.5, 0.0, HalfWidth(1.0, 2)) == pytest.approx(
+        2 * stats.t.sf(1.5 * stats.t.isf(0.025, 2), 2)
+    )
+    assert p_value(-1.5, 1.0, NOTHING) == pytest.approx(2 * stats.norm.sf(1.5 * 1.959964), rel=1e-5)
+    both = HalfWidth(0.6, 4)
+    assert p_value(1.0, 0.8, both) == pytest.approx(0.05)
+    assert p_value(1.01, 0.8, both) < 0.05 < p_value(0.99, 0.8, both)
+    assert p_value(0.0, 1.0, NOTHING) == 1 == p_value(1.0, 0.0, NOTHING)
+
+
+def test_p_is_below_a_twentieth_where_the_interval_leaves_0_out():
+    rng = np.random.default_rng(0)
+    sides = set()
+    for shift in range(12):
+        a, b = (
+            [rng.binomial([[[most, 0, 0]]] * 30, 0.9) + np.array([0, 80, 80]) for _ in range(3)]
+            for most in (60 + shift, 60)
+        )
+        found = difference(a, b, draws=200)
+        assert (found.p < 0.05) == (found.low * found.high > 0)
+        sides.add(found.p < 0.05)
+    assert sides == {True, False}
+
+
+def test_an_arm_keeps_its_name_while_its_plain_form_has_not_finished(tmp_path):
+    """Else a claim about DenseASPP would be judged on its twin."""
+    runs = make_runs(
+        tmp_path / "runs", run_config(**CYCLE), run_config(**DENSE, growth_channels=40)
+    )
+    make_run(tmp_path / "runs", run_config(**DENSE), number=2, status="failed")
+    labels = [arm.label for arm in group_arms(find_runs([tmp_path / "runs"]))]
+    assert labels[1].endswith("[model.growth_channels=40]") and len(labels) == len(runs) == 2
+
+
+def test_one_seed_is_said_where_each_arm_has_another(tmp_path):
+    runs = make_runs(tmp_path / "runs", run_config(0, **DENSE), run_config(1, **CYCLE))
+    assert "**One seed:**" in report_of(runs, tmp_path)
+
+
+def test_scores_by_different_rules_are_refused(tmp_path):
+    runs = make_runs(tmp_path / "runs", run_config(0, **DENSE), run_config(0, **CYCLE))
+    (path,) = runs[1].folder.glob("evaluate/*/scores.json")
+    scores = json.loads(path.read_text())
+    edit_json(path, boundary=scores["boundary"] | {"ratio": 0.005})
+    with pytest.raises(ValueError, match=r"boundary_ratio of 0.005 and 0.02"):
+        group_arms(find_runs([tmp_path / "runs"]))
+    edit_json(path, boundary=scores["boundary"], protocol="whole (whole image; scale 1; flip)")
+    with pytest.raises(ValueError, match="different rules of one name"):
+        group_arms(find_runs([tmp_path / "runs"]))
+
+
+def test_an_evaluation_does_not_hide_behind_the_name_of_another(tmp_path):
+    """The run's own rule and a further one are both called whole."""
+    (run,) = make_runs(tmp_path / "runs", run_config(0, **DENSE))
+    own = next(run.folder.glob("evaluate/*"))
+    other = own.with_name("other")
+    other.mkdir()
+    for path in own.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    rule = "whole (whole image; scale 1; flip)"
+    edit_json(other / "scores.json", protocol=rule, mIoU=0.999)
+    named = run.result.evaluations | {rule: "evaluate/other"}
+    edit_json(run.folder / "result.json", evaluations=named)
+    (run,) = find_runs([tmp_path / "runs"])
+    assert run.evaluations["whole"].scores.mIoU != 0.999
+    assert rule in run.problem and "left out" in run.problem
+
+
+def test_the_keys_of_training_in_which_arms_differ_are_told(tmp_path):
+    cycle = run_config(0, 0.5, **CYCLE, backbone="resnet50s", output_stride=16)
+    runs = make_runs(tmp_path / "runs", run_config(0, **DENSE), cycle)
+    text = report_of(runs, tmp_path)
+    assert "model.backbone (resnet101s, resnet50s)" in text and "optim.lr (0.01, 0.5)" in text
+    assert "model.output_stride (8, 16)" in text and "Backbone resnet101s at" not in text
+
+
+def test_a_further_protocol_that_only_some_folds_have_is_left_out(tmp_path):
+    root = tmp_path / "runs"
+    cells = [(model, fold) for model in (DENSE, CYCLE) for fold in (0, 1)]
+    for number, (model, fold) in enumerate(cells):
+        protocols = ("whole", "paper_ms") if number == 0 else ("whole",)
+        make_run(root, fold_config(fold, **model), protocols=protocols, number=number)
+    runs = find_runs([root])
+    assert [arm.protocols for arm in group_arms(runs)] == [["whole"], ["whole"]]
+    assert "paper_ms left out" in report_of(runs, tmp_path).split("## Runs")[1]
+
+
+def test_the_panel_shows_the_images_of_the_fold_that_was_counted(tmp_path, monkeypatch):
+    """The first run that finished is of another fold than the first by seed and fold."""
+    root = tmp_path / "runs"
+    for number, (model, fold) in enumerate([(DENSE, 3), (DENSE, 0), (CYCLE, 3), (CYCLE, 0)]):
+        make_run(root, fold_config(fold, **model), number=number)
+    opened = []
+
+    def note(cfg):
+        opened.append(cfg.fold)
+        raise ValueError("seen")
+
+    monkeypatch.setattr("cyclenet.lab.report.panel.open_validation", note)
+    monkeypatch.setattr("cyclenet.lab.report.panel.load_checkpoint", lambda path: None)
+    monkeypatch.setattr("cyclenet.lab.report.panel.load_task", lambda checkpoint: None)
+    write_report(find_runs([root]), tmp_path / "out", "x", images=1)
+    assert opened == [0]
+
+
+def test_comparisons_of_one_seed_take_no_part_in_holm(tmp_path):
+    runs = make_runs(tmp_path / "runs", run_config(0, **CYCLE), accuracy=0.9)
+    make_run(tmp_path / "runs", run_config(0, **DENSE), 0.6, number=5)
+    names = [arm.label for arm in group_arms(find_runs([tmp_path / "runs"]))]
+    plan = [Claim("one", [Comparison(*names, "mIoU")], holm=True)]
+    text = report_of(find_runs([tmp_path / "runs"]), tmp_path, plan=plan)
+    line = next(line for line in text.splitlines() if line.startswith("| one"))
+    assert line.split("|")[6].strip() == "–" and "one seed" in line and len(runs) == 1
+
+
+def test_the_opposite_is_said_and_missing_folds_too(tmp_path):
+    root = tmp_path / "runs"
+    for number, (model, right) in enumerate([(CYCLE, 0.9), (DENSE, 0.6)]):
+        for seed in (0, 1):
+            make_run(root, run_config(seed, **model), right, number=2 * number + seed)
+    up, down = (arm.label for arm in group_arms(find_runs([root])))
+    plan = [
+        Claim("back", [Comparison(down, up, "mIoU")], holm=True),
+        Claim("folds", [Comparison(up, down, "mIoU")], folds=4, holm=True),
+    ]
+    text = report_of(find_runs([root]), tmp_path, plan=plan)
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    assert "**the opposite was seen**: lower by no less than" in lines["back"]
+    assert "4 folds of its sign are asked for, and the runs have none" in lines["folds"]
+
+
+def test_cross_validation_says_nothing_of_whole_runs_with_other_seeds(tmp_path):
+    root = tmp_path / "runs"
+    cells = [(m, s, f) for m in (DENSE, CYCLE) for s in (0, 1) for f in (0, 1)]
+    for number, (model, seed, fold) in enumerate(cells):
+        make_run(root, fold_config(fold, seed, **model), number=number)
+    text = report_of(find_runs([root]), tmp_path)
+    assert "Training again with another seed moves" not in text
+
+
+def test_arms_that_count_other_numbers_of_classes_are_told(tmp_path):
+    runs = make_runs(tmp_path / "runs", run_config(0, **DENSE), run_config(0, **CYCLE))
+    (path,) = runs[1].folder.glob("evaluate/*/scores.json")
+    edit_json(path, classes_counted=2)
+    assert "mIoU is a mean over 2 or 3 classes" in report_of(
+        find_runs([tmp_path / "runs"]), tmp_path
+    )
+
+
+def test_published_numbers_stand_beside_the_published_rates_only():
+    cycle = {**CYCLE, "decoder": "adc"}
+    assert find_published(run_config(**cycle).model).name == "CycleNet"
+    assert find_published(run_config(**cycle, atrous_rates=[6, 12, 18]).model) is None
+    assert find_published(run_config(**DENSE, atrous_rates=[3, 6]).model) is None
+    assert find_published(run_config(**DENSE).model).name == "DenseASPP on ResNet-101"
+    at_16 = [2, 3, 6, 9, 12, 15]
+    model = run_config(**cycle, output_stride=16, atrous_rates=at_16).model
+    assert find_published(model).name == "CycleNet"
+
+
+def test_a_choice_says_by_which_splits_and_by_how_few_of_them(tmp_path):
+    root = tmp_path / "runs"
+    made = [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1), (0.4, 0)]
+    for number, (lr, fold) in enumerate(made):
+        make_run(root, fold_config(fold, lr=lr, **DENSE), number=number)
+        (path,) = (root / f"run{number}").glob("evaluate/*/scores.json")
+        edit_json(path, split=f"fold{fold}")
+    write_chosen(find_runs([root]), "optim.lr", tmp_path / "chosen.yaml")
+    text = (tmp_path / "chosen.yaml").read_text()
+    assert "fold0" in text.splitlines()[0] and "fold1" in text.splitlines()[0]
+    assert "by 1 of 2 seeds and folds" in text
+
+
+def test_a_measured_time_is_of_the_network_it_was_measured_with(tmp_path):
+    """A label may be another arm's where the folder holds others."""
+    from cyclenet.config.identity import network_name
+
+    root = tmp_path / "runs"
+    runs = make_runs(root, run_config(0, **DENSE), run_config(0, **CYCLE))
+    names = [f"{arm.label}, whole" for arm in group_arms(runs)]
+    networks = [network_name(asdict(run.cfg.model)) for run in runs]
+    arms = {
+        names[0]: {"s": 0.111, "network": networks[0]},
+        names[1]: {"s": 0.222, "network": networks[0]},
+    }
+    latency = {"image": "1x1", "threads": 1, "rounds": 1, "arms": arms}
+    (root / "latency.json").write_text(json.dumps(latency))
+    text = report_of(find_runs([root]), tmp_path).split("## Cost")[1]
+    assert "| 111 |" in text and "| 222 |" not in text
