@@ -21,8 +21,8 @@ from conftest import tiny_model, write
 from cyclenet.config.schema import DatasetConfig, TrainConfig
 from cyclenet.data.cache import open_cache
 from cyclenet.data.open import open_split
+from cyclenet.lab.report.evaluations import read_evaluation
 from cyclenet.lab.report.runs import find_runs
-from cyclenet.scoring.results import read_evaluation
 from cyclenet.training.task import SegmentationTask
 from made import save_checkpoint
 from warm import run_forked

@@ -32,6 +32,7 @@ from cyclenet.data.open import open_split
 from cyclenet.environment import loader_problem, settle_home, settle_ranks
 from cyclenet.files import atomic_write, read_yaml, safe_name
 from cyclenet.lab.markdown import markdown_table, plain
+from cyclenet.lab.report.evaluations import read_evaluation
 from cyclenet.lab.report.publish import check_publishable, publish
 from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
@@ -39,7 +40,6 @@ from cyclenet.runs.evaluate import write as write_evaluation
 from cyclenet.runs.folder import AlreadyFinishedError, RunFolder
 from cyclenet.runs.predict import find_inputs, predict_all
 from cyclenet.runs.results import RunResult, mark
-from cyclenet.scoring.results import read_evaluation
 from cyclenet.training.curves import read_metrics
 from cyclenet.training.loggers import choose_wandb_mode
 from cyclenet.training.metrics_csv import MetricsCSV

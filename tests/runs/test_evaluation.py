@@ -11,9 +11,9 @@ from conftest import TINY, run, tiny_model
 from cyclenet.config.commands import EvaluateConfig
 from cyclenet.config.schema import DatasetConfig, ProtocolConfig, TrainConfig
 from cyclenet.data.base import Source
+from cyclenet.lab.report.evaluations import read_evaluation
 from cyclenet.runs.evaluate import count, evaluate, summarise
 from cyclenet.scoring.metrics import scores
-from cyclenet.scoring.results import read_evaluation
 from cyclenet.training.task import SegmentationTask
 
 CLASSES = [f"class {i}" for i in range(4)]

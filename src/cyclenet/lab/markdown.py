@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cyclenet.files import printable
-from cyclenet.scoring.intervals import Difference
+from cyclenet.lab.intervals import Difference
 
 NONE = "–"  # Stands where there is no number.
 

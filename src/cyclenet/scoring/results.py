@@ -1,14 +1,11 @@
 """What an evaluation finds, as it is written to ``scores.json`` and ``images.npz``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from cyclenet.files import parse_json, safe_name
-from cyclenet.scoring.metrics import ByClass, Scores, by_class, class_iou, mean_iou, scores
+from cyclenet.scoring.metrics import ByClass, Scores, by_class, class_iou, mean_iou
 
 Counts = dict[str, np.ndarray]
 """Pixel counts of a split, as `cyclenet.runs.evaluate.count` returns them."""
@@ -76,60 +73,6 @@ def trimap_scores(counts: np.ndarray, classes: list[str], widths: Sequence[int])
     curves = [by_class(row, classes) for row in class_iou(total)]
     by_name = {name: [curve[name] for curve in curves] for name in classes}
     return TrimapScores(list(widths), mean_iou(total).tolist(), by_name)
-
-
-class Evaluation(NamedTuple):
-    """An evaluation that was read back: its scores, and the counts of each image."""
-
-    scores: EvaluationResult
-    counts: Counts
-
-
-def read_evaluation(folder: Path) -> Evaluation:
-    """Read ``scores.json``, and the counts that it names.
-
-    Raises:
-        OSError: a file cannot be read.
-        ValueError: a file does not hold what it should, or is damaged.
-    """
-    scores = parse_json(EvaluationResult, (folder / "scores.json").read_bytes())
-    path = folder / safe_name(scores.counts)
-    try:
-        with np.load(path) as arrays:
-            return Evaluation(scores, dict(arrays))
-    except OSError:
-        raise
-    except Exception as error:  # A damaged file raises a dozen kinds.
-        raise ValueError(f"{path} is damaged ({type(error).__name__})") from error
-
-
-def join_folds(parts: list[Evaluation]) -> Evaluation:
-    """Join evaluations of folds to one of all their images: counts are summed, not scores.
-
-    Raises:
-        ValueError: an image is in two folds.
-    """
-    first = parts[0].scores
-    counts = {key: np.concatenate([part.counts[key] for part in parts]) for key in parts[0].counts}
-    names, times = np.unique(counts["names"], return_counts=True)
-    if (times > 1).any():
-        raise ValueError(
-            f"The image {names[times > 1][0]} is in two folds, so folds.csv was another for some "
-            "runs: report those apart, or train them again."
-        )
-    counts["confusion"] = np.sum([part.counts["confusion"] for part in parts], 0)
-    classes = list(first.IoU)
-    joined = replace(
-        first,
-        **vars(scores(counts["confusion"], classes)),
-        split=", ".join(part.scores.split for part in parts),
-        images=sum(part.scores.images for part in parts),
-        confusion=counts["confusion"].tolist(),
-    )
-    if first.boundary and first.trimap and "boundary" in counts:
-        joined.boundary = boundary_scores(counts["boundary"], classes, first.boundary.ratio)
-        joined.trimap = trimap_scores(counts["trimap"], classes, first.trimap.widths)
-    return Evaluation(joined, counts)
 
 
 def score_table(scores: Scores) -> str:

@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
+from cyclenet.lab.intervals import difference
 from cyclenet.lab.report.arms import group_arms
 from cyclenet.lab.report.runs import find_runs, read_run
-from cyclenet.scoring.intervals import difference
 from cyclenet.scoring.metrics import mean_iou
 from made import counts_of, make_run, run_config
 

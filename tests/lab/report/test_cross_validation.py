@@ -11,10 +11,10 @@ from cyclenet.config.schema import DatasetConfig
 from cyclenet.lab.cost.count import count_cost, total
 from cyclenet.lab.report.arms import group_arms
 from cyclenet.lab.report.claims import find_named, read_plan
+from cyclenet.lab.report.evaluations import join_folds
 from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
 from cyclenet.scoring.metrics import mean_iou
-from cyclenet.scoring.results import join_folds
 from made import make_run, run_config
 
 ARMS = {"DenseASPP": ("denseaspp", 0.6), "CycleASPP": ("cycleaspp", 0.75)}

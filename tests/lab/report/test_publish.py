@@ -20,11 +20,11 @@ from cyclenet.lab.explain.results import (
     SimilarityFound,
     SplitAnalysis,
 )
+from cyclenet.lab.intervals import Difference
 from cyclenet.lab.report.arms import group_arms
 from cyclenet.lab.report.claims import Claim, Comparison, read_plan
 from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
-from cyclenet.scoring.intervals import Difference
 from made import make_run, run_config
 
 PLAN = ROOT / "results/camvid/plan.yaml"

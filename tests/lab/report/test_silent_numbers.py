@@ -8,13 +8,13 @@ import pytest
 from scipy import stats
 
 from cyclenet.config.schema import DatasetConfig
+from cyclenet.lab.intervals import NOTHING, HalfWidth, difference, near_minus_far, p_value
 from cyclenet.lab.published import find_published
 from cyclenet.lab.report.arms import group_arms
 from cyclenet.lab.report.claims import Claim, Comparison
 from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
 from cyclenet.lab.sweeps.choose import write_chosen
-from cyclenet.scoring.intervals import NOTHING, HalfWidth, difference, near_minus_far, p_value
 from made import edit_json, make_run, run_config
 
 DENSE = {"context": "denseaspp", "decoder": "none"}

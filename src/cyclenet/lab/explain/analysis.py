@@ -29,8 +29,8 @@ from cyclenet.lab.explain.results import (
     SimilarityFound,
     SplitAnalysis,
 )
+from cyclenet.lab.intervals import difference
 from cyclenet.scoring.boundary import label_distance
-from cyclenet.scoring.intervals import difference
 from cyclenet.scoring.metrics import by_class, class_iou, mean_iou
 from cyclenet.scoring.results import Counts
 from cyclenet.training.task import SegmentationTask

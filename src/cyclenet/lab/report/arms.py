@@ -12,12 +12,13 @@ import numpy as np
 from cyclenet.config.identity import flatten, result_affecting
 from cyclenet.config.naming import arm_label
 from cyclenet.config.schema import TrainConfig
+from cyclenet.lab.intervals import Difference, Score, difference, near_minus_far
 from cyclenet.lab.paper import find_row
+from cyclenet.lab.report.evaluations import Evaluation, join_folds
 from cyclenet.lab.report.runs import Run
 from cyclenet.scoring.boundary import TRIMAP_WIDTHS
-from cyclenet.scoring.intervals import Difference, Score, difference, near_minus_far
 from cyclenet.scoring.metrics import mean_iou
-from cyclenet.scoring.results import Counts, Evaluation, join_folds
+from cyclenet.scoring.results import Counts
 
 T = TypeVar("T")
 
@@ -324,7 +325,7 @@ def compare(row: Row, other: Row, by: str = "mIoU", block: int = 1) -> Differenc
         row: the row that is compared.
         other: the row that it is compared with.
         by: one of `MEASURES`.
-        block: as in `cyclenet.scoring.intervals.difference`.
+        block: as in `cyclenet.lab.intervals.difference`.
 
     Returns:
         None where the rows are the same, not of the same images, or without such counts.

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cyclenet.files import read_yaml
+from cyclenet.lab.intervals import Difference, holm, near_minus_far_by_class
 from cyclenet.lab.markdown import NONE, Markup, interval, markdown_table
 from cyclenet.lab.report.arms import MEASURES, Row, compare, fold_gains, pick_by_name
-from cyclenet.scoring.intervals import Difference, holm, near_minus_far_by_class
 
 
 class Comparison(NamedTuple):

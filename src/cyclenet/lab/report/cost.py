@@ -14,8 +14,8 @@ from cyclenet.lab.cost.count import count_cost, total
 from cyclenet.lab.markdown import NONE, interval, markdown_table, plain
 from cyclenet.lab.paper import TABLE1, find_row, has_papers_costs
 from cyclenet.lab.report.arms import Arm, Row, compare
+from cyclenet.lab.report.charts import CostPoint, cost_chart
 from cyclenet.lab.report.runs import Run
-from cyclenet.plots.comparison import CostPoint, cost_chart
 
 LATENCY = "latency.json"
 """What ``bench/latency.py`` measured, in the folder that holds the run folders."""

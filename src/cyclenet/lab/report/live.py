@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cyclenet.files import atomic_write
 from cyclenet.lab.markdown import NONE, code, markdown_table
+from cyclenet.lab.report.charts import Curve, curves_chart
 from cyclenet.lab.report.runs import Run, read_curve
-from cyclenet.plots.comparison import Curve, curves_chart
 from cyclenet.training.progress import read_progress
 
 MOST_PICTURES = 4

@@ -9,9 +9,9 @@ import numpy as np
 
 from cyclenet.config.identity import result_affecting
 from cyclenet.files import read_text, safe_name, write_text
+from cyclenet.lab.report.evaluations import Evaluation, read_evaluation
 from cyclenet.lab.report.runs import Run, read_run
 from cyclenet.runs.results import RunResult, read_result
-from cyclenet.scoring.results import Evaluation, read_evaluation
 
 KEPT = ("config.yaml", "metrics.csv", "visualize/analysis.json", "evaluate/*/scores.json")
 MADE = (*KEPT, "result.json", "evaluate/*/images.npz")  # What a published run consists of.

@@ -8,8 +8,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cyclenet.config.restore import read_config
 from cyclenet.config.schema import TrainConfig
+from cyclenet.lab.report.evaluations import Evaluation, read_evaluation
 from cyclenet.runs.results import RunResult, evaluation_folder, read_result
-from cyclenet.scoring.results import Evaluation, read_evaluation
 from cyclenet.training.curves import read_metrics
 
 CONFIGS = ("config.yaml", ".hydra/config.yaml")

@@ -9,14 +9,14 @@ import numpy as np
 from scipy import stats
 
 from cyclenet.files import write_text
+from cyclenet.lab.intervals import Difference
 from cyclenet.lab.markdown import NONE, Markup, code, interval, markdown_table, plain, spread
 from cyclenet.lab.report.arms import EDGE, Arm, Row, compare
+from cyclenet.lab.report.charts import Curve, curves_chart, dots_chart, heat_map
 from cyclenet.lab.report.cost import ArmCost
+from cyclenet.lab.report.evaluations import Evaluation
 from cyclenet.lab.report.runs import Run
-from cyclenet.plots.comparison import Curve, curves_chart, dots_chart, heat_map
-from cyclenet.scoring.intervals import Difference
 from cyclenet.scoring.metrics import class_iou
-from cyclenet.scoring.results import Evaluation
 
 MOST_CLASSES = 30  # Classes that the heat map shows: those that differ most.
 

@@ -12,6 +12,7 @@ from cyclenet.lab.report.arms import (
     pick_by_name,
     training_differences,
 )
+from cyclenet.lab.report.charts import Curve, curves_chart
 from cyclenet.lab.report.claims import Claim, describe_claims
 from cyclenet.lab.report.cost import cost_of_arms, describe_cost
 from cyclenet.lab.report.folds import describe_folds
@@ -28,7 +29,6 @@ from cyclenet.lab.report.tables import (
     describe_runs,
     write_csv,
 )
-from cyclenet.plots.comparison import Curve, curves_chart
 
 
 def write_report(

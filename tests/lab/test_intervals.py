@@ -11,7 +11,7 @@ from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.camvid import number_folds
 from cyclenet.data.images import DataError
 from cyclenet.data.open import open_split, open_validation
-from cyclenet.scoring.intervals import difference, fold_deviations, holm, near_minus_far
+from cyclenet.lab.intervals import difference, fold_deviations, holm, near_minus_far
 from cyclenet.scoring.metrics import mean_iou
 
 
