@@ -34,10 +34,11 @@ def main() -> None:
 
         from cyclenet.config.identity import network_name
         from cyclenet.config.restore import load_protocol
+        from cyclenet.deploy.model import Model
         from cyclenet.lab.report.arms import group_arms
         from cyclenet.lab.report.cost import LATENCY
         from cyclenet.lab.report.runs import find_runs
-        from cyclenet.training.task import SegmentationTask
+        from cyclenet.models.cyclenet import build_model
 
         height, width = map(int, options.size.split("x"))
         torch.manual_seed(0)
@@ -46,16 +47,17 @@ def main() -> None:
         for arm in group_arms(find_runs([options.runs])):
             cfg = replace(arm.cfg, model=replace(arm.cfg.model, backbone_weights="none"))
             classes = list(next(iter(arm.runs[0].evaluations.values())).scores.IoU)
-            task = SegmentationTask(cfg, classes, [[0, 0, 0]] * len(classes)).eval()
+            net = build_model(cfg.model, len(classes), cfg.dataset.crop_size).eval()
+            model = Model(net, cfg, classes, [[0, 0, 0]] * len(classes))
             for name in arm.protocols:
-                works[f"{arm.label}, {name}"] = task, load_protocol(name)
+                works[f"{arm.label}, {name}"] = model, load_protocol(name)
                 networks[f"{arm.label}, {name}"] = network_name(asdict(arm.cfg.model))
         seconds: dict[str, list[float]] = {name: [] for name in works}
         for turn in range(options.rounds + 1):
-            for name, (task, protocol) in works.items():
-                task.predict(image, protocol)
+            for name, (model, protocol) in works.items():
+                model.labels(image, protocol)
                 began = time.perf_counter()
-                task.predict(image, protocol)
+                model.labels(image, protocol)
                 if turn:  # The first is not counted.
                     seconds[name].append(time.perf_counter() - began)
         found = {

@@ -129,9 +129,9 @@ def frozen(ours: bool) -> Work:
     torch.manual_seed(0)
     task = SegmentationTask(cfg, source.classes, source.palette.tolist()).train()
     optimizer = _sgd(parameter_groups(task.net, cfg.optim), fused=True)
-    cache = open_features(task, cfg.dataset)
+    cache = open_features(task.net, cfg, cfg.dataset)
     if cache:
-        write_features(cache, task, source, cache.views.all(), torch.device("cpu"))
+        write_features(cache, task.net, source, cache.views.all(), torch.device("cpu"))
         dataset = ViewDataset(source, cache.views, cache, 0)
     images = [{"image": source.image(n), "mask": source.mask(n), "name": str(n)} for n in range(4)]
 

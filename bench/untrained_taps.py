@@ -15,22 +15,20 @@ import torch
 from cyclenet.config.load import compose_config
 from cyclenet.config.reach import training_map, untrained_taps
 from cyclenet.data.open import open_validation
-from cyclenet.devices import choose_device
-from cyclenet.models.stored import load_checkpoint
+from cyclenet.deploy.load import load
+from cyclenet.deploy.model import Model
 from cyclenet.runs.evaluate import count, summarise
-from cyclenet.training.checkpoint import load_task
-from cyclenet.training.task import SegmentationTask
 
 
-def set_untrained_taps_to_zero(task: SegmentationTask) -> int:
+def set_untrained_taps_to_zero(model: Model) -> int:
     """Set the taps of atrous filters to 0 that no position of the training map has inside.
 
     Returns:
         How many taps of 3x3 filters these are, each filter counted once.
     """
-    height, width = training_map(task.cfg)
+    height, width = training_map(model.cfg)
     found = 0
-    for layer in getattr(task.net.context, "layers", ()):
+    for layer in getattr(model.net.context, "layers", ()):
         rate, weight = layer.atrous.dilation[0], layer.atrous.weight.data
         dead = torch.zeros(3, 3, dtype=torch.bool)
         dead[[0, 2]] |= rate >= height
@@ -46,15 +44,16 @@ def main() -> None:
     path = next((word.split("=", 1)[1] for word in words if word.startswith("ckpt_path=")), "")
     if not Path(path).is_file():
         sys.exit(__doc__)
-    task = load_task(load_checkpoint(path))
-    cfg = compose_config("evaluate", [*words, f"dataset={task.cfg.dataset.name}", "boundary=false"])
+    model = load(path)
+    cfg = compose_config(
+        "evaluate", [*words, f"dataset={model.cfg.dataset.name}", "boundary=false"]
+    )
     source = open_validation(cfg.dataset, cfg.split)
-    print(untrained_taps(task.cfg, [source.mask(0).shape]) or "Training reaches all taps.")
-    device = choose_device("auto")
+    print(untrained_taps(model.cfg, [source.mask(0).shape]) or "Training reaches all taps.")
     for what in ("as trained", ""):
         if not what:
-            what = f"{set_untrained_taps_to_zero(task)} taps set to 0"
-        score = summarise(count(task, source, cfg, device), source.classes, cfg).mIoU
+            what = f"{set_untrained_taps_to_zero(model)} taps set to 0"
+        score = summarise(count(model, source, cfg), source.classes, cfg).mIoU
         print(f"{what}: {100 * score:.10f} % mIoU, {cfg.protocol.describe()}")
 
 

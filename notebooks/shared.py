@@ -9,10 +9,9 @@ from matplotlib.figure import Figure
 
 from cyclenet.data.base import Source
 from cyclenet.data.open import open_split
+from cyclenet.deploy.load import load
+from cyclenet.deploy.model import Model
 from cyclenet.lab.explain.canvas import render_tight
-from cyclenet.models.stored import load_checkpoint
-from cyclenet.training.checkpoint import load_task
-from cyclenet.training.task import SegmentationTask
 
 COMMAND = (
     "src/train.py experiment=demo hydra.mode=RUN arm=cycleaspp_5_adc name=notebook "
@@ -21,12 +20,12 @@ COMMAND = (
 )
 
 
-def trained_model() -> tuple[SegmentationTask, Source]:
+def trained_model() -> tuple[Model, Source]:
     """Train a small model on drawn scenes, once, and return it with its validation split."""
     subprocess.run([sys.executable, *COMMAND.split()], cwd="..", check=True)
     (path,) = Path("../runs/notebook").glob("scenes-*/checkpoints/last.ckpt")
-    task = load_task(load_checkpoint(path))
-    return task, open_split(task.cfg.dataset, "val")
+    model = load(path)
+    return model, open_split(model.cfg.dataset, "val")
 
 
 def show(figure: Figure, width: int = 1000) -> None:

@@ -17,6 +17,7 @@ from cyclenet.config.model import ModelConfig
 from cyclenet.config.restore import load_protocol
 from cyclenet.config.schema import DatasetConfig, LoggerConfig, TrainConfig, TrainerConfig
 from cyclenet.data.open import open_split
+from cyclenet.deploy.model import Model
 from cyclenet.models.cyclenet import CycleNet, build_model
 from cyclenet.models.layers import ZeroConv2d
 from cyclenet.models.stored import load_checkpoint
@@ -116,6 +117,11 @@ def task_of(seed=0, **changes) -> SegmentationTask:
     last = [m for m in task.net.classifier.modules() if isinstance(m, torch.nn.Conv2d)][-1]
     torch.nn.init.normal_(last.weight, std=0.5)
     return task.eval()
+
+
+def model_of(task: SegmentationTask) -> Model:
+    """The network of a task, as `cyclenet.load` gives it."""
+    return Model(task.net.eval(), task.cfg, task.classes, task.palette)
 
 
 def scenes_task(**changes) -> SegmentationTask:

@@ -104,7 +104,6 @@ def run_forked(
 IMPORTED = (
     "cyclenet.runs.train",
     "cyclenet.runs.evaluate",
-    "cyclenet.runs.open_model",
     "cyclenet.runs.predict",
     "cyclenet.runs.submission",
     "cyclenet.data.check",

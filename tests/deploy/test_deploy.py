@@ -28,7 +28,7 @@ from cyclenet.runs.evaluate import summarise
 from cyclenet.runs.evaluate import write as write_scores
 from cyclenet.scoring import inference
 from cyclenet.training.task import SegmentationTask
-from made import RUN_CLASSES, counts_of, save_checkpoint, scenes_task, task_of
+from made import RUN_CLASSES, counts_of, model_of, save_checkpoint, scenes_task, task_of
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (41, 67, 3), dtype=np.uint8)
 
@@ -41,7 +41,7 @@ def checkpoint(tmp_path):
 def test_a_picture_in_every_form_gives_the_labels_of_the_task(checkpoint, tmp_path):
     task = task_of()
     tensor = torch.from_numpy(PICTURE).permute(2, 0, 1)[None]
-    wanted = task.predict(tensor)[0].numpy()
+    wanted = model_of(task).labels(tensor)[0].numpy()
     model = cyclenet.load(tmp_path / "run", device="cpu")
     assert model.classes == task.classes
     Image.fromarray(PICTURE).save(tmp_path / "p.png")
@@ -65,7 +65,7 @@ def test_a_protocol_is_an_argument(checkpoint):
     task = task_of()
     several = cyclenet.load(checkpoint, device="cpu", protocol="paper_ms")
     tensor = torch.from_numpy(PICTURE).permute(2, 0, 1)[None]
-    wanted = task.predict(tensor, several.protocol)[0].numpy()
+    wanted = model_of(task).labels(tensor, several.protocol)[0].numpy()
     np.testing.assert_array_equal(several.predict(PICTURE).labels, wanted)
     one = cyclenet.load(checkpoint, device="cpu")
     np.testing.assert_array_equal(one.predict(PICTURE, protocol="paper_ms").labels, wanted)
@@ -299,21 +299,21 @@ def test_pictures_of_one_size_are_predicted_together_where_that_is_faster(tmp_pa
     one_by_one = predictor.predict(pictures)
     # A CPU gains nothing by it, so it is told that it does.
     monkeypatch.setitem(inference.PIXELS_AT_ONCE, "cpu", 2 * 41 * 67)
-    ran, network = [], predictor.model.network
+    ran, network = [], predictor.model.net.logits
     monkeypatch.setattr(
-        predictor.model, "network", lambda views: ran.append(len(views)) or network(views)
+        predictor.model.net, "logits", lambda views: ran.append(len(views)) or network(views)
     )
     predictor.predict_images([*inputs[:2], damaged, *inputs[2:]], tally)
     assert ran == [2, 1, 1, 1] and tally.done == 5 and tally.skipped == [str(damaged[0])]
     # Where two do not fit into memory, each is predicted alone.
-    inside = predictor.model.network
+    inside = predictor.model.net.logits
 
     def small_memory(views):
         if len(views) > 1:
             raise torch.OutOfMemoryError("out of memory")
         return inside(views)
 
-    monkeypatch.setattr(predictor.model, "network", small_memory)
+    monkeypatch.setattr(predictor.model.net, "logits", small_memory)
     alone = predictor.predict(pictures[:2])
     np.testing.assert_array_equal(alone[1].labels, one_by_one[1].labels)
     for number, each in enumerate(one_by_one):

@@ -66,13 +66,12 @@ def test_a_new_context_trains_is_counted_labelled_reported_and_explained(toy, mo
 
     from cyclenet.config.load import run_folder_name
     from cyclenet.config.naming import arm_label
+    from cyclenet.deploy.load import load
     from cyclenet.lab.cost.count import count_cost, total
     from cyclenet.lab.explain.features import Explained
     from cyclenet.lab.report.runs import find_runs
     from cyclenet.lab.report.write import write_report
-    from cyclenet.models.stored import load_checkpoint
     from cyclenet.runs.train import train
-    from cyclenet.training.checkpoint import load_task
 
     monkeypatch.chdir(toy)
     scenes = ["dataset.scenes_train=2", "dataset.scenes_val=2", "dataset.scenes_size=[64,96]"]
@@ -89,7 +88,7 @@ def test_a_new_context_trains_is_counted_labelled_reported_and_explained(toy, mo
     assert list(costs)[1:-1] == parts
     # The shared filter is counted once, and executed twice.
     assert costs["context, second"].once == 0 < costs["context, second"].executed
-    task = load_task(load_checkpoint(folder / "checkpoints/last.ckpt"))
+    task = load(folder, device="cpu")
     numel = sum(p.numel() for name, p in task.net.named_parameters() if "aux" not in name)
     assert total(costs).parameters == numel
 

@@ -15,6 +15,7 @@ from cyclenet.lab.report.evaluations import read_evaluation
 from cyclenet.runs.evaluate import count, evaluate, summarise
 from cyclenet.scoring.metrics import scores
 from cyclenet.training.task import SegmentationTask
+from made import model_of
 
 CLASSES = [f"class {i}" for i in range(4)]
 
@@ -59,7 +60,7 @@ CPU = torch.device("cpu")
 
 
 def test_counts_are_those_of_the_predictions(task):
-    source, found = Noise(), count(task, Noise(), CFG, CPU)
+    source, found = Noise(), count(model_of(task), Noise(), CFG)
     assert (
         found["pixels"].shape == (7, 4, 3)
         and found["boundary"].shape == (7, 4, 3)
@@ -68,7 +69,7 @@ def test_counts_are_those_of_the_predictions(task):
     matrix = np.zeros((4, 4), int)
     for i in range(7):
         image = torch.from_numpy(source.image(i)).permute(2, 0, 1)[None]
-        prediction = task.predict(image, CFG.protocol)[0].numpy()
+        prediction = model_of(task).labels(image, CFG.protocol)[0].numpy()
         mask = source.mask(i)
         for c in range(4):
             true, predicted = mask == c, (prediction == c) & (mask != 255)
@@ -89,13 +90,13 @@ def test_counts_are_those_of_the_predictions(task):
 
 @pytest.mark.parametrize("world_size", [2, 3, 9])
 def test_any_number_of_processes_counts_the_same(task, monkeypatch, world_size):
-    alone = count(task, Noise(), CFG, CPU)
+    alone = count(model_of(task), Noise(), CFG)
     shares = []
     monkeypatch.setattr(
         "cyclenet.runs.evaluate._gather", lambda counts, world: shares.append(counts)
     )
     for rank in range(world_size):
-        count(task, Noise(), CFG, CPU, rank, world_size)
+        count(model_of(task), Noise(), CFG, rank, world_size)
     monkeypatch.undo()
     assert [len(share["pixels"]) for share in shares] == [
         len(range(rank, 7, world_size)) for rank in range(world_size)
@@ -105,7 +106,7 @@ def test_any_number_of_processes_counts_the_same(task, monkeypatch, world_size):
         into[:] = [dict(share) for share in shares]
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather_object)
-    joined = count(task, Noise(), CFG, CPU, 0, world_size)
+    joined = count(model_of(task), Noise(), CFG, 0, world_size)
     assert joined.keys() == alone.keys()
     for key, value in alone.items():
         assert np.array_equal(joined[key], value), key
@@ -113,14 +114,14 @@ def test_any_number_of_processes_counts_the_same(task, monkeypatch, world_size):
 
 def test_the_result_is_written_with_what_it_depends_on(task, tmp_path, monkeypatch):
     monkeypatch.setattr("cyclenet.runs.evaluate.open_validation", lambda cfg, split: Noise())
-    result, folder = evaluate(task, CFG, tmp_path, CPU)
+    result, folder = evaluate(model_of(task), CFG, tmp_path)
     assert json.loads((folder / "scores.json").read_text()) == asdict(result)
     assert read_evaluation(folder).scores == result
     with np.load(folder / result.counts) as arrays:
         assert arrays["names"].tolist() == [f"noise {i}" for i in range(7)]
         assert all(
             np.array_equal(arrays[key], value)
-            for key, value in count(task, Noise(), CFG, CPU).items()
+            for key, value in count(model_of(task), Noise(), CFG).items()
         )
     assert {p.name for p in folder.iterdir()} == {
         "scores.json",
@@ -130,14 +131,14 @@ def test_the_result_is_written_with_what_it_depends_on(task, tmp_path, monkeypat
     }
     # A damaged one is made anew in the run; a file of the user's elsewhere is refused.
     (folder / "scores.json").write_text("{")
-    assert evaluate(task, CFG, tmp_path, CPU)[0] == result
+    assert evaluate(model_of(task), CFG, tmp_path)[0] == result
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/scores.json").write_text('{"mine": 1}')
     with pytest.raises(ValueError, match="is of no evaluation"):
-        evaluate(task, replace(CFG, output=str(tmp_path / "mine")), tmp_path, CPU)
+        evaluate(model_of(task), replace(CFG, output=str(tmp_path / "mine")), tmp_path)
     assert (tmp_path / "mine/scores.json").read_text() == '{"mine": 1}'
     plain = EvaluateConfig(CFG.ckpt_path, CFG.dataset, CFG.protocol, boundary=False)
-    other, where = evaluate(task, plain, tmp_path, CPU)
+    other, where = evaluate(model_of(task), plain, tmp_path)
     assert where != folder and other.trimap is None and other.mIoU == result.mIoU
 
 

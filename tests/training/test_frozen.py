@@ -15,13 +15,12 @@ from cyclenet.data.features import FeatureCache
 from cyclenet.data.images import DataError
 from cyclenet.data.open import open_split
 from cyclenet.data.views import AS_IT_IS, Place, View, Views, to_tensor
+from cyclenet.deploy.load import load
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.resize import Grid
-from cyclenet.models.stored import load_checkpoint
 from cyclenet.runs.features import open_features, write_features
-from cyclenet.training.checkpoint import load_task
 from cyclenet.training.task import SegmentationTask
-from made import fit, short_config, short_trainer
+from made import fit, model_of, short_config, short_trainer
 
 
 def frozen_config(cache=True, root=None, steps=-1, extra=0, **model) -> TrainConfig:
@@ -105,8 +104,8 @@ def test_a_frozen_backbone_stays_as_it_is_and_goes_with_the_checkpoint(tmp_path)
         next(p for p in tmp_path.glob("features-*") if p.is_dir())
     )  # The checkpoint predicts without a cache.
     image = to_tensor(open_split(task.cfg.dataset, "val").image(0))[None]
-    loaded = load_task(load_checkpoint(tmp_path / "run/checkpoints/last.ckpt"))
-    assert torch.equal(loaded.predict(image), task.eval().predict(image))
+    loaded = load(tmp_path / "run", device="cpu")
+    assert torch.equal(loaded.labels(image), model_of(task).labels(image))
 
 
 @pytest.fixture
@@ -116,8 +115,8 @@ def cached(tmp_path):
     source = open_split(cfg.dataset, "train")
     torch.manual_seed(0)
     task = SegmentationTask(cfg, source.classes, source.palette.tolist())
-    cache = open_features(task, cfg.dataset)
-    write_features(cache, task, source, cache.views.all(), torch.device("cpu"))
+    cache = open_features(task.net, cfg, cfg.dataset)
+    write_features(cache, task.net, source, cache.views.all(), torch.device("cpu"))
     return task, source, cache
 
 
@@ -139,7 +138,7 @@ def test_a_damaged_or_missing_file_is_told(cached):
         cache.crop(*crop)
     before = len(list(cache.folder.iterdir()))
     (cache.folder / ".tmp1-killed.safetensors").touch()
-    write_features(cache, task, source, cache.views.all(), torch.device("cpu"))
+    write_features(cache, task.net, source, cache.views.all(), torch.device("cpu"))
     assert len(list(cache.folder.iterdir())) == before + 1  # Nothing else was written again.
 
 
@@ -147,7 +146,7 @@ def test_other_weights_or_data_have_other_features(cached):
     task, _, cache = cached
     with torch.no_grad():
         next(task.net.backbone.parameters()).mul_(1.5)
-    assert open_features(task, task.cfg.dataset).folder != cache.folder
+    assert open_features(task.net, task.cfg, task.cfg.dataset).folder != cache.folder
     other = open_split(replace(task.cfg.dataset, scenes_seed=1), "train")
     assert not cache.path(other, 0, AS_IT_IS).exists()
 
@@ -157,7 +156,7 @@ def test_an_image_smaller_than_the_crop_is_evaluated_without_the_crops_padding(c
     task, source, cache = cached
     assert cache.whole(source, 0, (64, 128)) is not None
     cache.views.crop = (96, 128)
-    write_features(cache, task, source, [AS_IT_IS], torch.device("cpu"))
+    write_features(cache, task.net, source, [AS_IT_IS], torch.device("cpu"))
     assert cache.path(source, 0, AS_IT_IS).is_file()
     assert cache.whole(source, 0, (64, 128)) is None
 
@@ -169,7 +168,7 @@ def test_no_room_is_told_before_anything_is_written(cached, monkeypatch):
     usage = shutil.disk_usage(cache.folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1000))
     with pytest.raises(ValueError, match=r"features of 24 views, 0.0\d GB, once: 0.00 GB are free"):
-        write_features(cache, task, source, cache.views.all(), torch.device("cpu"))
+        write_features(cache, task.net, source, cache.views.all(), torch.device("cpu"))
     assert not list(cache.folder.iterdir())
 
 

@@ -7,8 +7,9 @@ import torch
 
 from conftest import TINY, run
 from cyclenet.config.load import compose_config
+from cyclenet.deploy.load import rebuild
 from cyclenet.models.stored import is_old_layout, rename_old_weights
-from cyclenet.training.checkpoint import check_resumable, load_task
+from cyclenet.training.checkpoint import check_resumable
 from made import scenes_task
 
 # How the present names were called in version 0.1: the inverse of `OLD_NAMES`.
@@ -52,10 +53,10 @@ def test_old_names_map_to_the_new_and_outputs_are_equal(changes):
     assert not is_old_layout({"state_dict": old, "run": {"layout": 2}})
     assert rename_old_weights(old).keys() == new.keys()
     hyper = {key: task.hparams[key] for key in ("cfg", "classes", "palette")}
-    loaded = load_task({"hyper_parameters": hyper, "state_dict": old})
+    net = rebuild({"hyper_parameters": hyper, "state_dict": old})
     image = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
     with torch.no_grad():
-        assert torch.equal(loaded.net(image)[0], task.eval().net(image)[0])
+        assert torch.equal(net(image)[0], task.eval().net(image)[0])
 
 
 def test_known_old_names():

@@ -24,6 +24,7 @@ from cyclenet.runs.evaluate import count
 from cyclenet.training.losses import SegmentationLoss, occurrence_loss
 from cyclenet.training.sync_batchnorm import SyncBatchNorm
 from cyclenet.training.task import SegmentationTask
+from made import model_of
 
 LOSSES = {
     "plain": LossConfig(),
@@ -112,7 +113,7 @@ def tiny_task():
 
 def evaluate(rank=0, world_size=1):
     cfg = EvaluateConfig("", VAL)
-    return count(tiny_task(), open_split(VAL, "val"), cfg, torch.device("cpu"), rank, world_size)
+    return count(model_of(tiny_task()), open_split(VAL, "val"), cfg, rank, world_size)
 
 
 def train_tiny(rows=slice(None), dtype=torch.float64, lr=0.01):

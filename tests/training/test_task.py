@@ -7,16 +7,17 @@ import torch.nn.functional as F
 
 from conftest import tiny_model
 from cyclenet.config.schema import LossConfig, OptimConfig, ProtocolConfig
+from cyclenet.deploy.load import load
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.stored import load_checkpoint
 from cyclenet.scoring.inference import full_precision, predict
 from cyclenet.scoring.metrics import ConfusionMatrix, scores
-from cyclenet.training.checkpoint import AtomicCheckpointIO, load_task
+from cyclenet.training.checkpoint import AtomicCheckpointIO
 from cyclenet.training.losses import SegmentationLoss
 from cyclenet.training.optim import parameter_groups, schedule
 from cyclenet.training.task import SegmentationTask
 from cyclenet.training.trainer import choose_precision
-from made import fit, short_config, short_trainer
+from made import fit, model_of, short_config, short_trainer
 
 
 class StopAt(L.Callback):
@@ -70,7 +71,7 @@ def test_predictions_are_in_float32_without_tf32():
         forward(x),
     )[1]
     before = torch.backends.cudnn.allow_tf32
-    task.predict(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    model_of(task).labels(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     assert before and seen == [False] and torch.backends.cudnn.allow_tf32
 
 
@@ -101,10 +102,10 @@ def test_a_checkpoint_is_plain_and_rebuilds_the_model_by_itself(tmp_path):
     json.dumps(raw["hyper_parameters"])
     for other in tmp_path.glob("*.yaml"):
         other.unlink()
-    again = load_task(load_checkpoint(path))
+    again = load(path, device="cpu")
     image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     assert torch.equal(again.net(image)[0], task.eval().net(image)[0])
-    assert again.classes == task.classes and not again.training
+    assert again.classes == task.classes and not again.net.training
 
 
 def test_a_damaged_checkpoint_is_a_sentence(tmp_path):

@@ -11,18 +11,13 @@ from cyclenet.config.commands import EvaluateConfig
 
 def run(cfg: EvaluateConfig) -> None:
     """Evaluate and print the scores."""
-    from cyclenet.deploy.load import find
-    from cyclenet.deploy.model import Model
-    from cyclenet.devices import choose_device
+    from cyclenet.deploy.load import find, load, run_of
     from cyclenet.runs.evaluate import evaluate
-    from cyclenet.runs.open_model import open_model
     from cyclenet.scoring.results import boundary_line, score_table
-    from cyclenet.training.checkpoint import run_of
 
     cfg.ckpt_path = str(find(cfg.ckpt_path))  # It may be a run folder.
-    task = open_model(cfg.ckpt_path, cfg.precision)
-    device = task.device if isinstance(task, Model) else choose_device(cfg.accelerator)
-    result, output = evaluate(task, cfg, run_of(cfg.ckpt_path), device)
+    model = load(cfg.ckpt_path, device=cfg.accelerator, precision=cfg.precision)
+    result, output = evaluate(model, cfg, run_of(cfg.ckpt_path))
     print(score_table(result))
     print(boundary_line(result))
     print(

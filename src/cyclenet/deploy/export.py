@@ -139,10 +139,7 @@ def without_places(cfg: TrainConfig) -> dict[str, Any]:
 
 def write_weights(checkpoint: Checkpoint, path: Path) -> None:
     """Write weights, configuration and classes as one ``.safetensors`` file."""
-    weights = {
-        name.removeprefix("net."): value.contiguous()
-        for name, value in stored_weights(checkpoint).items()
-    }
+    weights = {name: value.contiguous() for name, value in stored_weights(checkpoint).items()}
     with atomic_write(path) as part:
         save_file(weights, part, {"cyclenet": describe(checkpoint)["cyclenet"]})
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,10 @@ from safetensors import SafetensorError, safe_open
 
 from cyclenet.config.require import require_choice
 from cyclenet.config.schema import PREDICTION_PRECISIONS, ProtocolConfig
-from cyclenet.deploy.model import Model
+from cyclenet.deploy.model import Model, OnnxNetwork
 from cyclenet.devices import choose_device
 from cyclenet.models.cyclenet import CycleNet, build_model
-from cyclenet.models.resize import Grid
-from cyclenet.models.stored import Checkpoint, fitted, load_checkpoint, stored, stored_weights
+from cyclenet.models.stored import Checkpoint, load_checkpoint, stored, stored_weights
 
 WEIGHTS = "model.safetensors"  # Name of the weights in a folder that is shared.
 
@@ -50,24 +51,35 @@ def load(
             )
         return _load_onnx(path, protocol)
     checkpoint = read_checkpoint(path)
-    cfg, classes, palette = stored(checkpoint)
     net = rebuild(checkpoint).to(where)
-    return Model(
-        lambda view: net(view)[0], net.grid, cfg, classes, palette, where, precision, protocol
-    )
+    return Model(net, *stored(checkpoint), where, precision, protocol)
 
 
 def rebuild(checkpoint: Checkpoint) -> CycleNet:
     """Rebuild the network of a checkpoint, on the CPU, in evaluation mode.
 
+    The configuration comes with the file and may ask for a network of any size, so shapes are
+    compared on the meta device before memory is taken.
+
     Raises:
         ValueError: its weights do not fit its configuration.
     """
-    cfg, classes, _ = stored(checkpoint)
-    weights = {
-        name.removeprefix("net."): value for name, value in stored_weights(checkpoint).items()
-    }
-    net = fitted(lambda: build_model(cfg.model, len(classes), cfg.dataset.crop_size), weights)
+    (cfg, classes, _), weights = stored(checkpoint), stored_weights(checkpoint)
+    build = partial(build_model, cfg.model, len(classes), cfg.dataset.crop_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            with torch.device("meta"):
+                wanted = {key: value.shape for key, value in build().state_dict().items()}
+            if wanted != {key: value.shape for key, value in weights.items()}:
+                raise RuntimeError("names or shapes differ")
+            net = build()
+            net.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(
+                "The checkpoint's weights do not fit this version of the model; use the version it "
+                "was made by."
+            ) from error
     return net.eval().requires_grad_(False)
 
 
@@ -92,6 +104,12 @@ def find(source: str | Path, hub: bool = False) -> Path:
         f"There is no checkpoint {path}: give a run folder, the .ckpt file in a run's checkpoints "
         "folder, or an exported file."
     )
+
+
+def run_of(path: str | Path) -> Path:
+    """Return the run folder of a checkpoint, or the folder it lies in."""
+    path = Path(path).resolve()
+    return path.parents[1] if path.parent.name == "checkpoints" else path.parent
 
 
 def _download(repo: str) -> Path:
@@ -182,10 +200,6 @@ def _load_onnx(path: Path, protocol: ProtocolConfig | str | None) -> Model:
             "can be averaged."
         )
 
-    def network(view: torch.Tensor) -> torch.Tensor:
-        (logits,) = session.run(None, {"image": view.float().cpu().numpy()})
-        return torch.from_numpy(logits)
-
-    # Its logits are one for each pixel; other scales are resized as the network's own.
-    grid = Grid(1, cfg.model.align_corners)
-    return Model(network, grid, cfg, classes, palette, protocol=protocol)
+    return Model(
+        OnnxNetwork(session, cfg.model.align_corners), cfg, classes, palette, protocol=protocol
+    )

@@ -14,12 +14,13 @@ from cyclenet.config.restore import load_protocol
 from cyclenet.config.schema import ProtocolConfig, TrainConfig
 from cyclenet.data.images import read_image
 from cyclenet.files import atomic_write
+from cyclenet.models.cyclenet import CycleNet
 from cyclenet.models.resize import Grid
 from cyclenet.plots.pictures import overlay_with_legend
 from cyclenet.scoring.inference import (
     PIXELS_AT_ONCE,
-    Network,
-    full_precision,
+    computing,
+    from_features,
     predict,
     probability_strips,
 )
@@ -62,12 +63,26 @@ class Result:
             picture.save(part, "PNG")
 
 
+class OnnxNetwork:
+    """The network of an ONNX file that gives logits.
+
+    They have the image's size, hence stride 1; other scales are resized as the network's own.
+    """
+
+    def __init__(self, session: Any, align_corners: bool) -> None:
+        self.session, self.grid = session, Grid(1, align_corners)
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Return the logits (N, C, H, W) of images (N, 3, H, W)."""
+        (found,) = self.session.run(None, {"image": image.float().cpu().numpy()})
+        return torch.from_numpy(found)
+
+
 class Model:
     """A trained network, with all that it needs to label pictures. Threads may share it.
 
     Args:
-        network: returns logits that lie over a view by the rule of ``grid``.
-        grid: that rule.
+        net: the network, in evaluation mode on ``device``.
         cfg: what it was trained with.
         classes: class names.
         palette: RGB of each class.
@@ -78,8 +93,7 @@ class Model:
 
     def __init__(
         self,
-        network: Network,
-        grid: Grid,
+        net: CycleNet | OnnxNetwork,
         cfg: TrainConfig,
         classes: list[str],
         palette: list[list[int]],
@@ -87,15 +101,29 @@ class Model:
         precision: str = "32-true",
         protocol: ProtocolConfig | str | None = None,
     ) -> None:
-        self.network, self.grid, self.cfg = network, grid, cfg
+        self.net: Any = net
+        self.cfg = cfg
         self.classes, self.palette = classes, palette
         self.device, self.precision = torch.device(device), precision
         self.protocol = _protocol(protocol, cfg.protocol)
 
-    def labels(self, image: Tensor, protocol: ProtocolConfig | None = None) -> Tensor:
-        """Return the labels (N, H, W), uint8, of images (N, 3, H, W), RGB in 0..255."""
-        with self._precision(), full_precision():
-            return predict(self.network, image, protocol or self.protocol, self.grid)
+    def labels(
+        self,
+        image: Tensor,
+        protocol: ProtocolConfig | None = None,
+        features: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Return the labels (N, H, W), uint8, of images (N, 3, H, W), RGB in 0..255.
+
+        Args:
+            image: images on the model's device.
+            protocol: a rule of its own.
+            features: a frozen backbone's features of the images, where they are cached and the
+                rule looks at images once.
+        """
+        network = self.net.logits if features is None else from_features(self.net, features)
+        with computing(self.precision, self.device):
+            return predict(network, image, protocol or self.protocol, self.net.grid)
 
     def predict(
         self,
@@ -170,8 +198,8 @@ class Model:
             labels = self.labels(images, rule).cpu().numpy()
             pairs = zip(pictures, labels, strict=True)
             return [Result(pixels, found.copy(), self.classes, palette) for pixels, found in pairs]
-        with torch.inference_mode(), self._precision(), full_precision():
-            strips = probability_strips(self.network, images, rule, self.grid)
+        with torch.inference_mode(), computing(self.precision, self.device):
+            strips = probability_strips(self.net.logits, images, rule, self.net.grid)
             shares = torch.cat([part.cpu() for _, part in strips], 2)
         results = []
         for pixels, each in zip(pictures, shares, strict=True):
@@ -189,10 +217,6 @@ class Model:
                 )
             )
         return results
-
-    def _precision(self) -> torch.autocast:
-        low = self.precision == "bf16-mixed"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
 
 def _protocol(wanted: ProtocolConfig | str | None, usual: ProtocolConfig) -> ProtocolConfig:

@@ -8,13 +8,12 @@ from cyclenet.config.commands import PushConfig
 from cyclenet.config.naming import arm_label
 from cyclenet.config.schema import TrainConfig
 from cyclenet.deploy.export import without_places, write_weights
-from cyclenet.deploy.load import WEIGHTS, read_weights
+from cyclenet.deploy.load import WEIGHTS, read_weights, run_of
 from cyclenet.files import read_json, write_json, write_text
 from cyclenet.lab.markdown import code, markdown_table, percent, plain
 from cyclenet.models.stored import stored
 from cyclenet.runs.evaluate import SCORES
 from cyclenet.scoring.results import EvaluationResult
-from cyclenet.training.checkpoint import run_of
 
 FILES = (WEIGHTS, "config.json", "README.md")  # What a shared folder consists of.
 

@@ -135,6 +135,10 @@ class CycleNet(nn.Module):
         )
         return logits[..., rows, columns], extras
 
+    def logits(self, image: Tensor) -> Tensor:
+        """Return the logits of `forward`."""
+        return self.forward(image)[0]
+
     def segment(self, features: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what `forward` does, from the features of an image or of a window of it."""
         x = self.context_input(features)

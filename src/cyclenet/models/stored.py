@@ -2,17 +2,15 @@
 
 import json
 import re
-import warnings
 import zipfile
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Le
 from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor, nn
+from torch import Tensor
 
 from cyclenet.config.restore import restore
 from cyclenet.config.schema import TrainConfig
@@ -21,8 +19,6 @@ from cyclenet.files import parse_json
 Byte = Annotated[int, Ge(0), Le(255)]
 
 Checkpoint = dict[str, Any]  # What a checkpoint file holds; Lightning defines most of its keys.
-
-M = TypeVar("M", bound=nn.Module)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -46,7 +42,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         if not isinstance(checkpoint["hyper_parameters"]["cfg"]["model"], dict):
             raise ValueError("no configuration")
         checkpoint["state_dict"].keys()
-    except (OSError, MemoryError):  # They are of this moment, not of the file.
+    except (OSError, MemoryError):  # They say something of the machine.
         raise
     except Exception as error:
         kind = type(error).__name__
@@ -83,35 +79,11 @@ def stored(checkpoint: Checkpoint) -> tuple[TrainConfig, list[str], list[list[in
 
 
 def stored_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Return the weights of a task, ``net.*``, under their present names."""
+    """Return the weights of the network, under their present names."""
     weights: dict[str, Tensor] = checkpoint["state_dict"]
-    return rename_old_weights(weights) if is_old_layout(checkpoint) else weights
-
-
-def fitted(build: Callable[[], M], weights: Mapping[str, Tensor]) -> M:
-    """Build a module and load its weights.
-
-    It is first built without memory: a configuration may ask for a network that no file of weights
-    fits.
-
-    Raises:
-        ValueError: names or shapes differ.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            with torch.device("meta"):
-                wanted = {key: value.shape for key, value in build().state_dict().items()}
-            if wanted != {key: value.shape for key, value in weights.items()}:
-                raise RuntimeError("names or shapes differ")
-            module = build()
-            module.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ValueError(
-                "The checkpoint's weights do not fit this version of the model; use the version it "
-                "was made by."
-            ) from error
-    return module
+    if is_old_layout(checkpoint):
+        weights = rename_old_weights(weights)
+    return {name.removeprefix("net."): value for name, value in weights.items()}
 
 
 def stored_classes(checkpoint: Checkpoint) -> tuple[list[str], list[list[int]]]:

@@ -24,32 +24,26 @@ from cyclenet.data.open import check_classes, open_validation
 from cyclenet.deploy.model import Model
 from cyclenet.environment import loader_problem
 from cyclenet.files import atomic_write, read_json, safe_name, write_json
+from cyclenet.models.cyclenet import CycleNet
 from cyclenet.plots.charts import confusion_chart, trimap_chart
 from cyclenet.runs.features import open_features
 from cyclenet.scoring.boundary import TRIMAP_WIDTHS, boundary_counts, trimap_counts
 from cyclenet.scoring.metrics import ConfusionMatrix, scores, triples
 from cyclenet.scoring.results import Counts, EvaluationResult, boundary_scores, trimap_scores
 from cyclenet.seeding import derive
-from cyclenet.training.task import SegmentationTask
 
 SCORES = "scores.json"
 
 
 def evaluate(
-    task: SegmentationTask | Model,
-    cfg: EvaluateConfig,
-    run: Path,
-    device: torch.device,
-    rank: int = 0,
-    world_size: int = 1,
+    model: Model, cfg: EvaluateConfig, run: Path, rank: int = 0, world_size: int = 1
 ) -> tuple[EvaluationResult, Path]:
     """Evaluate a model and write the result.
 
     Args:
-        task: the model, with the weights of ``cfg.ckpt_path``.
+        model: the trained network of ``cfg.ckpt_path``, on the device where to predict.
         cfg: what to evaluate on, and how.
         run: the run folder, whose ``evaluate/`` receives the result unless ``cfg.output`` is set.
-        device: where to predict.
         rank: number of this process; the first writes.
         world_size: number of processes that share the images.
 
@@ -61,13 +55,14 @@ def evaluate(
             of the user's that would be replaced.
     """
     source = open_validation(cfg.dataset, cfg.split)
-    check_classes(source, task.classes, cfg.dataset.name, cfg.ckpt_path)
+    check_classes(source, model.classes, cfg.dataset.name, cfg.ckpt_path)
     folder = Path(cfg.output) if cfg.output else run / "evaluate" / _folder_name(cfg, len(source))
     there = folder / SCORES
-    # A damaged one in the run's own folder is made anew, as a report asks for.
+    # In the run's own folder a damaged file is replaced, as reports ask for; elsewhere it may be
+    # the user's.
     if cfg.output and there.is_file() and read_json(EvaluationResult, there) is None:
         raise ValueError(f"{there} is of no evaluation: give another output.")
-    counts = count(task, source, cfg, device, rank, world_size)
+    counts = count(model, source, cfg, rank, world_size)
     counts["names"] = np.array([source.name(index) for index in range(len(source))])
     result = summarise(counts, source.classes, cfg)
     if rank == 0:
@@ -90,12 +85,7 @@ def _folder_name(cfg: EvaluateConfig, images: int) -> str:
 
 
 def count(
-    task: SegmentationTask | Model,
-    source: Source,
-    cfg: EvaluateConfig,
-    device: torch.device,
-    rank: int = 0,
-    world_size: int = 1,
+    model: Model, source: Source, cfg: EvaluateConfig, rank: int = 0, world_size: int = 1
 ) -> Counts:
     """Predict every image of a split once and count pixels on masks of original size.
 
@@ -108,7 +98,7 @@ def count(
         ``boundary`` (images, C, 3), and in bands around edges, ``trimap`` (images, widths, C, 3),
         as `cyclenet.scoring.boundary` defines them.
     """
-    classes = len(source.classes)
+    classes, device = len(source.classes), model.device
     confusion = ConfusionMatrix(classes).to(device)
     shapes: dict[str, tuple[int, ...]] = {"pixels": (classes, 3)}
     if cfg.boundary:
@@ -116,18 +106,14 @@ def count(
     rows: dict[str, list[np.ndarray]] = {key: [] for key in shapes}
     workers = 0 if loader_problem(1, 0) else 1
     features = None
-    if isinstance(task, SegmentationTask):
-        task = task.to(device).eval()
-        features = open_features(task, cfg.dataset) if cfg.protocol.looks_once else None
+    if isinstance(model.net, CycleNet) and cfg.protocol.looks_once:
+        features = open_features(model.net, model.cfg, cfg.dataset)
     loader = eval_loader(source, rank, world_size, features, num_workers=workers)
     title, quiet = f"{cfg.dataset.name}, {cfg.protocol.name}", rank > 0 or not sys.stderr.isatty()
     for batch in track(loader, title, disable=quiet):
         image, mask = batch["image"].to(device), batch["mask"].to(device)
         maps = [level.to(device) for level in batch["features"]] if "features" in batch else None
-        if isinstance(task, Model):
-            prediction = task.labels(image, cfg.protocol)
-        else:
-            prediction = task.predict(image, cfg.protocol, cfg.precision, maps)
+        prediction = model.labels(image, cfg.protocol, maps)
         before = confusion.counts.clone()
         confusion.update(prediction, mask)
         rows["pixels"].append(triples((confusion.counts - before).cpu().numpy()))
@@ -192,7 +178,7 @@ def write(folder: Path, counts: Counts, result: EvaluationResult) -> None:
     there already stands until the new one is whole.
     """
     before = read_json(EvaluationResult, folder / SCORES)
-    checksum = 0  # It is one of the values, because the file itself holds the time.
+    checksum = 0  # It is of the arrays: the file itself, a zip, holds the time.
     for key in sorted(counts):
         checksum = zlib.crc32(counts[key].tobytes(), checksum)
     result.counts = f"images-{checksum:08x}.npz"

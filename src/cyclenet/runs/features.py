@@ -8,34 +8,40 @@ from functools import partial
 import numpy as np
 import torch
 
+from cyclenet.config.model import ModelConfig
 from cyclenet.config.schema import DatasetConfig, TrainConfig
 from cyclenet.data.base import Source, check_sizes
 from cyclenet.data.features import FeatureCache, features_folder
 from cyclenet.data.views import View, Views, to_tensor
 from cyclenet.devices import cores
 from cyclenet.files import locked
+from cyclenet.models.cyclenet import CycleNet
 from cyclenet.processes import map_in_threads
-from cyclenet.training.task import SegmentationTask
+from cyclenet.scoring.inference import view_features
 
 SIZES = 16  # Images whose sizes are looked at to tell how large the cache will be.
 
 Todo = list[tuple[int, View]]
 
 
-def open_features(task: SegmentationTask, dataset: DatasetConfig) -> FeatureCache | None:
-    """Open the cache of a network's features; None where the network or the data have none."""
-    cfg: TrainConfig = task.cfg
+def open_features(net: CycleNet, cfg: TrainConfig, dataset: DatasetConfig) -> FeatureCache | None:
+    """Open the cache of a network's features; None where the network or the data have none.
+
+    Args:
+        net: the network.
+        cfg: what it is, or was, trained with.
+        dataset: the data whose features are wanted.
+    """
     if not (cfg.model.freeze_backbone and cfg.dataset.cache_features):
         return None
     # Where an evaluation has other data, the views are still those of the training.
     views = replace(cfg.dataset, cache_root=dataset.cache_root)
-    folder = features_folder(views, cfg.model.backbone, digest_backbone(task))
-    return FeatureCache(folder, Views(views, task.net.grid))
+    folder = features_folder(views, cfg.model.backbone, digest_backbone(net, cfg.model))
+    return FeatureCache(folder, Views(views, net.grid))
 
 
-def digest_backbone(task: SegmentationTask) -> str:
+def digest_backbone(net: CycleNet, model: ModelConfig) -> str:
     """Hash all that a backbone's features depend on but the image: its weights and its grid."""
-    net, model = task.net, task.cfg.model
     with_image = 4 in net.decoder.reads
     dilations = (model.first_block_dilation, tuple(model.multi_grid))
     what = (model.backbone, dilations, tuple(net.grid), "four levels", with_image)
@@ -47,11 +53,7 @@ def digest_backbone(task: SegmentationTask) -> str:
 
 
 def write_features(
-    cache: FeatureCache,
-    task: SegmentationTask,
-    source: Source,
-    views: list[View],
-    device: torch.device,
+    cache: FeatureCache, net: CycleNet, source: Source, views: list[View], device: torch.device
 ) -> None:
     """Write the features of a source's images that are missing in the cache.
 
@@ -68,7 +70,7 @@ def write_features(
         for left in cache.folder.glob(".tmp*.safetensors"):
             left.unlink()  # A killed process left it; this one has the lock.
         if todo := _missing(cache, source, views):
-            _write(cache, task.to(device), source, todo, device)
+            _write(cache, net.to(device), source, todo, device)
 
 
 def _missing(cache: FeatureCache, source: Source, views: list[View]) -> Todo:
@@ -77,9 +79,9 @@ def _missing(cache: FeatureCache, source: Source, views: list[View]) -> Todo:
 
 
 def _write(
-    cache: FeatureCache, task: SegmentationTask, source: Source, todo: Todo, device: torch.device
+    cache: FeatureCache, net: CycleNet, source: Source, todo: Todo, device: torch.device
 ) -> None:
-    size = _estimate(cache, task, source, todo, device)
+    size = _estimate(cache, net, source, todo, device)
     title = f"{cache.folder}: features of {len(todo)} views, {size / 1e9:.2f} GB, once"
     if size > (free := shutil.disk_usage(cache.folder).free):
         raise ValueError(
@@ -92,7 +94,7 @@ def _write(
         pixels = source.image(index)
         check_sizes(source.name(index), pixels, source.mask(index))
         image = to_tensor(cache.views.pixels(pixels, view))
-        levels = task.view_features(image[None].to(device))
+        levels = view_features(net, image[None].to(device))
         maps = [level[0].permute(1, 2, 0).to("cpu", torch.bfloat16) for level in levels]
         cache.write(cache.path(source, index, view), maps)
 
@@ -102,7 +104,7 @@ def _write(
 
 
 def _estimate(
-    cache: FeatureCache, task: SegmentationTask, source: Source, todo: Todo, device: torch.device
+    cache: FeatureCache, net: CycleNet, source: Source, todo: Todo, device: torch.device
 ) -> float:
     """Return about how many bytes the features will take, from a few images' sizes."""
     spread = np.linspace(0, len(todo) - 1, min(SIZES, len(todo))).round().astype(int)
@@ -111,7 +113,7 @@ def _estimate(
         for n in spread
         for shape in [source.mask(todo[n][0]).shape]
     ]
-    side = 8 * task.net.grid.stride + int(task.net.grid.align_corners)
+    side = 8 * net.grid.stride + int(net.grid.align_corners)
     probe = torch.zeros(1, 3, side, side, device=device)
-    values = sum(level.numel() for level in task.view_features(probe))
+    values = sum(level.numel() for level in view_features(net, probe))
     return float(2 * values / side**2 * np.mean(pixels) * len(todo))

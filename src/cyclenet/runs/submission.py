@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 from rich.progress import track
 
@@ -17,11 +16,8 @@ from cyclenet.config.commands import SubmitConfig
 from cyclenet.data.base import Pair
 from cyclenet.data.images import DataError
 from cyclenet.data.open import check_classes, open_split
-from cyclenet.deploy.load import find
-from cyclenet.devices import choose_device
+from cyclenet.deploy.load import find, load, run_of
 from cyclenet.files import atomic_write, read_json, safe_name, write_json
-from cyclenet.runs.open_model import open_tasks
-from cyclenet.training.checkpoint import run_of
 
 MOST_NAMED = 5  # Wrong files that a message names.
 
@@ -51,9 +47,8 @@ def submit(cfg: SubmitConfig) -> tuple[Path, int]:
     ids = server_ids(cfg.dataset.name)
     source = open_split(cfg.dataset, cfg.split)
     checkpoint = find(cfg.ckpt_path).resolve()
-    device = choose_device(cfg.accelerator)
-    (task,) = open_tasks([checkpoint], device)
-    check_classes(source, task.classes, cfg.dataset.name, cfg.ckpt_path)
+    model = load(checkpoint, device=cfg.accelerator, protocol=cfg.protocol)
+    check_classes(source, model.classes, cfg.dataset.name, cfg.ckpt_path)
     name = safe_name(f"{cfg.dataset.name}-{cfg.split}-{cfg.protocol.name}")
     folder = Path(cfg.output) if cfg.output else run_of(checkpoint) / "submit" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,8 +57,7 @@ def submit(cfg: SubmitConfig) -> tuple[Path, int]:
     for index in numbers:
         path = folder / file_name(source.pairs[index])
         if not path.is_file():
-            image = torch.from_numpy(source.image(index).copy()).permute(2, 0, 1)[None].to(device)
-            write_prediction(path, task.predict(image, cfg.protocol)[0].cpu().numpy(), ids)
+            write_prediction(path, model.predict(source.image(index)).labels, ids)
     return pack(folder, source.pairs, ids), len(source)
 
 

@@ -12,9 +12,9 @@ from cyclenet.config.reach import untrained_taps
 from cyclenet.config.schema import ProtocolConfig, TrainConfig
 from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.views import AS_IT_IS, Views
-from cyclenet.devices import choose_device
+from cyclenet.deploy.load import load
+from cyclenet.deploy.model import Model
 from cyclenet.models.resize import Grid
-from cyclenet.models.stored import load_checkpoint
 from cyclenet.runs.evaluate import evaluate
 from cyclenet.runs.features import open_features, write_features
 from cyclenet.runs.folder import AlreadyFinishedError, RunFolder
@@ -26,7 +26,6 @@ from cyclenet.runs.results import (
     wanted_protocols,
 )
 from cyclenet.scoring.results import EvaluationResult, boundary_line, score_table
-from cyclenet.training.checkpoint import load_task
 from cyclenet.training.initial import begin_from, fit_to_masks
 from cyclenet.training.keep import LAST, KeepBest
 from cyclenet.training.resumable_wandb import ResumableWandb
@@ -113,13 +112,13 @@ def begin(task: SegmentationTask, data: SegmentationData, trainer: L.Trainer) ->
 
 def use_features(task: SegmentationTask, data: SegmentationData, device: torch.device) -> None:
     """Let the data come with a frozen backbone's features, which are written where missing."""
-    cache = open_features(task, data.cfg)
+    cache = open_features(task.net, task.cfg, data.cfg)
     if cache is None:
         return
-    write_features(cache, task, data.train_source, cache.views.all(), device)
+    write_features(cache, task.net, data.train_source, cache.views.all(), device)
     data.features = cache
     if task.cfg.protocol.looks_once:
-        write_features(cache, task, data.val_source, [AS_IT_IS], device)
+        write_features(cache, task.net, data.val_source, [AS_IT_IS], device)
         data.val_features = cache
 
 
@@ -174,11 +173,13 @@ def evaluate_training(task: SegmentationTask, trainer: L.Trainer, run: RunFolder
     Returns:
         Folders in the run folder, by the protocols' descriptions.
     """
-    device, rank = trainer.strategy.root_device, trainer.global_rank
+    device = trainer.strategy.root_device
+    net = task.net.to(device).eval()
+    model = Model(net, task.cfg, task.classes, task.palette, device)
     folders = {}
     for protocol in wanted_protocols(run.cfg):
-        options = (run.cfg, run.path, protocol, device, rank, trainer.world_size)
-        result, where = evaluate_last(task, *options)
+        options = (run.cfg, run.path, protocol, trainer.global_rank, trainer.world_size)
+        result, where = evaluate_last(model, *options)
         folders[result.protocol] = where.relative_to(run.path).as_posix()
         for logger in trainer.loggers:
             if isinstance(logger, ResumableWandb):
@@ -187,17 +188,16 @@ def evaluate_training(task: SegmentationTask, trainer: L.Trainer, run: RunFolder
 
 
 def evaluate_last(
-    task: SegmentationTask,
+    model: Model,
     cfg: TrainConfig,
     folder: Path,
     protocol: ProtocolConfig,
-    device: torch.device,
     rank: int = 0,
     world_size: int = 1,
 ) -> tuple[EvaluationResult, Path]:
     """Evaluate the last weights of a run and print the scores; return as `evaluate` does."""
     options = EvaluateConfig(str(folder / LAST), cfg.dataset, protocol)
-    result, where = evaluate(task, options, folder, device, rank, world_size)
+    result, where = evaluate(model, options, folder, rank, world_size)
     if rank == 0:
         print(score_table(result))
         print(boundary_line(result))
@@ -215,10 +215,10 @@ def complete(cfg: TrainConfig, folder: Path) -> None:
     result = read_result(folder)
     missing = missing_protocols(cfg, folder)
     if missing and is_first_process():
-        task = load_task(load_checkpoint(folder / LAST))
-        device = choose_device("cpu" if cfg.trainer.accelerator == "cpu" else "auto")
+        device = "cpu" if cfg.trainer.accelerator == "cpu" else "auto"
+        model = load(folder / LAST, device=device)
         for protocol in missing:
-            scores, where = evaluate_last(task, cfg, folder, protocol, device)
+            scores, where = evaluate_last(model, cfg, folder, protocol)
             result.evaluations[scores.protocol] = where.relative_to(folder).as_posix()
         result.write(folder)
     announce_finished(cfg, folder)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cyclenet.config.schema import ProtocolConfig
+from cyclenet.models.cyclenet import CycleNet
 from cyclenet.models.resize import Grid, combine_rows, resize, resize_rows, row_weights, strips
 
 Network = Callable[[Tensor], Tensor]  # (N, 3, H, W) in 0..255 -> logits (N, C, h, w) of any size.
@@ -46,6 +47,31 @@ def full_precision() -> Iterator[None]:
             _precise.users -= 1
             if not _precise.users:
                 torch.backends.cudnn.allow_tf32 = _precise.tf32
+
+
+@contextmanager
+def computing(precision: str, device: torch.device) -> Iterator[None]:
+    """Compute networks in ``32-true`` or ``bf16-mixed``, whatever a training around it does.
+
+    A reported number must not depend on the training's precision.
+    """
+    low = precision == "bf16-mixed"
+    with full_precision(), torch.autocast(device.type, torch.bfloat16, enabled=low):
+        yield
+
+
+def view_features(net: CycleNet, view: Tensor) -> list[Tensor]:
+    """Return a frozen backbone's features of a view (1, 3, H, W): what a cache holds."""
+    with torch.no_grad(), computing("32-true", view.device):
+        return net.features(view)
+
+
+def from_features(net: CycleNet, features: list[Tensor]) -> Network:
+    """Return a network that has the features of its image already.
+
+    It serves a protocol that looks at images once, as they are.
+    """
+    return lambda view: net.segment([level.to(net.mean.dtype) for level in features])[0]
 
 
 @dataclass
@@ -83,7 +109,8 @@ def predict(network: Network, image: Tensor, protocol: ProtocolConfig, grid: Gri
     inference, section 4.2). Memory grows with the number of views by their logits only.
 
     Args:
-        network: returns logits; `CycleNet` returns those of its own resolution.
+        network: returns logits, as `CycleNet.logits` does; it is not compiled, for views differ in
+            size.
         image: (N, 3, H, W), RGB in 0..255.
         protocol: windows, scales and flip.
         grid: how the logits lie over the pixels of a view.

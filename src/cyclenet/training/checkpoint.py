@@ -12,16 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from cyclenet.config.identity import differences
 from cyclenet.config.schema import TrainConfig
 from cyclenet.files import atomic_write
-from cyclenet.models.stored import (
-    Checkpoint,
-    fitted,
-    is_old_layout,
-    load_checkpoint,
-    stored,
-    stored_config,
-    stored_weights,
-)
-from cyclenet.training.task import SegmentationTask
+from cyclenet.models.stored import Checkpoint, is_old_layout, load_checkpoint, stored_config
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -134,20 +125,3 @@ def check_resumable(checkpoint: Checkpoint, path: Path, cfg: TrainConfig) -> Non
             f"{path} was made with another {', '.join(found)}: give force=true to continue from it "
             "anyway."
         )
-
-
-def run_of(path: str | Path) -> Path:
-    """Return the run folder of a checkpoint, or the folder it lies in."""
-    path = Path(path).resolve()
-    return path.parents[1] if path.parent.name == "checkpoints" else path.parent
-
-
-def load_task(checkpoint: Checkpoint) -> SegmentationTask:
-    """Rebuild the trained model from the checkpoint alone, in evaluation mode.
-
-    Raises:
-        ValueError: the weights do not fit this version of the model.
-    """
-    cfg, classes, palette = stored(checkpoint)
-    weights = stored_weights(checkpoint)
-    return fitted(lambda: SegmentationTask(cfg, classes, palette), weights).eval()

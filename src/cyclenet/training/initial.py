@@ -35,11 +35,7 @@ def begin_from(task: SegmentationTask, source: str) -> str:
     """
     path, checkpoint = read_weights(source, hub=True)
     cfg, classes, _ = stored(checkpoint)
-    there = {
-        name.removeprefix("net."): value
-        for name, value in stored_weights(checkpoint).items()
-        if name.startswith("net.")
-    }
+    there = stored_weights(checkpoint)
     here = task.net.state_dict()
     for name in here:
         if name.startswith("backbone.") and _shape(there.get(name)) != _shape(here[name]):

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from cyclenet.config.schema import ProtocolConfig, TrainConfig
+from cyclenet.config.schema import TrainConfig
 from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.images import DataError
 from cyclenet.data.views import Place, Views
 from cyclenet.models.cyclenet import build_model
-from cyclenet.scoring.inference import full_precision, predict
+from cyclenet.scoring.inference import computing, from_features, predict, view_features
 from cyclenet.scoring.metrics import ConfusionMatrix, Scores, scores
 from cyclenet.training.losses import SegmentationLoss, occurrence_loss
 from cyclenet.training.optim import build_optimizer, parameter_groups, schedule
@@ -29,8 +29,8 @@ class SegmentationTask(L.LightningModule):
     """Train and validate one arm.
 
     Hyper-parameters are plain types (the configuration as a dict, class names, palette), so that a
-    checkpoint loads with ``torch.load(weights_only=True)`` and rebuilds the task by itself
-    (`cyclenet.training.checkpoint.load_task`).
+    checkpoint loads with ``torch.load(weights_only=True)`` and rebuilds the network by itself
+    (`cyclenet.deploy.load.rebuild`).
 
     Args:
         cfg: the whole configuration.
@@ -80,7 +80,7 @@ class SegmentationTask(L.LightningModule):
         if "features" in batch:
             return self.net.segment(self._as_input(batch["features"]))
         maps = [
-            self._crop(self.view_features(view[None]), view, Place(*place))
+            self._crop(view_features(self.net, view[None]), view, Place(*place))
             for view, place in zip(batch["view"], batch["place"], strict=True)
         ]
         layout = torch.channels_last
@@ -88,14 +88,6 @@ class SegmentationTask(L.LightningModule):
         return self.net.segment(
             [torch.cat(level).contiguous(memory_format=layout) for level in levels]
         )
-
-    def view_features(self, view: Tensor) -> list[Tensor]:
-        """Return a frozen backbone's features of a view (1, 3, H, W), in full precision.
-
-        They are what a cache holds.
-        """
-        with torch.no_grad(), full_precision(), torch.autocast(self.device.type, enabled=False):
-            return self.net.features(view)
 
     def _crop(self, maps: list[Tensor], view: Tensor, place: Place) -> list[Tensor]:
         views = Views(self.cfg.dataset, self.net.grid)
@@ -122,38 +114,12 @@ class SegmentationTask(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Count one image, at its mask's own size; return its prediction (1, H, W)."""
-        prediction = self.predict(batch["image"], features=batch.get("features"))
+        net, features = self.net, batch.get("features")
+        network = net.logits if features is None else from_features(net, features)
+        with computing("32-true", self.device):
+            prediction = predict(network, batch["image"], self.cfg.protocol, net.grid)
         self.confusion.update(prediction, batch["mask"])
         return prediction
-
-    def predict(
-        self,
-        image: Tensor,
-        protocol: ProtocolConfig | None = None,
-        precision: str = "32-true",
-        features: list[Tensor] | None = None,
-    ) -> Tensor:
-        """Return the predicted train ids (N, H, W), uint8, of images (N, 3, H, W), RGB in 0..255.
-
-        Args:
-            image: images on the model's device.
-            protocol: windows, scales and flip; None takes those of the training's validation.
-            precision: precision of the network, ``32-true`` or ``bf16-mixed``. It is float32 unless
-                one asks, whatever the training's: a reported number must not depend on it.
-            features: a frozen backbone's features of the images, where they are cached and the
-                protocol looks at images once, as they are.
-        """
-        protocol, grid = protocol or self.cfg.protocol, self.net.grid
-
-        def network(view: Tensor) -> Tensor:
-            if features is not None:
-                return self.net.segment(self._as_input(features))[0]
-            # The network is not compiled here, because images differ in size.
-            return self.net.forward(view)[0]
-
-        low = precision == "bf16-mixed"
-        with full_precision(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            return predict(network, image, protocol, grid)
 
     def on_validation_epoch_end(self) -> None:
         counts = self.confusion.compute().cpu()

@@ -9,7 +9,7 @@ from cyclenet.lab.explain.features import Explained
 from cyclenet.lab.explain.geometry import at_cells, components, spread
 from cyclenet.lab.explain.image_figures import changes
 from cyclenet.models.resize import resize
-from made import task_of
+from made import model_of, task_of
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def test_the_last_part_is_the_networks_own_prediction(image):
     seen = Explained(task, image)
     assert seen.parts == ["PartI", "PartII, pass 1", "PartII, pass 2"]
     assert seen.layers == ["rate 1", "rate 2", "rate 3", "concatenation"]
-    assert np.array_equal(seen.labels[-1], task.predict(seen.tensor)[0].numpy())
+    assert np.array_equal(seen.labels[-1], model_of(task).labels(seen.tensor)[0].numpy())
     assert not np.array_equal(seen.labels[0], seen.labels[-1])
     logits = resize(task.net(seen.tensor)[0], seen.size, False)
     np.testing.assert_allclose(

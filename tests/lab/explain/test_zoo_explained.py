@@ -9,7 +9,7 @@ from cyclenet.config.schema import DatasetConfig, TrainConfig
 from cyclenet.lab.explain import pixel_figures
 from cyclenet.lab.explain.features import Explained
 from cyclenet.training.task import SegmentationTask
-from made import CLASSES, PALETTE, awake, small_arm
+from made import CLASSES, PALETTE, awake, model_of, small_arm
 
 ARMS = sorted(f"zoo/{path.stem}" for path in ROOT.glob("conf/arm/zoo/*.yaml"))
 PIXEL = ("similarity_figure", "grad_cam_figure", "probabilities_figure")
@@ -26,7 +26,7 @@ def test_a_compared_system_is_explained(arm):
     size = (64, 64) if arm == "zoo/psanet" else (41, 67)  # PSANet is built for its crop.
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     seen = Explained(task, image)
-    predicted = task.predict(torch.from_numpy(image).permute(2, 0, 1)[None])[0].numpy()
+    predicted = model_of(task).labels(torch.from_numpy(image).permute(2, 0, 1)[None])[0].numpy()
     # What is explained is what the network predicts.
     np.testing.assert_array_equal(seen.labels[-1], predicted)
     fields = seen.receptive_field(20, 30)

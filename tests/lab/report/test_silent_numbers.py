@@ -146,8 +146,7 @@ def test_the_panel_shows_the_images_of_the_fold_that_was_counted(tmp_path, monke
         raise ValueError("seen")
 
     monkeypatch.setattr("cyclenet.lab.report.panel.open_validation", note)
-    monkeypatch.setattr("cyclenet.lab.report.panel.load_checkpoint", lambda path: None)
-    monkeypatch.setattr("cyclenet.lab.report.panel.load_task", lambda checkpoint: None)
+    monkeypatch.setattr("cyclenet.lab.report.panel.load", lambda *args, **options: None)
     write_report(find_runs([root]), tmp_path / "out", "x", images=1)
     assert opened == [0]
 

@@ -8,6 +8,7 @@ from rich.progress import track
 
 from cyclenet.data.base import Source
 from cyclenet.data.open import check_classes
+from cyclenet.deploy.model import Model
 from cyclenet.lab.explain.features import Explained, layers_shown
 from cyclenet.lab.explain.measure import (
     ClassMeans,
@@ -33,20 +34,17 @@ from cyclenet.lab.intervals import difference
 from cyclenet.scoring.boundary import label_distance
 from cyclenet.scoring.metrics import by_class, class_iou, mean_iou
 from cyclenet.scoring.results import Counts
-from cyclenet.training.task import SegmentationTask
 
 TOPICS = ("feedback", "similarity", "offsets", "receptive_field")
 
 ENOUGH = 5  # Images below which no interval is given: a bootstrap over fewer says nothing.
 
 
-def analyse(
-    task: SegmentationTask, source: Source, what: list[str], fields: int = 16
-) -> SplitAnalysis:
+def analyse(model: Model, source: Source, what: list[str], fields: int = 16) -> SplitAnalysis:
     """Measure over all images of a split; each is seen as a whole, at a single scale.
 
     Args:
-        task: the trained model.
+        model: the trained model.
         source: the split.
         what: some of `TOPICS`.
         fields: images of which receptive fields are measured, spread evenly over the split.
@@ -55,20 +53,20 @@ def analyse(
         ValueError: the data set has other classes than the model, or offsets are asked of a model
             whose decoder does not align.
     """
-    check_classes(source, task.classes, "this data set", "The checkpoint")
-    if "offsets" in what and not task.net.decoder.aligns:
+    check_classes(source, model.classes, "this data set", "The checkpoint")
+    if "offsets" in what and not model.net.decoder.aligns:
         raise ValueError(
             "Only a model whose decoder aligns, such as model.decoder=adc, has offsets; this one "
-            f"has {task.cfg.model.decoder}."
+            f"has {model.cfg.model.decoder}."
         )
     images = len(source)
     chosen = np.linspace(0, images - 1, min(fields, images)).round().astype(int).tolist()
     rows: dict[str, list[np.ndarray]] = {}
     points: list[FieldPoint] = []
-    means = ClassMeans(len(task.classes))
+    means = ClassMeans(len(model.classes))
     quiet = not sys.stderr.isatty()
     for index in track(range(images), "analysis", disable=quiet):
-        seen, truth = Explained(task, source.image(index)), source.mask(index)
+        seen, truth = Explained(model, source.image(index)), source.mask(index)
         distance = label_distance(truth)
         for key, value in _count(seen, truth, distance, what).items():
             rows.setdefault(key, []).append(value)
@@ -79,10 +77,11 @@ def analyse(
     if "similarity" in what and images > 1:
         order = track(range(images), "class means", disable=quiet)
         rows["probe"] = [
-            means.count(Explained(task, source.image(index)), source.mask(index)) for index in order
+            means.count(Explained(model, source.image(index)), source.mask(index))
+            for index in order
         ]
     counts = {key: np.stack(values) for key, values in rows.items()}
-    context = task.net.context
+    context = model.net.context
     parts, layers = list(context.part_names), layers_shown(context)
     result = SplitAnalysis(parts, layers, source.classes, images, bin_names())
     if "feedback" in what:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cyclenet.data.images import DataError, decode_image
+from cyclenet.deploy.model import Model
 from cyclenet.files import printable
 from cyclenet.lab.explain.canvas import HEAT, render_tight
 from cyclenet.lab.explain.features import Explained
@@ -29,7 +30,6 @@ from cyclenet.lab.explain.pixel_figures import (
     receptive_field_figure,
     similarity_figure,
 )
-from cyclenet.training.task import SegmentationTask
 
 HELD = 4
 """Images whose features are kept; fewer where they are large: all together have at most
@@ -73,7 +73,7 @@ class Explorer:
 
     def __init__(
         self,
-        models: list[tuple[str, SegmentationTask]],
+        models: list[tuple[str, Model]],
         examples: list[Example],
         max_megabytes: float,
         max_pixels: int,
@@ -86,13 +86,13 @@ class Explorer:
 
     def describe(self) -> dict[str, Any]:
         """Return what the page needs to know at its start."""
-        task = self.models[0][1]
+        model = self.models[0][1]
         return {
             "models": [
                 {"name": name, "adc": model.net.decoder.aligns} for name, model in self.models
             ],
-            "classes": task.classes,
-            "palette": task.palette,
+            "classes": model.classes,
+            "palette": model.palette,
             "examples": [printable(example.name) for example in self.examples],
             "max_megabytes": self.max_bytes / 1e6,
             "max_pixels": self.max_pixels,
@@ -113,7 +113,7 @@ class Explorer:
         with self.lock:
             while self.pictures and not self._has_room(height * width):
                 self.pictures.popitem(last=False)
-            seen = [Explained(task, image) for _, task in self.models]
+            seen = [Explained(model, image) for _, model in self.models]
             layers = {
                 name: each.labels[-1] for (name, _), each in zip(self.models, seen, strict=True)
             }

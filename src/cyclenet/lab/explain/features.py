@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cyclenet.config.schema import ProtocolConfig
+from cyclenet.deploy.model import Model
 from cyclenet.lab.explain.geometry import cell_of, middles, over_pixels
 from cyclenet.models.contexts.base import Context
+from cyclenet.models.cyclenet import CycleNet
 from cyclenet.models.resize import resize_rows
 from cyclenet.scoring.inference import predict
-from cyclenet.training.task import SegmentationTask
 
 
 class Offsets(NamedTuple):
@@ -44,7 +45,7 @@ class Explained:
     """One image, and the features that the network has of it, which are computed once.
 
     Args:
-        task: the trained model; its parameters stop requiring gradients.
+        model: the trained network, whose parameters stop requiring gradients.
         image: (H, W, 3) uint8 RGB.
 
     Attributes:
@@ -53,17 +54,18 @@ class Explained:
         passes: outputs of each part's layers.
     """
 
-    def __init__(self, task: SegmentationTask, image: np.ndarray) -> None:
-        self.task, self.net, self.image = task.eval().requires_grad_(False), task.net, image
+    def __init__(self, model: Model, image: np.ndarray) -> None:
+        self.model, self.image = model, image
+        self.net: CycleNet = model.net.eval().requires_grad_(False)
         self.size = (image.shape[0], image.shape[1])
         if any(side < least for side, least in zip(self.size, self.net.least, strict=True)):
             height, width = self.net.least
             raise ValueError(
-                f"model.context={task.cfg.model.context} is built for crops of {height} x {width}: "
-                f"an image of {self.size[0]} x {self.size[1]} cannot be explained."
+                f"model.context={model.cfg.model.context} is built for crops of {height} x "
+                f"{width}: an image of {self.size[0]} x {self.size[1]} cannot be explained."
             )
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)
-        self.tensor = pixels[None].to(task.device)
+        self.tensor = pixels[None].to(model.device)
         with torch.no_grad():
             self.levels = self.net.features(self.tensor)
             self.passes = self._passes(self.levels)
@@ -192,7 +194,7 @@ class Explained:
         net = self.net
         if not net.decoder.aligns:
             raise ValueError(
-                f"model.decoder={self.task.cfg.model.decoder} has no offsets: choose a model with "
+                f"model.decoder={self.model.cfg.model.decoder} has no offsets: choose a model with "
                 "model.decoder=adc."
             )
         with torch.no_grad():

@@ -124,7 +124,7 @@ def changes(
 
 def feedback_figure(seen: Explained, truth: np.ndarray | None) -> Figure:
     """Draw each part's prediction, its errors, and what changed from the first to the last."""
-    palette = np.array(seen.task.palette, np.uint8)
+    palette = np.array(seen.model.palette, np.uint8)
     labels, several = seen.labels, len(seen.labels) > 1
     figure, axes = grid(2, 1 + len(labels) + several, seen.image, 1.9)
     axes[0, 0].imshow(seen.image)
@@ -143,7 +143,7 @@ def feedback_figure(seen: Explained, truth: np.ndarray | None) -> Figure:
     if several:
         _draw_changes(axes[:, -1], labels[0], labels[-1], truth)
     found = np.unique(np.concatenate(present)).tolist()
-    class_legend(figure, seen.task.classes, palette, found)
+    class_legend(figure, seen.model.classes, palette, found)
     return figure
 
 

@@ -1,8 +1,8 @@
-"""The images and the points that ``visualize`` draws."""
+"""The networks, the images and the points that ``visualize`` and ``explore`` show."""
 
 import csv
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,8 @@ from cyclenet.config.commands import VisualizeConfig
 from cyclenet.data.base import Source, find_files, name_files
 from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_image
 from cyclenet.data.open import open_split
+from cyclenet.deploy.load import find, load
+from cyclenet.deploy.model import Model
 from cyclenet.lab.explain.canvas import Point
 
 EVERY_IMAGE = ""  # Key of the points that belong to all images.
@@ -24,6 +26,27 @@ class Input(NamedTuple):
     name: str
     image: Callable[[], np.ndarray]
     truth: Callable[[], np.ndarray | None]
+
+
+def open_models(paths: Sequence[str | Path], device: str) -> list[Model]:
+    """Return the trained networks of checkpoints, which must know the same classes.
+
+    Raises:
+        ValueError: one is missing, damaged, or not of this project; it is an ONNX file, whose
+            features cannot be seen; or its classes are not those of the first.
+    """
+    models: list[Model] = []
+    for path in paths:
+        found = find(path)
+        if found.suffix == ".onnx":
+            raise ValueError(
+                f"{found} gives no weights: give the checkpoint that it was made from."
+            )
+        model = load(found, device=device)
+        if models and model.classes != models[0].classes:
+            raise ValueError(f"{path} was trained on other classes than {paths[0]}.")
+        models.append(model)
+    return models
 
 
 def bare_name(name: str) -> str:

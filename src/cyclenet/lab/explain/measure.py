@@ -41,7 +41,7 @@ def count_predictions(seen: Explained, truth: np.ndarray, distance: np.ndarray) 
     for labels in seen.labels:
         predicted = labels[valid]
         hit = predicted == true
-        pixels.append(_by_class(true, predicted, len(seen.task.classes)))
+        pixels.append(_by_class(true, predicted, len(seen.model.classes)))
         near.append([np.bincount(b, minlength=len(BINS) + 1) for b in (bins[hit], bins)])
     return {"pixels": np.array(pixels), "near": np.array(near)}
 
@@ -87,7 +87,7 @@ def _inner_passes(seen: Explained, truth: np.ndarray) -> list[list[Tensor]]:
 
 def _members(seen: Explained, truth: np.ndarray) -> Tensor:
     """Return (h * w, C) float64: 1 where a feature has a class."""
-    classes = len(seen.task.classes)
+    classes = len(seen.model.classes)
     cells = _cells(seen, truth).clamp(max=classes)
     return F.one_hot(cells, classes + 1)[:, :-1].double()
 

@@ -44,7 +44,7 @@ def similarity_figure(seen: Explained, x: int, y: int) -> Figure:
 
 
 def _pixel_title(seen: Explained, x: int, y: int) -> str:
-    return f"pixel {x},{y}: {seen.task.classes[seen.labels[-1][y, x]]}"
+    return f"pixel {x},{y}: {seen.model.classes[seen.labels[-1][y, x]]}"
 
 
 def grad_cam_figure(seen: Explained, x: int, y: int, target: int | None = None) -> Figure:
@@ -61,7 +61,7 @@ def grad_cam_figure(seen: Explained, x: int, y: int, target: int | None = None) 
     for column, part in enumerate(seen.parts, 1):
         values = seen.over_pixels(_relative(maps[column - 1]))
         shown = show_heat(axes[0, column], values, labels, [(x, y)])
-        title(axes[0, column], f"{part}: score of {seen.task.classes[target]}")
+        title(axes[0, column], f"{part}: score of {seen.model.classes[target]}")
     color_bar(figure, shown, axes, "activation / maximum")
     return figure
 
@@ -97,7 +97,7 @@ def pixel_maps(seen: Explained, x: int, y: int, target: int | None = None) -> Pi
     """Compute a row of `figure4`."""
     kept = [0, -1] if len(seen.parts) > 1 else [0]
     labels = seen.labels[-1]
-    name = seen.task.classes[int(labels[y, x]) if target is None else target]
+    name = seen.model.classes[int(labels[y, x]) if target is None else target]
     maps = seen.similarity(x, y)[kept, -1], seen.grad_cam(x, y, target)[kept]
     similarity, activation = (np.stack([seen.over_pixels(each) for each in m]) for m in maps)
     parts = [seen.parts[k] for k in kept]
@@ -171,7 +171,7 @@ def probabilities_figure(seen: Explained, x: int, y: int, count: int = 6) -> Fig
         places = np.arange(len(order)) + number * height
         width = 100 * values[number, order]
         axes.barh(places, width, height, color=color_of_part(number), label=part)
-    names = [seen.task.classes[i] for i in order]
+    names = [seen.model.classes[i] for i in order]
     axes.set_yticks(np.arange(len(order)) + 0.4 - height / 2, names, fontsize=7)
     axes.set(ylim=(len(order), -0.3), xlim=(0, 100))
     axes.set_xlabel("probability, %", fontsize=7)

@@ -18,10 +18,9 @@ from cyclenet.config.naming import arm_labels
 from cyclenet.data.base import find_files
 from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_image
 from cyclenet.data.open import open_split
-from cyclenet.devices import choose_device
 from cyclenet.lab.explain.explorer import Example, Explorer
 from cyclenet.lab.explain.explorer_app import application
-from cyclenet.runs.open_model import open_tasks
+from cyclenet.lab.explain.inputs import open_models
 
 MOST_CONNECTIONS, HEADER_SECONDS = 64, 10.0
 
@@ -45,13 +44,12 @@ def serve(cfg: ExploreConfig) -> None:
     Raises:
         ValueError: a checkpoint or the folder cannot be used, or the port is taken.
     """
-    device = choose_device(cfg.accelerator)
     paths = [cfg.ckpt_path, *([cfg.compare] if cfg.compare else [])]
-    tasks = open_tasks(paths, device)
-    names = arm_labels([task.cfg.model for task in tasks])
-    examples = find_examples(cfg, tasks[0].classes)
-    models = list(zip(names, tasks, strict=True))
-    explorer = Explorer(models, examples, cfg.max_megabytes, cfg.max_pixels)
+    models = open_models(paths, cfg.accelerator)
+    names = arm_labels([model.cfg.model for model in models])
+    examples = find_examples(cfg, models[0].classes)
+    named = list(zip(names, models, strict=True))
+    explorer = Explorer(named, examples, cfg.max_megabytes, cfg.max_pixels)
     host = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
     everywhere = _property(cfg.host, "is_unspecified")
     hosts = ["*"] if everywhere else ["127.0.0.1", "localhost", "[::1]", host]

@@ -11,14 +11,14 @@ from cyclenet.config.commands import VisualizeConfig
 from cyclenet.config.naming import arm_labels
 from cyclenet.data.images import DataError
 from cyclenet.data.open import open_validation
-from cyclenet.deploy.load import find
-from cyclenet.devices import choose_device
+from cyclenet.deploy.load import find, run_of
+from cyclenet.deploy.model import Model
 from cyclenet.files import write_json, write_text
 from cyclenet.lab.explain.analysis import TOPICS, analyse
 from cyclenet.lab.explain.canvas import Point, save_formats
 from cyclenet.lab.explain.features import Explained
 from cyclenet.lab.explain.image_figures import Predicted, feedback_figure, figure3, offsets_figure
-from cyclenet.lab.explain.inputs import EVERY_IMAGE, Input, find_inputs, read_points
+from cyclenet.lab.explain.inputs import EVERY_IMAGE, Input, find_inputs, open_models, read_points
 from cyclenet.lab.explain.measure import edge_and_middle
 from cyclenet.lab.explain.pixel_figures import (
     PixelMaps,
@@ -31,10 +31,7 @@ from cyclenet.lab.explain.pixel_figures import (
 )
 from cyclenet.lab.explain.split_figures import split_figures
 from cyclenet.lab.explain.text import describe_analysis
-from cyclenet.runs.open_model import open_tasks
 from cyclenet.scoring.boundary import label_distance
-from cyclenet.training.checkpoint import run_of
-from cyclenet.training.task import SegmentationTask
 
 ROWS_OF_FIGURE4, COLUMNS_OF_FIGURE3 = 9, 4
 OF_A_PIXEL: dict[str, Callable[[Explained, int, int], Figure]] = {
@@ -51,17 +48,16 @@ def visualize(cfg: VisualizeConfig) -> int:
     Raises:
         ValueError: the checkpoint, the images or the points cannot be used.
     """
-    device = choose_device(cfg.accelerator)
     paths = (cfg.ckpt_path, *cfg.compare)
-    tasks = open_tasks(paths, device)
+    models = open_models(paths, cfg.accelerator)
     output = Path(cfg.output) if cfg.output else run_of(find(cfg.ckpt_path)) / "visualize"
     if cfg.image is None:
-        visualize_split(cfg, tasks[0], output)
+        visualize_split(cfg, models[0], output)
         return 0
-    return visualize_images(cfg, tasks, output)
+    return visualize_images(cfg, models, output)
 
 
-def visualize_split(cfg: VisualizeConfig, task: SegmentationTask, output: Path) -> None:
+def visualize_split(cfg: VisualizeConfig, model: Model, output: Path) -> None:
     """Measure over a split: ``analysis.json``, ``analysis.md`` and a figure a topic.
 
     Raises:
@@ -78,7 +74,7 @@ def visualize_split(cfg: VisualizeConfig, task: SegmentationTask, output: Path) 
             "compare= is for what=figure3 of an image: give image=FILE, or leave it out."
         )
     source = open_validation(cfg.dataset, cfg.split)
-    result = analyse(task, source, cfg.what or [topic for topic in TOPICS if _has(task, topic)])
+    result = analyse(model, source, cfg.what or [topic for topic in TOPICS if _has(model, topic)])
     split, limit = cfg.dataset.split_or_usual(cfg.split), ""
     if cfg.dataset.val_limit:
         limit = f", the first {len(source)} images (dataset.val_limit)"
@@ -93,39 +89,39 @@ def visualize_split(cfg: VisualizeConfig, task: SegmentationTask, output: Path) 
     print(f"Written to {output}")
 
 
-def _has(task: SegmentationTask, topic: str) -> bool:
+def _has(model: Model, topic: str) -> bool:
     """Tell whether a figure or a topic applies to a model."""
-    return topic != "offsets" or task.net.decoder.aligns
+    return topic != "offsets" or model.net.decoder.aligns
 
 
-def visualize_images(cfg: VisualizeConfig, tasks: list[SegmentationTask], output: Path) -> int:
+def visualize_images(cfg: VisualizeConfig, models: list[Model], output: Path) -> int:
     """Draw the figures of each image; return how many images could not be read.
 
     Raises:
         ValueError: the images or the points cannot be used, or the model has no offsets.
     """
-    task = tasks[0]
-    if "offsets" in cfg.what and not _has(task, "offsets"):
+    model = models[0]
+    if "offsets" in cfg.what and not _has(model, "offsets"):
         raise ValueError(
-            f"what=offsets: {cfg.ckpt_path} has no ADC (model.decoder={task.cfg.model.decoder})."
+            f"what=offsets: {cfg.ckpt_path} has no ADC (model.decoder={model.cfg.model.decoder})."
         )
     usual = ["figure4", "similarity", "gradcam", "offsets", "receptive_field", "feedback"]
     usual += ["figure3"] if cfg.compare else []
-    what = cfg.what or [name for name in usual if _has(task, name)]
+    what = cfg.what or [name for name in usual if _has(model, name)]
     table = read_points(cfg)
-    inputs = find_inputs(cfg, output, task.classes)
+    inputs = find_inputs(cfg, output, model.classes)
     missing = table.keys() - {each.name for each in inputs} - {EVERY_IMAGE}
     if missing:
         raise ValueError(
             f"{cfg.points} has points of {', '.join(sorted(missing))}, of which there is no image "
             f"in {cfg.image}."
         )
-    pages = Pages(cfg, tasks, output)
+    pages = Pages(cfg, models, output)
     failed = 0
     for each in inputs:
         try:
             image, truth = _read(each)
-            seen = Explained(task, image)
+            seen = Explained(model, image)
             points = _points_of(seen, truth, each.name, table)
         except ValueError as error:
             print(f"error: {each.name}: {error}", file=sys.stderr)
@@ -186,8 +182,8 @@ class Pages:
     So a folder's images are never all held.
     """
 
-    def __init__(self, cfg: VisualizeConfig, tasks: list[SegmentationTask], output: Path) -> None:
-        self.cfg, self.tasks, self.output = cfg, tasks, output
+    def __init__(self, cfg: VisualizeConfig, models: list[Model], output: Path) -> None:
+        self.cfg, self.models, self.output = cfg, models, output
         self.fourth: list[PixelMaps] = []
         self.third: list[Predicted] = []
         self.drawn = {"figure3": 0, "figure4": 0}
@@ -204,7 +200,7 @@ class Pages:
             self.fourth += [pixel_maps(seen, x, y) for x, y in points]
         if "figure3" in what:
             # Each checkpoint predicts by its own protocol, as it would be reported.
-            labels = [task.predict(seen.tensor)[0].cpu().numpy() for task in self.tasks]
+            labels = [model.labels(seen.tensor)[0].cpu().numpy() for model in self.models]
             self.third.append(Predicted(seen.image, truth, labels))
         while len(self.fourth) >= ROWS_OF_FIGURE4:
             self._save_fourth()
@@ -224,10 +220,10 @@ class Pages:
 
     def _save_third(self) -> None:
         columns, self.third = self.third[:COLUMNS_OF_FIGURE3], self.third[COLUMNS_OF_FIGURE3:]
-        task = self.tasks[0]
-        titles = arm_labels([each.cfg.model for each in self.tasks])
-        palette = np.array(task.palette, np.uint8)
-        self._save_page("figure3", figure3(columns, titles, task.classes, palette))
+        model = self.models[0]
+        titles = arm_labels([each.cfg.model for each in self.models])
+        palette = np.array(model.palette, np.uint8)
+        self._save_page("figure3", figure3(columns, titles, model.classes, palette))
 
     def _save_page(self, kind: str, figure: Figure) -> None:
         self.drawn[kind] += 1

@@ -8,7 +8,8 @@ import numpy as np
 from cyclenet.files import read_yaml
 from cyclenet.lab.intervals import Difference, holm, near_minus_far_by_class
 from cyclenet.lab.markdown import NONE, Markup, interval, markdown_table
-from cyclenet.lab.report.arms import MEASURES, Row, compare, fold_gains, pick_by_name
+from cyclenet.lab.report.arms import Row, pick_by_name
+from cyclenet.lab.report.compare import MEASURES, compare, fold_gains
 
 
 class Comparison(NamedTuple):
@@ -17,7 +18,7 @@ class Comparison(NamedTuple):
     Attributes:
         arm: name of a row, of its arm, or a part of either; the first row that fits is taken.
         than: the same of the other row.
-        score: one of `cyclenet.lab.report.arms.MEASURES`.
+        score: one of `cyclenet.lab.report.compare.MEASURES`.
     """
 
     arm: str

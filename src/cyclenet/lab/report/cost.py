@@ -13,8 +13,9 @@ from cyclenet.files import read_json
 from cyclenet.lab.cost.count import count_cost, total
 from cyclenet.lab.markdown import NONE, interval, markdown_table, plain
 from cyclenet.lab.paper import TABLE1, find_row, has_papers_costs
-from cyclenet.lab.report.arms import Arm, Row, compare
+from cyclenet.lab.report.arms import Arm, Row
 from cyclenet.lab.report.charts import CostPoint, cost_chart
+from cyclenet.lab.report.compare import compare
 from cyclenet.lab.report.runs import Run
 
 LATENCY = "latency.json"

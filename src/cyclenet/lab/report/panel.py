@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from cyclenet.data.open import open_validation
+from cyclenet.deploy.load import load
 from cyclenet.lab.markdown import plain
-from cyclenet.lab.report.arms import Arm, comparable
-from cyclenet.models.stored import load_checkpoint
+from cyclenet.lab.report.arms import Arm
+from cyclenet.lab.report.compare import comparable
 from cyclenet.plots.pictures import PanelRow, disagreement, panel, save_png
-from cyclenet.training.checkpoint import load_task
 from cyclenet.training.keep import LAST
 
 COLUMN_WIDTH = 360
@@ -28,13 +27,12 @@ def describe_panel(arms: list[Arm], output: Path, count: int) -> str:
     accuracy = pixels[..., 0] / np.maximum(pixels[..., 1], 1)
     chosen = _choose(np.ptp(accuracy, 0), count)
     try:
-        tasks = [load_task(load_checkpoint(run.folder / LAST)) for run in runs]
+        models = [load(run.folder / LAST, device="cpu") for run in runs]
         source = open_validation(runs[0].config.dataset)
         rows = []
         for index in chosen:
             image, truth = source.image(index), source.mask(index)
-            tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
-            predictions = [task.predict(tensor)[0].numpy() for task in tasks]
+            predictions = [model.predict(image).labels for model in models]
             rows.append(PanelRow(image, truth, predictions, disagreement(predictions, truth)))
     except (ValueError, OSError, RuntimeError) as error:
         return f"The panel was left out: {plain(str(error))}"

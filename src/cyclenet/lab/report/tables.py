@@ -11,8 +11,9 @@ from scipy import stats
 from cyclenet.files import write_text
 from cyclenet.lab.intervals import Difference
 from cyclenet.lab.markdown import NONE, Markup, code, interval, markdown_table, plain, spread
-from cyclenet.lab.report.arms import EDGE, Arm, Row, compare
+from cyclenet.lab.report.arms import Arm, Row
 from cyclenet.lab.report.charts import Curve, curves_chart, dots_chart, heat_map
+from cyclenet.lab.report.compare import EDGE, compare
 from cyclenet.lab.report.cost import ArmCost
 from cyclenet.lab.report.evaluations import Evaluation
 from cyclenet.lab.report.runs import Run

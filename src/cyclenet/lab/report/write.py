@@ -4,16 +4,10 @@ from pathlib import Path
 
 from cyclenet.config.reach import untrained_taps
 from cyclenet.lab.markdown import plain
-from cyclenet.lab.report.arms import (
-    Arm,
-    Row,
-    comparable,
-    group_arms,
-    pick_by_name,
-    training_differences,
-)
+from cyclenet.lab.report.arms import Arm, Row, group_arms, pick_by_name, training_differences
 from cyclenet.lab.report.charts import Curve, curves_chart
 from cyclenet.lab.report.claims import Claim, describe_claims
+from cyclenet.lab.report.compare import comparable
 from cyclenet.lab.report.cost import cost_of_arms, describe_cost
 from cyclenet.lab.report.folds import describe_folds
 from cyclenet.lab.report.inside import describe_inside
