@@ -42,7 +42,7 @@ def safe_name(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text whose bytes that are no UTF-8, as names of files may have, are written out."""
+    """Escape what is no UTF-8, as names of files may have, so that the text can be printed."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

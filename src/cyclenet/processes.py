@@ -120,7 +120,7 @@ def map_in_threads(
 def ahead(
     pool: ThreadPoolExecutor, function: Callable[[S], T], items: Iterable[S], most: int
 ) -> Iterator[Future[T]]:
-    """Yield futures of a function's results, in order; threads work on ``most`` later ones."""
+    """Submit items to a pool and yield their futures in order, ``most`` ahead of the caller."""
     futures: deque[Future[T]] = deque()
     for item in items:
         futures.append(pool.submit(function, item))

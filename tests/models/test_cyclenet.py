@@ -7,7 +7,7 @@ import torch
 from conftest import tiny_model
 from cyclenet.config.choices import CONTEXTS, DECODERS
 from cyclenet.models.cyclenet import build_model
-from cyclenet.models.layers import be_kind_to_cpu
+from cyclenet.models.layers import avoid_slow_cpu_kernels
 
 # Every context module and every decoder: beside none, and the paper's own beside each other.
 PAPERS = ("none", "aspp", "cycleaspp"), ("none", "skip", "adc")
@@ -126,6 +126,6 @@ def test_taps_far_apart_are_computed_in_the_layout_of_their_filter():
     x = torch.randn(2, 8, 20, 20).to(memory_format=torch.channels_last)
     expected = conv(x)
     module = torch.nn.Sequential(conv).to(memory_format=torch.channels_last)
-    be_kind_to_cpu(module)
+    avoid_slow_cpu_kernels(module)
     assert torch.allclose(module(x), expected, atol=1e-5)
     assert module(x).is_contiguous()

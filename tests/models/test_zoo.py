@@ -24,7 +24,7 @@ from cyclenet.models.contexts.reseg import ReSeg
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.decoders.alignseg import warp
 from cyclenet.models.decoders.deeplabv3plus import DeepLabV3Plus
-from cyclenet.models.decoders.dupsampling import Unfold
+from cyclenet.models.decoders.dupsampling import LearnedUpsampling
 from cyclenet.models.decoders.fapn import FeatureAlign
 from cyclenet.models.decoders.gff import GFF
 from cyclenet.models.decoders.upernet import UPerNet
@@ -424,7 +424,7 @@ def test_sweeps_of_reseg_reach_every_pixel():
 
 def test_dupsampling_predicts_the_pixels_under_a_feature():
     """Filters are ordered by row, column and class, as `nn.PixelShuffle` reads class first."""
-    net = Unfold(2, 3, 4)
+    net = LearnedUpsampling(2, 3, 4)
     x = torch.randn(1, 2, 2, 2)
     logits = net(x)
     assert logits.shape == (1, 3, 8, 8)
@@ -436,7 +436,7 @@ def test_dupsampling_starts_from_the_best_linear_code_of_masks():
     torch.manual_seed(0)
     squares = torch.randint(0, 3, (40, 4, 4))
     squares[:5, 0] = 255
-    net = Unfold(6, 3, 4)
+    net = LearnedUpsampling(6, 3, 4)
     share = net.fit(squares)
     truth = (squares[:, None] == torch.arange(3).view(-1, 1, 1)).flatten(1).float()
     weight = net.conv.weight.detach()[:, :, 0, 0]
@@ -451,7 +451,7 @@ def test_dupsampling_starts_from_the_best_linear_code_of_masks():
 
 def test_dupsampling_leaves_columns_that_masks_do_not_need():
     torch.manual_seed(0)
-    net = Unfold(6, 3, 4)
+    net = LearnedUpsampling(6, 3, 4)
     before = net.conv.weight.detach().clone()
     patterns = torch.randint(0, 3, (2, 4, 4))
     assert net.fit(patterns[torch.arange(20) % 2]) == 1

@@ -10,7 +10,7 @@ from cyclenet.config.schema import LossConfig, OptimConfig, ProtocolConfig
 from cyclenet.deploy.load import load
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.stored import load_checkpoint
-from cyclenet.scoring.inference import full_precision, predict
+from cyclenet.scoring.inference import predict, without_tf32
 from cyclenet.scoring.metrics import ConfusionMatrix, scores
 from cyclenet.training.checkpoint import AtomicCheckpointIO
 from cyclenet.training.losses import SegmentationLoss
@@ -77,7 +77,7 @@ def test_predictions_are_in_float32_without_tf32():
 
 def test_threads_that_predict_at_once_leave_tf32_as_it_was():
     """Whoever enters last may leave first."""
-    first, second = full_precision(), full_precision()
+    first, second = without_tf32(), without_tf32()
     before = torch.backends.cudnn.allow_tf32
     first.__enter__(), second.__enter__(), first.__exit__(None, None, None)
     assert not torch.backends.cudnn.allow_tf32

@@ -211,8 +211,8 @@ class CheckConfig:
     splits: list[str] | None = None
     # Processes that read; -1 takes one a core.
     num_workers: int = -1
-    # Folder of what is proposed for one's own data (dataset=folder) that cannot be read as it is:
-    # a picture of pairs, and class names where there are none.
+    # Folder of the proposal for data of your own (dataset=folder) that cannot be read as they are:
+    # a picture of pairs, and a list of class names where there is none.
     output: str = "check_data"
 
 

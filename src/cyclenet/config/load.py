@@ -91,7 +91,7 @@ def _paper_width(width: int, _root_: DictConfig) -> int:
 
 
 def _in_resnets(value: Any, _root_: DictConfig) -> Any:
-    """Return what a compared system changes in a ResNet that is trained; nothing in others."""
+    """Return the value where the backbone is a trained ResNet, else the empty value of its type."""
     model = _root_.model
     changes = model.backbone.startswith("resnet") and not model.freeze_backbone
     return value if changes else type(value)()
@@ -121,8 +121,7 @@ def run_folder_name(_root_: DictConfig) -> str:
     All processes of a run agree on the name, and a repeated command finds its own checkpoints.
     ``dataset.root`` is in the hash too, for another folder may hold other data.
     """
-    # The values are not checked here: a sweep asks for the folder of a wrong job too, and the job
-    # itself says what is wrong.
+    # The values are not checked: Hydra asks for the name before a job is checked.
     values = keep_result_affecting(plain_values(_root_))
     changed = changed_from(asdict(TrainConfig()), values)
     model = ModelConfig.__new__(ModelConfig)

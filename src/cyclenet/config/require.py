@@ -28,7 +28,7 @@ def require_few(name: str, values: list[Any], most: int) -> None:
 
 
 def require_within(part: object, name: str, intervals: Mapping[str, str]) -> None:
-    """Bound keys by intervals such as ``(0, 1]``; of a list, each value. None passes, NaN does not.
+    """Bound keys by intervals such as ``(0, 1]``, and every value of a list. None passes, NaN not.
 
     The configuration may come with a checkpoint of somebody else's: upper bounds limit what it can
     ask of a machine. After a semicolon an interval may be said in words.

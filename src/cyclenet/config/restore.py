@@ -1,4 +1,4 @@
-"""Read presets, and configurations that were stored with a run: as data, and bounded."""
+"""Read presets and stored configurations: nothing in them runs, and their values have bounds."""
 
 from pathlib import Path
 from typing import Any, TypeVar, cast

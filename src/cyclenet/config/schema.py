@@ -46,7 +46,8 @@ class OptimConfig:
     # Learning rate of everything but the backbone, as a multiple. CCNet and AlignSeg have 1,
     # semseg and Encoding 10.
     head_lr_scale: float = 1.0
-    # Factor of the learning rate from each block of the backbone to the one before it; 1 for none.
+    # Each block of the backbone learns at this factor times the rate of the block after it; with 1
+    # all learn alike.
     # BEiT and ConvNeXt finetune with 0.65 to 0.9.
     layer_decay: float = 1.0
     # Schedule: poly (the paper) or cosine.

@@ -53,7 +53,7 @@ class Source(ABC):
         """Return a mask (H, W) uint8 of train ids with 255 ignored."""
 
     def stamp(self, index: int) -> list[Any]:
-        """Return plain values that change where the image does; what is cached is named by them.
+        """Return values that identify the image's content; files of its features are named by them.
 
         Raises:
             ValueError: this source has none.
@@ -91,7 +91,7 @@ class FolderSource(Source):
 
     @property
     def meaning(self) -> list[int]:
-        """Numbers that change where the same files come to mean something else."""
+        """The table from stored ids to train ids: another one makes other data of the files."""
         return self.ids.tolist()
 
     def strays(self) -> list[str]:
@@ -179,7 +179,7 @@ def find_files(folder: Path, endings: Collection[str]) -> list[Path]:
             inside = real.is_relative_to(home) and not any(
                 map(_hidden, real.relative_to(home).parts)
             )
-            # What lies here is found by its own name.
+            # A link to a folder inside is skipped: the walk reaches that folder by its own path.
             if real not in seen and not (inside and path != folder / real.relative_to(home)):
                 seen.add(real)
                 folders.append(name)

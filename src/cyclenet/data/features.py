@@ -1,7 +1,7 @@
 """A frozen backbone's features on disk: a file for each view of each image.
 
-The name of a file holds what the image and the view are, so that it is found only while they are
-the same; the name of the folder holds the backbone, its weights included. Files are mapped into
+The name of a file has a hash of the image and of its view, and the name of the folder one of the
+backbone and its weights: what has changed never finds old features. Files are mapped into
 memory, so all processes share the system's page cache, and windows are read directly.
 """
 

@@ -93,7 +93,7 @@ class Folder(FolderSource):
         greys = {
             color & 255: n for color, n in self.colors.items() if color == 0x10101 * (color & 255)
         }
-        # Shades that mean another class as a colour than as a number.
+        # Greys g for which the colour (g, g, g) and the number g are different classes.
         self.shades = [shade for shade, n in greys.items() if self.ids[shade : shade + 1] != [n]]
 
     def _find(

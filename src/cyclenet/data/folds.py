@@ -24,8 +24,8 @@ def choose_fold(
         split: ``fold<n>`` or ``not-fold<n>``.
         pairs: pairs of all folds; those that are in none are left out.
         folds: number of each pair's fold, by the pair's name.
-        near: fold that a pair of another fold is nearly the same as: it is not trained on where
-            that fold is held out.
+        near: number of another fold that has nearly the same image, by a pair's name: the pair is
+            not trained on where that fold is held out.
 
     Raises:
         DataError: there is no such fold.

@@ -14,7 +14,7 @@ STRETCHES = 20
 def held_out(names: list[str], share: float, split: str, root: Path) -> list[str]:
     """Return the names of ``train`` or ``val`` where no one made a split.
 
-    They are always the same while the images are; more images change what is held out. Whole
+    The choice depends on the names alone, so every run makes the same; new images change it. Whole
     folders are held out, for neighbours resemble each other, where those that are small enough make
     at least half of the share; else stretches of neighbours.
 
@@ -38,7 +38,9 @@ def held_out(names: list[str], share: float, split: str, root: Path) -> list[str
 
 
 def _fill(groups: dict[str, list[str]], most: float) -> list[str]:
-    """Return the names of whole groups, in an order by chance, up to a number of names."""
+    """Return the names of whole groups, in a fixed random order; one that would exceed ``most`` is
+    passed over.
+    """
     held: list[str] = []
     for key in sorted(groups, key=lambda key: derive(key)):
         if len(held) + len(groups[key]) <= most:

@@ -1,4 +1,4 @@
-"""Image and mask files: one reader for all commands. What it would have to guess it refuses.
+"""Image and mask files: one reader for all commands. It refuses what can be read in two ways.
 
 docs/data.md states the rules.
 """
@@ -28,10 +28,10 @@ UNREAD_ENDINGS = {
     ".npy",
     ".pgm",
 }
-"""Endings of pictures that are not read, but named."""
+"""Endings of pictures that are not read. Messages name them, so that none is missed in silence."""
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
-"""Formats that images may have, by their content. Others can run a program to decode them."""
+"""Formats that images may have, by their content. Pillow runs programs to decode some others."""
 
 # Aerial and panoramic photographs are legitimate; a decompression bomb is larger.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS = 1 << 28
@@ -241,8 +241,7 @@ def _unreadable(name: str, error: Exception) -> DataError:
 
 
 def _is_plain_png(raw: bytes) -> bool:
-    # It has 8 bits and RGB, is not turned, and is no decompression bomb, of which Pillow says what
-    # is wrong.
+    # 8 bits, RGB, no EXIF. One that is too large goes to Pillow, which has the sentence for it.
     if raw[:8] != b"\x89PNG\r\n\x1a\n" or raw[24:26] != b"\x08\x02" or b"eXIf" in raw:
         return False
     width, height = struct.unpack(">II", raw[16:24])

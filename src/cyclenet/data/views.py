@@ -1,4 +1,4 @@
-"""Views: whole images at a few scales, mirrored or not, of whose features crops are windows.
+"""Views: whole images at a few scales, mirrored or not. A crop is a window of their features.
 
 A frozen backbone's features of a view need computing only once (`cyclenet.data.features`).
 """

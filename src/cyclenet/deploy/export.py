@@ -54,7 +54,7 @@ class Deployed(nn.Module):
     def __init__(self, net: CycleNet, gives: str) -> None:
         super().__init__()
         self.net, self.gives = net, gives
-        self.eval()  # The exporter sets back the mode that it found, for all of it.
+        self.eval()  # The exporter restores the mode that it finds, in all modules.
 
     def forward(self, image: Tensor) -> Tensor:
         grid, (height, width) = self.net.grid, image.shape[-2:]
@@ -211,8 +211,8 @@ def write_program(net: CycleNet, gives: str, path: Path, metadata: dict[str, str
 def _same_padding(side: int, kernel: int, stride: int, dilation: int) -> int:
     """Return what timm's ``get_same_padding`` does, without the ceiling of a fraction.
 
-    PyTorch knows of these integers that they are the same for all sizes of the grid. It would carry
-    the fraction from layer to layer, and spend minutes on it.
+    From whole divisions, `torch.export` sees that the padding is the same for all sizes of the
+    grid; timm's ceiling of a fraction would take it minutes.
     """
     reach = (kernel - 1) * dilation + 1
     return max(((side + stride - 1) // stride - 1) * stride + reach - side, 0)

@@ -23,7 +23,7 @@ TRAIN, VAL = ("train", "training"), ("val", "valid", "validation", "test")
 """Names that splits usually have, the first of each preferred."""
 
 MOST_LABELS = 64  # Different values of a picture up to which it is taken for a mask.
-LOOKED_AT = 200  # Masks whose values are read.
+LOOKED_AT = 200  # So many masks, or up to twice as many, are read: every n-th.
 
 SHOWN = 6
 

@@ -11,7 +11,13 @@ from cyclenet.config.model import ModelConfig
 from cyclenet.models.backbone import Backbone
 from cyclenet.models.contexts.base import Context
 from cyclenet.models.decoders.base import Decoder
-from cyclenet.models.layers import Classifier, ConvNormReLU, be_kind_to_cpu, initialise, normalise
+from cyclenet.models.layers import (
+    Classifier,
+    ConvNormReLU,
+    avoid_slow_cpu_kernels,
+    initialise,
+    normalise,
+)
 from cyclenet.models.resize import Grid
 from cyclenet.models.strip_pooling import pool_strips
 
@@ -60,7 +66,7 @@ class CycleNet(nn.Module):
         self, cfg: ModelConfig, num_classes: int, crop_size: Sequence[int] = (769, 769)
     ) -> None:
         super().__init__()
-        # It is drawn before all else, so that arms of one seed have it in common.
+        # It is drawn first, so that networks of one seed initialise common layers alike.
         seed = int(torch.randint(2**31, (), device="cpu"))
         self.grid, self.frozen = Grid(cfg.output_stride, cfg.align_corners), cfg.freeze_backbone
         self.freeze_norm = cfg.freeze_norm
@@ -199,5 +205,5 @@ def build_model(
     The factor was measured on a CPU.
     """
     net = CycleNet(cfg, num_classes, crop_size).to(memory_format=torch.channels_last)
-    be_kind_to_cpu(net)
+    avoid_slow_cpu_kernels(net)
     return net

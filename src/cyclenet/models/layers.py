@@ -207,7 +207,7 @@ class ElementDropout(ChannelDropout):
         return tuple(x.shape[1:])
 
 
-class _KindToCpu(nn.Conv2d):
+class _SafeOnCpu(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return super().forward(x)
@@ -221,8 +221,8 @@ def _far_apart(conv: nn.Conv2d) -> bool:
     return conv.groups > 1 and conv.dilation[0] * (conv.kernel_size[0] - 1) >= 16
 
 
-def be_kind_to_cpu(network: nn.Module) -> None:
-    """Let the convolutions that a CPU treats badly compute in float32 there, and in its layout.
+def avoid_slow_cpu_kernels(network: nn.Module) -> None:
+    """Let convolutions that are slow or wrong in bfloat16 or channels-last on a CPU avoid these.
 
     The backward pass of depthwise ones is slower in bfloat16 than in float32. In channels-last
     layout, depthwise ones whose taps lie far apart (5x5 at rate 4) take 3 times as long. The
@@ -238,4 +238,4 @@ def be_kind_to_cpu(network: nn.Module) -> None:
             if _far_apart(conv):  # Strides of the filter choose the layout too.
                 conv.weight.data = conv.weight.data.flatten().view(conv.weight.shape)
             own = type(conv)
-            conv.__class__ = type(f"Kind{own.__name__}", (_KindToCpu, own), {})
+            conv.__class__ = type(f"Kind{own.__name__}", (_SafeOnCpu, own), {})

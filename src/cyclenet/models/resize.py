@@ -103,10 +103,10 @@ def combine_rows(x: Tensor, weights: Tensor, width: int, align_corners: bool) ->
 def row_weights(
     length: int, size: int, rows: slice, align_corners: bool, like: Tensor
 ) -> tuple[slice, Tensor]:
-    """Describe how ``rows`` of an image resized from ``length`` to ``size`` rows are made.
+    """Return the interpolation from ``length`` to ``size`` rows, for some ``rows``, as a matrix.
 
     Returns:
-        The rows that are needed, and a matrix (rows, needed rows) of bilinear weights, in the
+        The source rows that are needed, and a matrix (rows, needed rows) of their weights, in the
         device and dtype of ``like``.
     """
     return _row_weights(length, size, rows.start, rows.stop, align_corners, like.dtype, like.device)

@@ -25,7 +25,7 @@ from cyclenet.training.loggers import close_loggers
 from cyclenet.training.task import SegmentationTask
 from cyclenet.training.trainer import is_first_process
 
-LOCK_SECONDS = 15.0  # How long a start waits for what is left of a killed process.
+LOCK_SECONDS = 15.0  # How long a start waits for the lock, which a killed process may still hold.
 
 WRITTEN = (
     "config.yaml",
@@ -91,7 +91,7 @@ class RunFolder:
     def __enter__(self) -> "RunFolder":
         if self.first:
             self._lock = self._take_lock()
-        # Another process may have finished it until now.
+        # Another process may have finished it while this one waited for the lock.
         if self.cfg.resume == "auto" and read_result(self.path).finished:
             if self._lock:
                 self._lock.release()
@@ -167,7 +167,7 @@ class RunFolder:
 
     def _check_source(self, source: str) -> None:
         """Look for what the training begins from, before anything here is removed or written."""
-        # A result that stands in the folder stays: it is of the run that would be lost.
+        # If the source cannot be used, an existing result must not be replaced by a failure.
         first = self.first
         self.first = first and not (self.path / "result.json").exists()
         if self._is_own(find(source, hub=True)):

@@ -81,7 +81,7 @@ class Predictor:
         settings = Settings(made_by, sorted({*cfg.save, *self._written(path)}))
         if read_json(Settings, path) != settings:
             write_json(path, settings)
-        # Files from before then are another command's, which this one replaces.
+        # Outputs that are older than the settings are another command's, and are replaced.
         self.since = path.stat().st_mtime_ns
 
     def _written(self, path: Path) -> list[str]:
@@ -153,7 +153,8 @@ class Predictor:
         """Read an image file; return None where its outputs are there already."""
         path, name = each
         outputs = [self._path(kind, name) for kind in self.cfg.save]
-        # A file that was put in its place may be old, but its entry, or the link to it, is new.
+        # A file that was moved or linked to here keeps its old time of change; the time of its
+        # entry, or of the link, is new.
         stamps = (path.stat(), path.lstat())
         since = max(self.since, *(max(each.st_mtime_ns, each.st_ctime_ns) for each in stamps))
         if all(out.is_file() and out.stat().st_mtime_ns > since for out in outputs):

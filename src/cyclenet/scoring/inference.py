@@ -22,7 +22,7 @@ from cyclenet.models.resize import Grid, combine_rows, resize, resize_rows, row_
 Network = Callable[[Tensor], Tensor]  # (N, 3, H, W) in 0..255 -> logits (N, C, h, w) of any size.
 
 STRIP_ROWS = 24
-"""Rows of a strip: few beside the image, many beside those that a strip computes twice."""
+"""Rows of a strip: few enough for memory, many beside those that two strips both compute."""
 
 PIXELS_AT_ONCE = {"cuda": 1 << 21}
 """Windows and mirror images are predicted together up to so many pixels (a Cityscapes image has
@@ -30,7 +30,7 @@ them). On a device that is not named they are predicted one by one: CPUs gain no
 
 
 @contextmanager
-def full_precision() -> Iterator[None]:
+def without_tf32() -> Iterator[None]:
     """Keep cuDNN from computing float32 convolutions in TF32, which has 10 bits of them.
 
     The switch is one for the whole process: threads that predict at once share it, and the last
@@ -56,7 +56,7 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
     A reported number must not depend on the training's precision.
     """
     low = precision == "bf16-mixed"
-    with full_precision(), torch.autocast(device.type, torch.bfloat16, enabled=low):
+    with without_tf32(), torch.autocast(device.type, torch.bfloat16, enabled=low):
         yield
 
 
@@ -165,8 +165,8 @@ def merge(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield strips of the image: their rows, and their mean class probabilities over all views.
 
-    These are (N, C, rows, W), float32. For a single view the logits are yielded as they are: their
-    order is that of the probabilities.
+    These are (N, C, rows, W), float32. With a single view there is nothing to average: its logits
+    are yielded without a softmax, and give the same labels.
     """
     single = _single(scales)
     for rows in strips(size[0], STRIP_ROWS):

@@ -34,7 +34,8 @@ class SeedPerBatch(L.Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        # Earlier versions put the number of the process last; 0 keeps what one process drew.
+        # The 0 stands where the number of the process once was: without it, published runs would
+        # draw other dropout masks.
         number = trainer.fit_loop.epoch_loop.total_batch_idx
         value = derive(self.seed, "step", number, 0)
         random.seed(value)
@@ -197,7 +198,7 @@ class ProgressFile(L.Callback):
         self.folder = folder
         self.score: float | None = None
         self.written = 0.0
-        # A training that had reached its last step does not start again, but it ends.
+        # Where the last step was reached before, `on_train_end` is called without a start.
         self.began, self.first_step = time.monotonic(), 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -209,7 +210,7 @@ class ProgressFile(L.Callback):
             self._write(trainer, "training")
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit":  # `validate` alone runs in no training.
+        if trainer.state.fn == "fit":  # Else it is `trainer.validate`, after the training.
             self._write(trainer, "validating")
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

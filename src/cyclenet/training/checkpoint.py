@@ -71,10 +71,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def keep_previous(last: Path) -> None:
-    """Give ``last.ckpt``, which is about to be replaced, its second name.
-
-    At no moment is there neither.
-    """
+    """Keep ``last.ckpt`` as ``previous.ckpt`` before it is replaced: one of the two is always there."""
     if not last.exists():
         return
     with atomic_write(last.with_name("previous.ckpt")) as part:

@@ -56,7 +56,7 @@ class KeepLast(L.Callback):
                 )
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._listen()  # There may be no training around this validation.
+        self._listen()  # `trainer.validate` after the training calls no `on_train_start`.
 
     def _listen(self) -> None:
         # This replaces Lightning's own handlers, which wait for all processes inside the handler,
@@ -97,8 +97,8 @@ class KeepLast(L.Callback):
     def on_exception(
         self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
     ) -> None:
-        # The next batch could not be read, for example. If it was read, its step would be left
-        # out, so the state is saved only where the position in the data is unchanged.
+        # If the next batch was read already, the position in the data is behind a batch that was
+        # never trained on: such a state must not be saved.
         position = trainer.datamodule.state_dict()  # type: ignore[attr-defined]
         if self.between_steps and position == self.position:
             self._save(trainer)

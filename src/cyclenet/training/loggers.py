@@ -35,7 +35,7 @@ def build_loggers(cfg: TrainConfig, folder: Path, step: int, first: bool) -> lis
     if first:
         folder.mkdir(parents=True, exist_ok=True)
         if metrics.rows:
-            metrics.flush()  # The rows that come after the checkpoint go.
+            metrics.flush()  # Without the rows that come after the checkpoint.
         else:
             metrics.path.unlink(missing_ok=True)
     loggers: list[Logger] = [metrics]

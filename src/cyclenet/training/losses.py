@@ -16,10 +16,10 @@ from cyclenet.models.resize import Grid, combine_rows, resize_rows, row_weights,
 class SegmentationLoss(nn.Module):
     """Cross entropy on logits upsampled to the mask's size.
 
-    The sum over pixels is divided by their number (their weight, with ``class_weights``) over *all*
-    processes. Processes with unequal shares of ignored pixels then give the gradient of the joined
-    batch; DDP averages gradients, which the factor world_size undoes. The value is the joined
-    batch's on every process. A batch without a valid pixel has loss 0 and gradient 0.
+    It is the mean over the valid pixels of the batch of *all* processes: each divides its own sum
+    by everyone's number of pixels (or their weight, with ``class_weights``). DDP averages gradients
+    over processes, so the loss is multiplied by their number. Its value is the joined batch's on
+    every process. A batch without a valid pixel has loss 0 and gradient 0.
 
     Args:
         cfg: class weights and OHEM. As in semseg and CCNet, mining keeps the pixels whose true
@@ -78,7 +78,7 @@ class SegmentationLoss(nn.Module):
         for rows in strips(target.shape[1], _strip_rows(logits)):
             upsampled = resize_rows(logits, target.shape[-2:], rows, self.grid)
             losses[:, rows] = _cross_entropy(upsampled, target[:, rows], None)
-        # The probability of the true class; ignored pixels are easier than any.
+        # The probability of the true class. Ignored pixels get 2, so they are never the hardest.
         probability = (-losses).exp().masked_fill(target == IGNORE, 2.0)
         joined = probability.flatten()
         if _parallel():

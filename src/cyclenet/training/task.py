@@ -99,10 +99,10 @@ class SegmentationTask(L.LightningModule):
         return [level.to(self.net.mean.dtype) for level in features]
 
     def _window_correction(self, batch_idx: int) -> float:
-        """Return what makes a step's gradient the mean over the batches that it was made from.
+        """Return a factor that makes a step's gradient the mean over the batches of the step.
 
-        Lightning divides by the full number of accumulated batches, at the end of an epoch too,
-        where there may be fewer.
+        Lightning divides by ``accumulate_grad_batches``, also at the end of an epoch, where a step
+        may have fewer batches.
         """
         full = self.cfg.trainer.accumulate_grad_batches
         left = self._data.batches_per_epoch - batch_idx // full * full

@@ -41,8 +41,8 @@ def grid(
     rows: int, columns: int, image: np.ndarray, width: float = 1.7
 ) -> tuple[Figure, np.ndarray]:
     """Return a figure of (rows, columns) axes for pictures of an image, ``width`` inches each."""
-    # It is somewhat higher than needed: a grid of pictures moves together, and what is left over
-    # is cut off (`render_tight`).
+    # It is made too high on purpose: the layout packs the pictures, and `render_tight` cuts off
+    # the rest.
     height = width * image.shape[0] / image.shape[1] + 0.4
     layout = ConstrainedLayoutEngine(
         w_pad=0.02, h_pad=0.03, wspace=0.01, hspace=0.01, compress=True

@@ -181,7 +181,7 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 def _refuse_other_sites(request: Request) -> None:
-    # No page of another site can send this type without asking first, and no answer allows it.
+    # A page of another site must ask before it sends this type (CORS), and no answer permits it.
     if request.headers.get("content-type") != "application/octet-stream":
         raise HTTPException(415, "Send application/octet-stream.")
 

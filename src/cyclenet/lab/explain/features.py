@@ -93,7 +93,7 @@ class Explained:
     def labels(self) -> list[np.ndarray]:
         """Train ids (H, W), uint8, that follow from each part, fused and decoded like the last.
 
-        Training never asked a part before the last for these.
+        Only the last part was trained to give them.
         """
         return [self._labels_of(logits) for logits in self.logits]
 

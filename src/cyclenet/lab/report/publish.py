@@ -33,7 +33,7 @@ def check_publishable(folders: list[Path], output: Path) -> None:
                 f"{folder} lies in {output}, where runs are published: give the run folder that "
                 "training wrote."
             )
-        _replaceable(output / folder.name)
+        _check_replaceable(output / folder.name)
 
 
 def publish(folder: Path, output: Path) -> None:
@@ -75,7 +75,7 @@ def publish(folder: Path, output: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _replaceable(target: Path) -> None:
+def _check_replaceable(target: Path) -> None:
     """Raise `ValueError` where a folder holds more than a published run."""
     made = {path for pattern in MADE for path in target.glob(pattern)}
     foreign = [path for path in sorted(target.rglob("*")) if path.is_file() and path not in made]

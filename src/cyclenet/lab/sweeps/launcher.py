@@ -167,7 +167,7 @@ def visible_gpus() -> list[str]:
     """List the GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        # CUDA takes no notice of what comes after a name of no GPU: -1 is none at all.
+        # CUDA ignores all names after the first that is no GPU; -1 is none, and hides all.
         names = named.split(",")
         return list(itertools.takewhile(lambda name: name and not name.startswith("-"), names))
     import torch

@@ -212,8 +212,7 @@ def finish(job: Job) -> None:
 def _first_error(job: Job) -> str:
     """Return the first error that this start of a job printed, "" where there is none.
 
-    Another process of the job may have had the error, and the one that writes results no more than
-    lost it.
+    The error may be another process's: the one that writes results then says only that it was lost.
     """
     text = job.log.read_bytes()[job.log_start :].decode(errors="replace")
     said = [line for line in text.splitlines() if line.startswith("error: ")]

@@ -21,7 +21,7 @@ class AtrousLayer(nn.Module):
     Args:
         part1_channels: channels that PartI's projection reads.
         part2_channels: channels that PartII's projection reads; 0 where there is no PartII.
-        shared_channels: the last so many of them reuse PartI's projection weights.
+        shared_channels: how many of these, the last ones, PartI's weights project.
         bottleneck_channels: m, channels between projection and filter.
         growth_channels: g, output channels.
         rate: r_j, dilation of the filter.

@@ -10,7 +10,7 @@ from cyclenet.models.layers import Classifier, ConvNormReLU, require_two_images
 from cyclenet.models.resize import resize
 
 
-class Refine(nn.Module):
+class AttentionRefinement(nn.Module):
     """ARM: a 3x3 convolution whose channels are weighted by their means over the image."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
@@ -66,7 +66,10 @@ class BiSeNet(Decoder):
         )
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvNormReLU(context_channels, width, 1))
         self.refine = nn.ModuleList(
-            [Refine(context_channels, width), Refine(level_channels[2], width)]
+            [
+                AttentionRefinement(context_channels, width),
+                AttentionRefinement(level_channels[2], width),
+            ]
         )
         self.after = nn.ModuleList(ConvNormReLU(width, width, 3) for _ in range(2))
         self.join = ConvNormReLU(2 * width, 2 * width, 1)

@@ -8,7 +8,7 @@ from cyclenet.models.layers import ConvNormReLU
 from cyclenet.models.resize import resize
 
 
-class Unfold(nn.Module):
+class LearnedUpsampling(nn.Module):
     """Predict the classes of all pixels under a feature: (N, C, h, w) -> (N, K, r h, r w).
 
     A linear map, W, and a temperature that is learned.
@@ -62,7 +62,7 @@ class Unfold(nn.Module):
 class DUpsampling(Decoder):
     """Low-level features come down to the context's; a learned map upsamples the prediction.
 
-    A training starts the map from its masks (`Unfold.fit`) and trains it with all else.
+    A training starts the map from its masks (`LearnedUpsampling.fit`) and trains it with all else.
 
     Args:
         output_stride: pixels of the image per pixel of the context features.
@@ -96,4 +96,4 @@ class DUpsampling(Decoder):
 
     def classifier(self, num_classes: int, dropout: float) -> nn.Module:
         """Return the map to the logits of all pixels."""
-        return Unfold(self.out_channels, num_classes, self.squares)
+        return LearnedUpsampling(self.out_channels, num_classes, self.squares)

@@ -13,8 +13,7 @@ class GFF(Decoder):
 
     The paper's formula: all levels are fused at once, X'_l = (1 + G_l) X_l + (1 - G_l) sum of
     G_i X_i over the other levels. The authors' code updates level after level in place, and has no
-    ResNet. A gate has a value for each channel, as there; the
-    paper has one a pixel, which is not built.
+    ResNet. A gate has a value for each channel, as there; the paper's, one a pixel, is not built.
 
     Args:
         context_channels: channels of the context features (a pyramid pooling).
