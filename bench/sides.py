@@ -663,9 +663,10 @@ def click(ours: bool) -> Work:
 
     from cyclenet.config.schema import DatasetConfig, TrainConfig
     from cyclenet.data.open import open_split
-    from cyclenet.lab.explain.explorer import Example, Explorer
+    from cyclenet.lab.explain.explorer import Explorer
     from cyclenet.lab.explain.explorer_app import application
     from cyclenet.lab.explain.features import Explained
+    from cyclenet.lab.explain.inputs import Input
     from cyclenet.training.task import SegmentationTask
 
     dataset = DatasetConfig(scenes_size=[360, 480])
@@ -686,7 +687,7 @@ def click(ours: bool) -> Work:
     from playwright.sync_api import expect, sync_playwright
 
     explorer = Explorer(
-        [("CycleNet", task)], [Example("street", lambda: image, lambda: None)], 20, 1 << 22
+        [("CycleNet", task)], [Input("street", lambda: image, lambda: None)], 20, 1 << 22
     )
     server = uvicorn.Server(
         uvicorn.Config(application(explorer, ["127.0.0.1"]), port=0, log_level="warning")

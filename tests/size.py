@@ -13,7 +13,7 @@ APART = {
     "compared systems": ("models/contexts/", "models/decoders/", "models/strip_pooling"),
     "Python use and export": ("deploy/",),
 }
-PAPERS = {"base", "baseline", "identity", "aspp", "cycleaspp", "adc", "skip", "__init__"}
+PAPERS = {"base", "aspp", "cycleaspp", "adc", "skip", "__init__"}
 """Context modules and decoders that the paper's own tables are made of."""
 WIDE = 100
 

@@ -4,9 +4,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from conftest import tiny_cycleaspp, tiny_model
+from cyclenet.config.choices import CONTEXTS
 from cyclenet.models.contexts.aspp import ASPP
 from cyclenet.models.contexts.cycleaspp import CycleASPP
-from cyclenet.models.cyclenet import build_context
 from cyclenet.models.layers import SumConv2d
 
 
@@ -85,9 +85,9 @@ class PlainDenseASPP(nn.Module):
 def test_without_feedback_it_is_denseaspp(training):
     cfg = tiny_model(feedback=0)
     torch.manual_seed(0)
-    cycle = build_context(10, cfg, {})
+    cycle = CONTEXTS[cfg.context].build(cfg, {}, 10)
     torch.manual_seed(0)
-    dense = build_context(10, tiny_model(context="denseaspp", feedback=5), {})
+    dense = CONTEXTS["denseaspp"].build(tiny_model(context="denseaspp", feedback=5), {}, 10)
     assert cycle.state_dict().keys() == dense.state_dict().keys()
     x = torch.randn(2, 10, 9, 7, dtype=torch.float64)
     outputs = [

@@ -44,6 +44,17 @@ class Choice:
         """Return the arguments of the class that come from a part of the configuration."""
         return {key: getattr(cfg, key) for key in self.keys} | self.fixed
 
+    def build(self, cfg: Any, known: dict[str, Any], *channels: int) -> Any:
+        """Build the module, from a part of the configuration and what follows from the data.
+
+        Args:
+            cfg: the architecture.
+            known: all that follows from the backbone and the data, of which it takes what it wants.
+            channels: for a context module, those of the backbone's features.
+        """
+        wanted = {key: known[key] for key in self.wants}
+        return self.load()(*channels, **self.arguments(cfg), **wanted)
+
 
 _CONTEXTS = "cyclenet.models.contexts"
 _DECODERS = "cyclenet.models.decoders"
@@ -67,7 +78,7 @@ _LOW = ("low_channels", "head_channels")
 _LEVELS = ("level_channels", "context_channels")
 
 CONTEXTS: dict[str, Choice] = {
-    "none": Choice(f"{_CONTEXTS}.baseline:Baseline", "Baseline", _WIDTH),
+    "none": Choice(f"{_CONTEXTS}.base:Baseline", "Baseline", _WIDTH),
     "aspp": Choice(f"{_CONTEXTS}.aspp:ASPP", "ASPP", ("atrous_rates", "head_channels")),
     "denseaspp": Choice(_ATROUS, "DenseASPP", _ATROUS_KEYS, {"feedback": 0}),
     "cycleaspp": Choice(_ATROUS, "CycleASPP", (*_ATROUS_KEYS, "feedback", "share_projections")),
@@ -79,7 +90,7 @@ CONTEXTS: dict[str, Choice] = {
     ),
     "ccnet": Choice(f"{_CONTEXTS}.ccnet:CCNet", "CCNet", _WIDTH),
     "spnet": Choice(f"{_CONTEXTS}.spnet:SPNet", "SPNet", _ALIGNED),
-    "identity": Choice(f"{_CONTEXTS}.identity:Identity", "Backbone"),
+    "identity": Choice(f"{_CONTEXTS}.base:Identity", "Backbone"),
     "ocrnet": Choice(f"{_CONTEXTS}.ocrnet:OCRNet", "OCRNet", _WIDTH, guided=True),
     "deeplabv3plus": Choice(f"{_CONTEXTS}.deeplabv3plus:SeparableASPP", "Separable ASPP", _WIDTH),
     "aligncm": Choice(f"{_CONTEXTS}.aligncm:AlignCM", "AlignCM", _WIDTH),

@@ -47,8 +47,7 @@ class OptimConfig:
     # semseg and Encoding 10.
     head_lr_scale: float = 1.0
     # Each block of the backbone learns at this factor times the rate of the block after it; with 1
-    # all learn alike.
-    # BEiT and ConvNeXt finetune with 0.65 to 0.9.
+    # all learn alike. BEiT and ConvNeXt finetune with 0.65 to 0.9.
     layer_decay: float = 1.0
     # Schedule: poly (the paper) or cosine.
     schedule: str = "poly"

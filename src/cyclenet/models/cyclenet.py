@@ -22,31 +22,6 @@ from cyclenet.models.resize import Grid
 from cyclenet.models.strip_pooling import pool_strips
 
 
-def build_context(in_channels: int, cfg: ModelConfig, known: dict[str, Any]) -> Context:
-    """Build the context module that ``cfg.context`` names.
-
-    Args:
-        in_channels: channels of the backbone's features.
-        cfg: the architecture.
-        known: what follows from the data, of which the module takes what it wants.
-    """
-    choice = CONTEXTS[cfg.context]
-    wanted = {key: known[key] for key in choice.wants}
-    return choice.load()(in_channels, **choice.arguments(cfg), **wanted)
-
-
-def build_decoder(cfg: ModelConfig, known: dict[str, Any]) -> Decoder:
-    """Build the decoder that ``cfg.decoder`` names.
-
-    Args:
-        cfg: the architecture.
-        known: what follows from the backbone and the data, of which it takes what it wants.
-    """
-    choice = DECODERS[cfg.decoder]
-    wanted = {key: known[key] for key in choice.wants}
-    return choice.load()(**choice.arguments(cfg), **wanted)
-
-
 class CycleNet(nn.Module):
     """Every arm of the paper's ablations. Each builds only what it uses.
 
@@ -85,14 +60,14 @@ class CycleNet(nn.Module):
             norm.requires_grad_(False)
         low, _, third, last = self.backbone.channels
         known = {"num_classes": num_classes, "crop_cells": self.grid.cells(crop_size)}
-        self.context = build_context(last, cfg, known)
+        self.context: Context = CONTEXTS[cfg.context].build(cfg, known, last)
         self.guided = CONTEXTS[cfg.context].guided
         # A context module that is built for the crop gets smaller images padded to it.
         built_for_crop = "crop_cells" in CONTEXTS[cfg.context].wants
         self.least = self.grid.padded(crop_size) if built_for_crop else (0, 0)
         known |= {"low_channels": low, "level_channels": self.backbone.channels}
         known |= dict.fromkeys(("context_channels", "head_channels"), self.context.out_channels)
-        self.decoder = build_decoder(cfg, known)
+        self.decoder: Decoder = DECODERS[cfg.decoder].build(cfg, known)
         self.classifier = self.decoder.classifier(num_classes, cfg.dropout)
         self.aux: nn.Sequential | None = None
         if cfg.aux_head:

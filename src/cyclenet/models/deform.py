@@ -54,17 +54,13 @@ def deform_conv2d(
         return out.to(dtype)
 
 
-KEYS = {"cpu": "CPU", "cuda": "CUDA", "mps": "MPS", "meta": "Meta"}
-"""How PyTorch's dispatcher calls devices."""
-
-
 def has_kernel(device: str) -> bool:
     """Tell whether torchvision was built with its deformable convolution for a device.
 
     A CPU build of torchvision beside a CUDA build of PyTorch has none for CUDA.
     """
-    key, name = KEYS.get(device), "torchvision::deform_conv2d"
-    return key is not None and torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
+    key = {"meta": "Meta"}.get(device, device.upper())  # The dispatcher's name of the device.
+    return torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::deform_conv2d", key)
 
 
 @contextmanager

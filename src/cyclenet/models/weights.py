@@ -24,27 +24,20 @@ CHECKPOINT_PREFIX = "net.backbone.body."
 def load_backbone(body: nn.Module, name: str, weights: str) -> None:
     """Load a backbone's weights from its ``package``, or from a file.
 
-    Raises:
-        ValueError: there is no package for the backbone, or the file does not fit it.
-    """
-    load_weights(body, _package_file(name) if weights == "package" else Path(weights))
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a backbone from a ``.pth`` or ``.safetensors`` file with timm's or torchvision's names.
-
-    Tensors are matched by name. Where names differ (another library's export of the same network),
-    they are matched by order, provided that every shape agrees. What the module does not have (a
+    The file is a ``.pth`` or ``.safetensors`` with timm's or torchvision's names. Tensors are
+    matched by name. Where names differ (another library's export of the same network), they are
+    matched by order, provided that every shape agrees. What the backbone does not have (a
     classifier) is left out. From a checkpoint of this project the backbone is taken.
 
     Raises:
-        ValueError: the file cannot be read, or is of another network; the message names the first
-            tensor that differs.
+        ValueError: there is no package for the backbone; or the file cannot be read, or is of
+            another network: the message names the first tensor that differs.
     """
+    path = _package_file(name) if weights == "package" else Path(weights)
     state = _read(path)
     # Step counters play no part in inference, and old files lack them.
     counters = "num_batches_tracked"
-    wanted = {k: v for k, v in module.state_dict().items() if not k.endswith(counters)}
+    wanted = {k: v for k, v in body.state_dict().items() if not k.endswith(counters)}
     state = {k: v for k, v in state.items() if not k.endswith(counters)}
     if not wanted.keys() <= state.keys():
         # With features_only, timm renames stages.0 to stages_0, and puts a transformer in `model`.
@@ -60,7 +53,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
                 f"model.backbone_weights: {path} does not fit: {key} is {tuple(value.shape)}, "
                 f"the file has {found}."
             )
-    module.load_state_dict({key: state[key] for key in wanted}, strict=False)
+    body.load_state_dict({key: state[key] for key in wanted}, strict=False)
 
 
 def _plain(key: str) -> str:

@@ -71,7 +71,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def keep_previous(last: Path) -> None:
-    """Keep ``last.ckpt`` as ``previous.ckpt`` before it is replaced: one of the two is always there."""
+    """Keep ``last.ckpt`` as ``previous.ckpt`` before it is replaced: one of them always exists."""
     if not last.exists():
         return
     with atomic_write(last.with_name("previous.ckpt")) as part:

@@ -20,9 +20,10 @@ from conftest import run
 from cyclenet.data.images import DataError
 from cyclenet.lab.explain import explorer_app, serve
 from cyclenet.lab.explain.canvas import HEAT
-from cyclenet.lab.explain.explorer import HELD, Example, Explorer
+from cyclenet.lab.explain.explorer import HELD, Explorer
 from cyclenet.lab.explain.explorer_app import application
 from cyclenet.lab.explain.features import Explained
+from cyclenet.lab.explain.inputs import Input
 from made import save_checkpoint, scenes_task, task_of
 
 BYTES = {"Content-Type": "application/octet-stream"}
@@ -47,7 +48,7 @@ def explorer():
     truth = np.zeros((64, 96), np.uint8)
     return Explorer(
         models,
-        [Example("first", lambda: picture(1), lambda: truth)],
+        [Input("first", lambda: picture(1), lambda: truth)],
         max_megabytes=0.1,
         max_pixels=10_000,
     )
@@ -253,8 +254,8 @@ def test_a_truth_that_cannot_be_used_is_left_out(explorer, capfd):
     def unreadable():
         raise DataError("mask.png is damaged.")
 
-    explorer.examples += [Example("a", lambda: picture(1), unreadable)]
-    explorer.examples += [Example("b", lambda: picture(1), lambda: np.zeros((10, 10), np.uint8))]
+    explorer.examples += [Input("a", lambda: picture(1), unreadable)]
+    explorer.examples += [Input("b", lambda: picture(1), lambda: np.zeros((10, 10), np.uint8))]
     for number in (1, 2):
         answer = explorer.open_example(number)
         assert [layer["name"] for layer in answer["layers"]] == ["CycleASPP + ADC", "DenseASPP"]
@@ -348,7 +349,7 @@ def test_a_connection_that_says_nothing_is_closed(explorer, monkeypatch):
 
 
 def test_names_that_are_no_utf8_are_shown(explorer):
-    example = Example(os.fsdecode(b"stra\xdfe.png"), lambda: picture(1), lambda: None)
+    example = Input(os.fsdecode(b"stra\xdfe.png"), lambda: picture(1), lambda: None)
     other = Explorer(explorer.models, [example], 1, 10_000)
     assert json.dumps(other.describe(), ensure_ascii=False).encode()
     assert other.open_example(0)["name"] == "stra\\udcdfe.png"

@@ -11,8 +11,8 @@ import pytest
 
 from conftest import TINY, run, write
 from cyclenet.lab.cost.count import training_memory
-from cyclenet.lab.published import find_published
 from cyclenet.lab.report.live import watch
+from cyclenet.lab.report.published import find_published
 from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
 from made import RUN_CLASSES, make_run, run_config

@@ -9,9 +9,9 @@ from scipy import stats
 
 from cyclenet.config.schema import DatasetConfig
 from cyclenet.lab.intervals import NOTHING, HalfWidth, difference, near_minus_far, p_value
-from cyclenet.lab.published import find_published
 from cyclenet.lab.report.arms import group_arms
 from cyclenet.lab.report.claims import Claim, Comparison
+from cyclenet.lab.report.published import find_published
 from cyclenet.lab.report.runs import find_runs
 from cyclenet.lab.report.write import write_report
 from cyclenet.lab.sweeps.choose import write_chosen

@@ -124,3 +124,9 @@ def class_legend(
     columns = max(int(figure.get_figwidth() / 0.95), 1)
     options = {"ncols": columns, "fontsize": 6, "frameon": False, "handlelength": 1.2}
     figure.legend(handles=handles, loc="outside lower center", **options)
+
+
+def relative(values: np.ndarray) -> np.ndarray:
+    """Return values as shares of the largest."""
+    top = float(values.max())
+    return values / top if top > 0 else values

@@ -20,9 +20,10 @@ from PIL import Image
 from cyclenet.data.images import DataError, decode_image
 from cyclenet.deploy.model import Model
 from cyclenet.files import printable
-from cyclenet.lab.explain.canvas import HEAT, render_tight
+from cyclenet.lab.explain.canvas import HEAT, relative, render_tight
 from cyclenet.lab.explain.features import Explained
 from cyclenet.lab.explain.image_figures import feedback_figure, offsets_figure
+from cyclenet.lab.explain.inputs import Input
 from cyclenet.lab.explain.pixel_figures import (
     figure4,
     grad_cam_figure,
@@ -43,14 +44,6 @@ LEAST_SIDE = 32
 
 class NotHeldError(ValueError):
     """An image is no longer held; it must be opened again."""
-
-
-class Example(NamedTuple):
-    """An image that the page offers: its name, and how to read it and its truth, if it has one."""
-
-    name: str
-    image: Callable[[], np.ndarray]
-    truth: Callable[[], np.ndarray | None]
 
 
 class Picture(NamedTuple):
@@ -74,7 +67,7 @@ class Explorer:
     def __init__(
         self,
         models: list[tuple[str, Model]],
-        examples: list[Example],
+        examples: list[Input],
         max_megabytes: float,
         max_pixels: int,
     ) -> None:
@@ -216,7 +209,7 @@ class Explorer:
                 "label": int(probabilities[-1].argmax()),
                 "probabilities": np.round(probabilities, 5).tolist(),
                 "similarity": [_heat(seen.over_pixels(each)) for each in similarity],
-                "gradcam": [_heat(seen.over_pixels(_relative(each))) for each in activation],
+                "gradcam": [_heat(seen.over_pixels(relative(each))) for each in activation],
             }
             if seen.net.decoder.aligns:
                 answer["offsets"] = _describe_offsets(seen, x, y)
@@ -262,14 +255,10 @@ def _describe_offsets(seen: Explained, x: int, y: int) -> dict[str, Any]:
     return {
         "samples": np.round(found.positions[row, column].reshape(-1, 2), 2).tolist(),
         "weights": np.round(weight[row, column].ravel(), 4).tolist(),
-        "map": _heat(seen.over_pixels(_relative(length)), "viridis"),
+        "map": _heat(seen.over_pixels(relative(length)), "viridis"),
         "max": round(float(length.max()), 2),
         "here": round(float(length[row, column]), 2),
     }
-
-
-def _relative(values: np.ndarray) -> np.ndarray:
-    return values / max(float(values.max()), 1e-30)
 
 
 def _png(image: np.ndarray) -> str:

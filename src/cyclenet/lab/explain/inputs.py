@@ -114,12 +114,10 @@ def find_inputs(cfg: VisualizeConfig, output: Path, classes: list[str]) -> list[
     if path.exists():
         return _inputs_of_files(path, output, source if same else None)
     if source is not None:
-        names = [source.name(index) for index in range(len(source))]
-        if cfg.image in names:
-            index = names.index(cfg.image)
-            truth = partial(source.mask, index) if same else _no_truth
-            return [Input(cfg.image, partial(source.image, index), truth)]
-        problem = f"{cfg.dataset.name} {split} has images such as {names[0]}"
+        inputs = inputs_of_split(source, classes)
+        if found := [each for each in inputs if each.name == cfg.image]:
+            return found[:1]
+        problem = f"{cfg.dataset.name} {split} has images such as {inputs[0].name}"
     raise ValueError(f"image: there is no file {cfg.image}, and no image of that name ({problem}).")
 
 
@@ -138,12 +136,26 @@ def _inputs_of_files(path: Path, output: Path, source: Source | None) -> list[In
     inputs = []
     for name, file in zip(name_files(files, root), files, strict=True):
         index = known.get(file.resolve())
-        truth: Callable[[], np.ndarray | None] = _no_truth
+        truth: Callable[[], np.ndarray | None] = no_truth
         if source is not None and index is not None:
             truth = partial(source.mask, index)
         inputs.append(Input(name, partial(read_image, file), truth))
     return inputs
 
 
-def _no_truth() -> np.ndarray | None:
+def inputs_of_split(source: Source, classes: list[str]) -> list[Input]:
+    """Return the images of a split, with their truth where the classes are those of the network."""
+    known = source.classes == classes
+    return [
+        Input(
+            source.name(index),
+            partial(source.image, index),
+            partial(source.mask, index) if known else no_truth,
+        )
+        for index in range(len(source))
+    ]
+
+
+def no_truth() -> np.ndarray | None:
+    """Stand for the truth of an image that has none."""
     return None

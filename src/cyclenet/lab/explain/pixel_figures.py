@@ -11,6 +11,7 @@ from cyclenet.lab.explain.canvas import (
     color_bar,
     grid,
     mark,
+    relative,
     show_heat,
     show_image,
     show_map,
@@ -59,16 +60,11 @@ def grad_cam_figure(seen: Explained, x: int, y: int, target: int | None = None) 
     show_image(axes[0, 0], seen.image, [(x, y)])
     title(axes[0, 0], _pixel_title(seen, x, y))
     for column, part in enumerate(seen.parts, 1):
-        values = seen.over_pixels(_relative(maps[column - 1]))
+        values = seen.over_pixels(relative(maps[column - 1]))
         shown = show_heat(axes[0, column], values, labels, [(x, y)])
         title(axes[0, column], f"{part}: score of {seen.model.classes[target]}")
     color_bar(figure, shown, axes, "activation / maximum")
     return figure
-
-
-def _relative(values: np.ndarray) -> np.ndarray:
-    top = float(values.max())
-    return values / top if top > 0 else values
 
 
 class PixelMaps(NamedTuple):
@@ -114,7 +110,7 @@ def figure4(rows: list[PixelMaps]) -> Figure:
     for line, row in zip(axes, rows, strict=True):
         show_image(line[0], row.image, [row.point])
         side_title(line[0], f"{row.name} {row.point[0]},{row.point[1]}")
-        maps = [*row.similarity, *(_relative(values) for values in row.activation)]
+        maps = [*row.similarity, *(relative(values) for values in row.activation)]
         for each, values in zip(line[1:], maps, strict=True):
             shown = show_heat(each, values, row.labels, [row.point])
     names = ["image", *(f"similarity, {part}" for part in parts)]

@@ -18,9 +18,9 @@ from cyclenet.config.naming import arm_labels
 from cyclenet.data.base import find_files
 from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_image
 from cyclenet.data.open import open_split
-from cyclenet.lab.explain.explorer import Example, Explorer
+from cyclenet.lab.explain.explorer import Explorer
 from cyclenet.lab.explain.explorer_app import application
-from cyclenet.lab.explain.inputs import open_models
+from cyclenet.lab.explain.inputs import Input, inputs_of_split, no_truth, open_models
 
 MOST_CONNECTIONS, HEADER_SECONDS = 64, 10.0
 
@@ -102,7 +102,7 @@ def bind(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def find_examples(cfg: ExploreConfig, classes: list[str]) -> list[Example]:
+def find_examples(cfg: ExploreConfig, classes: list[str]) -> list[Input]:
     """List the images that the page offers: those of ``images``, else those of the split.
 
     Raises:
@@ -115,23 +115,14 @@ def find_examples(cfg: ExploreConfig, classes: list[str]) -> list[Example]:
     except DataError as error:
         print(f"No images are offered, only uploads: {error}", file=sys.stderr)
         return []
-    known = source.classes == classes
-    return [
-        Example(
-            source.name(index),
-            partial(source.image, index),
-            partial(source.mask, index) if known else lambda: None,
-        )
-        for index in range(len(source))
-    ]
+    return inputs_of_split(source, classes)
 
 
-def _examples_of_folder(folder: Path) -> list[Example]:
+def _examples_of_folder(folder: Path) -> list[Input]:
     files = find_files(folder, IMAGE_ENDINGS) if folder.is_dir() else []
     if not files:
         endings = " ".join(sorted(IMAGE_ENDINGS))
         raise ValueError(f"images: {folder} is not a folder with images ({endings}).")
     return [
-        Example(str(file.relative_to(folder)), partial(read_image, file), lambda: None)
-        for file in files
+        Input(str(file.relative_to(folder)), partial(read_image, file), no_truth) for file in files
     ]

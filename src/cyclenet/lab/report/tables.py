@@ -11,13 +11,13 @@ from scipy import stats
 from cyclenet.files import write_text
 from cyclenet.lab.intervals import Difference
 from cyclenet.lab.markdown import NONE, Markup, code, interval, markdown_table, plain, spread
-from cyclenet.lab.report.arms import Arm, Row
+from cyclenet.lab.report.arms import NOT_IN_ALL, Arm, Row
 from cyclenet.lab.report.charts import Curve, curves_chart, dots_chart, heat_map
 from cyclenet.lab.report.compare import EDGE, compare
 from cyclenet.lab.report.cost import ArmCost
 from cyclenet.lab.report.evaluations import Evaluation
 from cyclenet.lab.report.runs import Run
-from cyclenet.scoring.metrics import class_iou
+from cyclenet.scoring.metrics import class_iou, mean_iou
 
 MOST_CLASSES = 30  # Classes that the heat map shows: those that differ most.
 
@@ -161,10 +161,41 @@ def _class_means(row: Row) -> np.ndarray:
     """
     pixels = [e.counts["pixels"].sum(0, dtype=np.int64) for e in row.evaluations]
     iou = np.stack([100 * class_iou(each) for each in pixels])
-    there = ~np.isnan(iou)
-    nan = np.full(iou.shape[1], np.nan)
-    sums = np.where(there, iou, 0).sum(0)
-    return np.divide(sums, there.sum(0), out=nan, where=there.any(0))
+    means: np.ndarray = np.ma.masked_invalid(iou).mean(0).filled(np.nan)
+    return means
+
+
+def describe_folds(rows: list[Row], runs: list[Run]) -> str:
+    """Describe mIoU by fold and by drive, over the mean counts of the seeds; "" without folds."""
+    if all(row.arm.cfg.dataset.fold is None for row in rows):
+        return ""
+    left_out = sum(run.problem == NOT_IN_ALL for run in runs)
+    text = "Scores above are of counts that are summed over the folds."
+    if left_out:
+        text += (
+            f" {left_out} finished runs are left out, because not all arms have their fold and "
+            "seed."
+        )
+    first = rows[0]
+    folds = [run.config.dataset.fold for run in first.arm.runs]
+    fold_of = np.repeat(list(dict.fromkeys(folds)), first.arm.folds(first.protocol))
+    names = [str(name).split("_")[0] for name in first.evaluations[0].counts["names"]]
+    parts = [text, _table_of_groups(rows, "fold", list(map(str, fold_of)))]
+    if len(set(names)) < min(len(names), 20):  # Names begin with the drive, as CamVid's do.
+        parts.append(_table_of_groups(rows, "drive", names))
+    return "\n\n".join(parts)
+
+
+def _table_of_groups(rows: list[Row], what: str, groups: list[str]) -> str:
+    kinds = list(dict.fromkeys(groups))
+    members: dict[str, np.ndarray] = {kind: np.array(groups) == kind for kind in kinds}
+    head = ["mIoU, %", *(f"{what} {plain(kind)} ({members[kind].sum()})" for kind in kinds)]
+    lines = []
+    for row in rows:
+        mean: np.ndarray = np.stack([e.counts["pixels"] for e in row.evaluations]).mean(0)
+        scores = [100 * float(mean_iou(mean[members[kind]].sum(0))) for kind in kinds]
+        lines.append([row.name, *(f"{score:.2f}" for score in scores)])
+    return markdown_table(head, lines)
 
 
 def describe_runs(runs: list[Run]) -> str:

@@ -9,7 +9,6 @@ from cyclenet.lab.report.charts import Curve, curves_chart
 from cyclenet.lab.report.claims import Claim, describe_claims
 from cyclenet.lab.report.compare import comparable
 from cyclenet.lab.report.cost import cost_of_arms, describe_cost
-from cyclenet.lab.report.folds import describe_folds
 from cyclenet.lab.report.inside import describe_inside
 from cyclenet.lab.report.live import describe_progress
 from cyclenet.lab.report.page import write_page
@@ -19,6 +18,7 @@ from cyclenet.lab.report.runs import Run, read_curve
 from cyclenet.lab.report.tables import (
     describe_boundaries,
     describe_classes,
+    describe_folds,
     describe_results,
     describe_runs,
     write_csv,

@@ -1,9 +1,14 @@
-"""What a context module offers: features, and the parts that they can be looked at in."""
+"""What a context module offers: features, and the parts that they can be looked at in.
+
+The two simplest ones stand here too.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from torch import Tensor, nn
+
+from cyclenet.models.layers import ConvNormReLU
 
 Tap = Callable[[list[Tensor]], list[Tensor]]
 
@@ -66,3 +71,26 @@ class Context(nn.Module):
     def fuse(self, y0: Tensor, outputs: list[Tensor]) -> Tensor:
         """Return the context features that follow from one part's outputs."""
         return outputs[0]
+
+
+class Baseline(Context):
+    """Table 2's baseline: a 3x3 convolution to (N, head_channels, H, W)."""
+
+    def __init__(self, in_channels: int, head_channels: int) -> None:
+        super().__init__()
+        self.out_channels = head_channels
+        self.conv = ConvNormReLU(in_channels, head_channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Identity(Context):
+    """No context module: decoders that read the backbone's features themselves stand on it."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.out_channels = in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
