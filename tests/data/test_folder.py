@@ -178,6 +178,9 @@ def test_names_with_spaces_and_joined_splits_with_equal_names(tmp_path):
     put(tmp_path / "b", *[f"{k}/{s}/1.png" for k in ("images", "masks") for s in ("train", "val")])
     source = opened(tmp_path / "b", "train+val")
     assert [source.name(n) for n in range(2)] == ["train/1", "val/1"]
+    (tmp_path / "extra.txt").write_text("my img.jpg\nmy.jpg\n")
+    with pytest.raises(DataError, match=r"my img.jpg is in two splits of train\+extra"):
+        opened(tmp_path, "train+extra")
     with pytest.raises(ValueError, match=r"no \+ in a name"):
         DatasetConfig(train_split="day+night")
 
@@ -230,7 +233,16 @@ def test_several_splits_are_trained_on_and_none_may_be_validated(camvid, tmp_pat
     folder = tmp_path / "other"
     assert not (folder / "checkpoints/best.ckpt").exists() and not (folder / "evaluate").exists()
     assert '"finished"' in (folder / "result.json").read_text()
-    assert "Finished before" in run("train", *words, cwd=tmp_path)
+    said = run("train", *words, cwd=tmp_path)
+    assert "Finished before" in said and "Note:" not in said
+    (tmp_path / "link").symlink_to(camvid)
+    words = [word.replace("dataset.root=camvid", "dataset.root=link") for word in words]
+    run("train", *words, "hydra.run.dir=linked", cwd=tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    said = run("train", *words, "hydra.run.dir=linked", cwd=tmp_path)
+    assert f"it was trained on data in {camvid}, and the data are in" in said
     said = run("evaluate", "ckpt_path=other", "dataset.root=camvid", cwd=tmp_path, ok=False)
     assert "split=NAME" in said
     said = run("evaluate", "ckpt_path=other", "dataset.root=camvid", "split=val", cwd=tmp_path)

@@ -1,7 +1,9 @@
 """Any data set, laid out in folders: ``dataset=folder dataset.root=DIR`` (docs/data.md)."""
 
+import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -77,6 +79,8 @@ class Folder(FolderSource):
                     f"{root}/folds.csv names {missing[0]}, but there is no such image in "
                     f"{self.folders[0]}."
                 )
+            if left_out := len(pairs) - len(folds):
+                _say_once(f"{root}/folds.csv does not name {left_out} of {len(pairs)} images.")
             pairs = choose_fold(split, pairs, folds, {})
         whole = names is None and not folds  # Otherwise other splits' masks are there too.
         super().__init__(pairs, str(self.folders[0]), list(mask_files.values()) if whole else [])
@@ -326,3 +330,9 @@ def _part(split: str, root: Path, parts: tuple[str, str], val_share: float) -> t
     if there("val"):
         raise DataError(f"{root} has a split val already: set dataset.val_share=0.")
     return ("train", True) if there("train") else ("", True)
+
+
+@cache
+def _say_once(text: str) -> None:
+    """Print a note the first time that this process has it."""
+    print(f"Note: {text}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """From ``dataset.name`` to an opened split."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 from cyclenet.config.choices import DATASETS
@@ -49,6 +50,11 @@ def open_split(cfg: DatasetConfig, split: str) -> Source:
             for name, part in zip(split.split("+"), parts, strict=True):
                 part.pairs = [pair._replace(name=f"{name}/{pair.name}") for pair in part.pairs]
         source.pairs = [pair for part in parts for pair in part.pairs]
+        files = Counter(pair.image.resolve() for pair in source.pairs if len(parts) > 1)
+        if twice := [path for path, times in files.items() if times > 1]:
+            raise DataError(
+                f"{twice[0]} is in two splits of {split}, so it would count twice: leave it in one."
+            )
         source.masks = [mask for part in parts for mask in part.masks]
     elif len(sources) > 1:
         raise DataError(f"{cfg.name} has no files, so its splits cannot be joined: give one split.")

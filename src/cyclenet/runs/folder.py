@@ -18,7 +18,7 @@ from cyclenet.deploy.load import find
 from cyclenet.files import lock, write_text
 from cyclenet.models.stored import Checkpoint, load_checkpoint
 from cyclenet.processes import peak_rss_mb
-from cyclenet.runs.results import RunResult, is_marked, mark, read_result
+from cyclenet.runs.results import RunResult, data_root, is_marked, mark, read_result
 from cyclenet.training.checkpoint import check_resumable, load_newest
 from cyclenet.training.keep import BEST, LAST, KeepBest
 from cyclenet.training.loggers import close_loggers
@@ -131,6 +131,7 @@ class RunFolder:
             self.result.seconds = round(time.time() - self.started, 1)
             self.result.finished_at = time.time()
             self.result.peak_rss_mb = peak_rss_mb()
+            self.result.data_root = data_root(self.cfg.dataset)
             mark(self.path)
             self.result.write(self.path)
         if self._lock:

@@ -9,7 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cyclenet.config.identity import differences
 from cyclenet.config.restore import load_protocol, read_config
-from cyclenet.config.schema import ProtocolConfig, TrainConfig
+from cyclenet.config.schema import DatasetConfig, ProtocolConfig, TrainConfig
+from cyclenet.data.open import find_root
 from cyclenet.files import read_json, safe_name, write_json, write_text
 
 MARK = ".cyclenet-run"
@@ -48,6 +49,7 @@ class RunResult:
         seconds: wall time of the last start.
         finished_at: end, seconds since 1970.
         peak_rss_mb: peak memory, MiB.
+        data_root: folder of the data, without links.
     """
 
     status: Literal["finished", "failed", "interrupted", "unfinished"] = "unfinished"
@@ -66,6 +68,7 @@ class RunResult:
     seconds: float | None = None
     finished_at: float | None = None
     peak_rss_mb: float | None = None
+    data_root: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -147,6 +150,17 @@ def announce_finished(cfg: TrainConfig, folder: Path) -> None:
     """Say that a run had finished before. Raises as `check_finished`."""
     check_finished(cfg, folder)
     print(f"Finished before: {folder / 'result.json'}. Train it anew with resume=never.")
+    before, now = read_result(folder).data_root, data_root(cfg.dataset)
+    if before and now and before != now:  # $CAMVID_ROOT, or a link, leads elsewhere today.
+        print(f"Note: it was trained on data in {before}, and the data are in {now} now.")
+
+
+def data_root(dataset: DatasetConfig) -> str | None:
+    """Return the folder of a data set's files without links; None where there is none."""
+    try:
+        return str(find_root(dataset).resolve(strict=True))
+    except (OSError, ValueError):
+        return None
 
 
 def check_finished(cfg: TrainConfig, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def publish(folder: Path, output: Path) -> None:
             values["counts"] = "images.npz"
         write_text(copy, json.dumps(values, indent=1) + "\n")
     fresh.mkdir(parents=True, exist_ok=True)
-    read_result(folder).write(fresh)
+    replace(read_result(folder), data_root=None).write(fresh)
     if target.exists():
         target.replace(old)
     fresh.replace(target)

@@ -51,6 +51,14 @@ def test_a_folders_folds_cover_splits_and_share_no_image(folder):
     assert train.image(0).shape == (40, 50, 3) and train.mask(0).max() == 1
 
 
+def test_images_that_folds_csv_does_not_name_are_told_once(folder, capsys):
+    write_folds(folder, [("train/0", 0), ("train/1", 1), ("val/0", 0)])
+    cfg = DatasetConfig(name="folder", root=str(folder), fold=1)
+    for split in (cfg.training_split, cfg.validation_split):
+        open_split(cfg, split)
+    assert capsys.readouterr().err.count("folds.csv does not name 3 of 6 images") == 1
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
