@@ -135,6 +135,8 @@ class SplitAnalysis:
         classes: names of the classes.
         images: number of images.
         bins: names of the distances to the nearest true edge.
+        finished_at: when the run had ended, seconds since 1970: an analysis of earlier weights has
+            another; None where the checkpoint lies in no run.
     """
 
     parts: list[str]
@@ -145,6 +147,7 @@ class SplitAnalysis:
     dataset: str = ""
     split: str = ""
     checkpoint: str = ""
+    finished_at: float | None = None
     feedback: FeedbackFound | None = None
     similarity: SimilarityFound | None = None
     offsets: OffsetsFound | None = None

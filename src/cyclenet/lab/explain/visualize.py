@@ -31,6 +31,7 @@ from cyclenet.lab.explain.pixel_figures import (
 )
 from cyclenet.lab.explain.split_figures import split_figures
 from cyclenet.lab.explain.text import describe_analysis
+from cyclenet.runs.results import read_result
 from cyclenet.scoring.boundary import label_distance
 
 ROWS_OF_FIGURE4, COLUMNS_OF_FIGURE3 = 9, 4
@@ -79,6 +80,7 @@ def visualize_split(cfg: VisualizeConfig, model: Model, output: Path) -> None:
     if cfg.dataset.val_limit:
         limit = f", the first {len(source)} images (dataset.val_limit)"
     result.dataset, result.split, result.checkpoint = cfg.dataset.name, split + limit, cfg.ckpt_path
+    result.finished_at = read_result(run_of(find(cfg.ckpt_path))).finished_at
     text = describe_analysis(result)
     text += f"\n{cfg.dataset.name}, {split}{limit}; {cfg.ckpt_path}\n"
     for name, figure in split_figures(result).items():

@@ -76,4 +76,7 @@ def _read_analysis(run: Run) -> SplitAnalysis | None:
     scores = next(iter(run.evaluations.values())).scores
     same = found.split.split(",")[0] == scores.split and found.images == scores.images
     last = Path(found.checkpoint).name == "last.ckpt"
+    if found.finished_at not in (None, run.result.finished_at):
+        run.problem = "visualize/analysis.json is of earlier weights and is left out"
+        return None
     return found if same and last and found.similarity and found.feedback else None
