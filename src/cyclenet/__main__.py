@@ -21,7 +21,8 @@ def main() -> None:
     del sys.argv[1]
     if command == "train":  # As the program, so that its child processes start the same way.
         runpy.run_module("cyclenet.commands.train", run_name="__main__", alter_sys=True)
-    run_command(command)
+    else:
+        run_command(command)
 
 
 if __name__ == "__main__":

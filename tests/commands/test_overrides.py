@@ -21,7 +21,7 @@ SCENES = ["dataset.scenes_train=2", "dataset.scenes_val=1", "dataset.scenes_size
 def test_a_path_is_taken_as_it_stands(value):
     cfg = compose_config("train", [quote(f"dataset.root={value}", set())])
     assert cfg.dataset.root == value
-    cfg = compose_config("report", [quote(f"title={value}", set())])
+    cfg = compose_config("report", ["runs=[a]", quote(f"title={value}", set())])
     assert cfg.title == value
 
 

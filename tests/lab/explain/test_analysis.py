@@ -164,7 +164,7 @@ def test_the_probe_finds_what_is_there():
 
     class Seen:
         def __init__(self, task, image):
-            self.task, self.net = task, task.net
+            self.model, self.net = task, task.net
             mask = image[:, :, 0]
             perfect = (
                 F.one_hot(torch.from_numpy(mask[4::8, 4::8].astype(int)).clamp(max=4), 5)
