@@ -1,12 +1,14 @@
 """One grammar: paths with any sign need no quotes, in every command."""
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import TINY, noise_image, run, write
+from conftest import ROOT, TINY, noise_image, run, write
 from cyclenet.commands.overrides import list_keys, quote
 from cyclenet.config.commands import ReportConfig, VisualizeConfig
 from cyclenet.config.help import explain_keys, field_comments, nearest_key
@@ -102,3 +104,9 @@ def test_a_typo_in_any_command(tmp_path):
         assert output.startswith("error: ") and "--help lists them all" in output, output
     words = shlex.split("dataset=camvid dataset.rot=x")
     assert "(did you mean dataset.root?)" in run("check_data", *words, cwd=tmp_path, ok=False)
+
+
+def test_help_may_be_cut_off():
+    words = f"{sys.executable} {ROOT}/src/report.py --help | head -1"
+    done = subprocess.run(words, shell=True, text=True, capture_output=True)
+    assert done.stdout.startswith("Compare runs") and not done.stderr

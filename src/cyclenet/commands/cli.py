@@ -1,5 +1,6 @@
 """What the commands share: from the command line to a checked configuration or a sentence."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ def run_command(command: str) -> None:
     module = import_module(f"cyclenet.commands.{command}")
     words = sys.argv[1:]
     if not words or HELP & set(words):
-        print(write_help(command, module.__doc__ or ""))
+        show_help(command, module.__doc__ or "")
         raise SystemExit(0 if words else 2)
     schema = SCHEMAS[command]
     overrides = [quote(word, list_keys(schema)) for word in words]
@@ -45,6 +46,13 @@ def run_command(command: str) -> None:
         except KeyboardInterrupt:
             raise SystemExit(130) from None
     raise SystemExit(code or 0)
+
+
+def show_help(command: str, about: str) -> None:
+    """Print what ``--help`` prints; whoever reads it may stop early (``| head``)."""
+    if hasattr(signal, "SIGPIPE"):  # Windows has none.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    print(write_help(command, about))
 
 
 @contextmanager

@@ -22,10 +22,9 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cyclenet.commands.cli import HELP, user_errors
+from cyclenet.commands.cli import HELP, show_help, user_errors
 from cyclenet.commands.overrides import quote
 from cyclenet.config.errors import USER_ERRORS, sentence
-from cyclenet.config.help import write_help
 from cyclenet.config.load import register, to_config
 from cyclenet.config.restore import CONF
 from cyclenet.config.schema import TrainConfig
@@ -48,7 +47,7 @@ def main() -> None:
     """Check the command line, then train, or sweep."""
     settle_streams()
     if HELP & set(sys.argv[1:]):
-        print(write_help("train", __doc__ or ""))
+        show_help("train", __doc__ or "")
         return
     install_signal_handlers()
     prepare_arguments()
