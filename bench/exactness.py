@@ -97,7 +97,6 @@ def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
             0, Clock()
         )  # Its clock runs from before all other hooks to before all other ends.
         data = SegmentationData(cfg.dataset, 0)
-        data.setup("fit")
         trainer.fit(
             SegmentationTask(cfg, data.train_source.classes, data.train_source.palette.tolist()),
             data,

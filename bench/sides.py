@@ -528,8 +528,6 @@ def _our_samples(root: Path, folder: Path, cache: str) -> Callable[[int], Any]:
         cache_root=str(folder / "cache"),
     )
     module = SegmentationData(cfg, 0)
-    module.prepare_data()
-    module.setup("fit")
     dataset = TrainDataset(module.train_source, TrainTransform(cfg), 0)
     mean, std = (
         torch.tensor(values).view(3, 1, 1) for values in ([123.7, 116.3, 103.5], [58.4, 57.1, 57.4])

@@ -171,12 +171,10 @@ def test_names_are_compared_at_resume_and_have_no_byte_order_mark(tmp_path):
     root = own(tmp_path)
     dataset = DatasetConfig(name="folder", root=str(root), cache="never", batch_size=2)
     data = SegmentationData(dataset, 0)
-    data.setup("fit")
     state = data.state_dict()
     (root / "classes.txt").write_bytes(b"\xef\xbb\xbfsky\r\nroad\r\n")
     assert opened(root).classes == ["sky", "road"]
     again = SegmentationData(dataset, 0)
-    again.setup("fit")
     with pytest.raises(ValueError, match=r"classes was \['road', 'sky'\] and is \['sky', 'road'\]"):
         again.load_state_dict(state)
 

@@ -31,8 +31,6 @@ def make(cfg):
 
 def batches(cfg, workers=0):
     data = SegmentationData(cfg, 0, workers)
-    data.prepare_data()
-    data.setup("fit")
     return data.train_source, [batch for _ in range(2) for batch in data.train_dataloader()]
 
 

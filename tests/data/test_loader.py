@@ -19,7 +19,6 @@ CFG = DatasetConfig(
 
 def loader(workers=0, seed=0, cfg=CFG):
     data = SegmentationData(cfg, seed, workers)
-    data.setup("fit")
     return data.train_dataloader()
 
 

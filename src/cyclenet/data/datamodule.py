@@ -30,7 +30,7 @@ from cyclenet.processes import start_loader_worker
 
 
 class SegmentationData(L.LightningDataModule):
-    """Training crops and whole validation images.
+    """Training crops and whole validation images; both splits are opened at once.
 
     Args:
         cfg: the data set.
@@ -47,11 +47,8 @@ class SegmentationData(L.LightningDataModule):
             them.
 
     Raises:
-        DataError: in `setup`, where data is missing or a split has fewer images than a batch.
+        DataError: data is missing, or a split has fewer images than a batch.
     """
-
-    train_source: Source
-    val_source: Source
 
     def __init__(
         self,
@@ -70,38 +67,29 @@ class SegmentationData(L.LightningDataModule):
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.loader: TrainLoader | None = None
         self.position = {"epoch": 0, "seen": 0}
-        self.prepared = False
-
-    def prepare_data(self) -> None:
-        """Write the cache of the training split (`cyclenet.data.cache`)."""
-        if self.prepared:  # Lightning calls it again, for each of its loops.
-            return
-        self.prepared = True
-        # A trial on a few images does not write the cache of a whole split.
-        if not self.cfg.train_limit or self.cfg.cache == "always":
-            split = self.cfg.training_split
-            cached(open_split(self.cfg, split), self.cfg, split, build=True)
-
-    def setup(self, stage: str | None = None) -> None:
-        if hasattr(self, "val_source"):  # The splits are open already.
-            return
-        cfg = self.cfg
-        if stage in (None, "fit"):
-            train = cached(open_split(cfg, cfg.training_split), cfg, cfg.training_split)
-            self.train_source = Limited(train, cfg.train_limit) if cfg.train_limit else train
-            if len(self.train_source) < cfg.batch_size:
-                raise DataError(
-                    f"dataset.batch_size is {cfg.batch_size}, but {cfg.training_split} has "
-                    f"{len(self.train_source)} images: lower it."
-                )
+        self.train_source = self._open_training()
         if cfg.validation_split is None:
-            self.val_source = Limited(self.train_source, 0)
+            self.val_source: Source = Limited(self.train_source, 0)
         else:
             self.val_source = open_validation(cfg)
-        if stage in (None, "fit"):
-            for source in (self.train_source, self.val_source):
-                if len(source):
-                    check_meaning(source)
+        for source in (self.train_source, self.val_source):
+            if len(source):
+                check_meaning(source)
+
+    def _open_training(self) -> Source:
+        """Open the training split, and write the cache of its pixels where there is none."""
+        cfg, split = self.cfg, self.cfg.training_split
+        # A trial on a few images does not write the cache of a whole split.
+        build = not cfg.train_limit or cfg.cache == "always"
+        source = cached(open_split(cfg, split), cfg, split, build)
+        if cfg.train_limit:
+            source = Limited(source, cfg.train_limit)
+        if len(source) < cfg.batch_size:
+            raise DataError(
+                f"dataset.batch_size is {cfg.batch_size}, but {split} has {len(source)} images: "
+                "lower it."
+            )
+        return source
 
     @property
     def batches_per_epoch(self) -> int:

@@ -96,10 +96,7 @@ def open_data(cfg: TrainConfig, trainer: L.Trainer) -> SegmentationData:
     if cfg.dataset.views:
         views = Views(cfg.dataset, Grid(cfg.model.output_stride, cfg.model.align_corners))
     options = (cfg.trainer.num_workers, on_gpu, views, cfg.trainer.limit_train_batches)
-    data = SegmentationData(cfg.dataset, cfg.seed, *options)
-    data.prepare_data()
-    data.setup("fit")
-    return data
+    return SegmentationData(cfg.dataset, cfg.seed, *options)
 
 
 def begin(task: SegmentationTask, data: SegmentationData, trainer: L.Trainer) -> None:
