@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from cyclenet.commands.cli import store_checkpoint_defaults
+from cyclenet.config.commands import EvaluateConfig
 from cyclenet.config.load import compose_config
 from cyclenet.config.reach import training_map, untrained_taps
 from cyclenet.data.open import open_validation
@@ -45,9 +47,8 @@ def main() -> None:
     if not Path(path).is_file():
         sys.exit(__doc__)
     model = load(path)
-    cfg = compose_config(
-        "evaluate", [*words, f"dataset={model.cfg.dataset.name}", "boundary=false"]
-    )
+    store_checkpoint_defaults(EvaluateConfig, words)
+    cfg = compose_config("evaluate", [*words, "boundary=false"])
     source = open_validation(cfg.dataset, cfg.split)
     print(untrained_taps(model.cfg, [source.mask(0).shape]) or "Training reaches all taps.")
     for what in ("as trained", ""):

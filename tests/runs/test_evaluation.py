@@ -56,7 +56,6 @@ def task():
 CFG = EvaluateConfig(
     "run/checkpoints/last.ckpt", DatasetConfig(), ProtocolConfig(scales=[1.0, 0.5])
 )
-CPU = torch.device("cpu")
 
 
 def test_counts_are_those_of_the_predictions(task):

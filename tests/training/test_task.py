@@ -17,7 +17,7 @@ from cyclenet.training.losses import SegmentationLoss
 from cyclenet.training.optim import parameter_groups, schedule
 from cyclenet.training.task import SegmentationTask
 from cyclenet.training.trainer import choose_precision
-from made import fit, model_of, short_config, short_trainer
+from made import fit, model_of, short_config, short_trainer, task_of
 
 
 class StopAt(L.Callback):
@@ -73,6 +73,20 @@ def test_predictions_are_in_float32_without_tf32():
     before = torch.backends.cudnn.allow_tf32
     model_of(task).labels(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     assert before and seen == [False] and torch.backends.cudnn.allow_tf32
+
+
+def test_a_validation_is_in_float32_whatever_the_training_is():
+    """A low precision gives other labels here, so this can tell."""
+    task = task_of(decoder="adc")
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    batch = {"image": image, "mask": torch.zeros(1, 64, 64, dtype=torch.uint8)}
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        low = task.net(image)[0].float()
+        found = task.validation_step(batch, 0)
+    with torch.inference_mode():
+        exact = task.net(image)[0]
+    assert not torch.equal(low, exact)
+    assert torch.equal(found, model_of(task).labels(image))
 
 
 def test_threads_that_predict_at_once_leave_tf32_as_it_was():

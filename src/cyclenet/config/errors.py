@@ -7,7 +7,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cyclenet.config.help import nearest_key
+from cyclenet.config.help import explain_key, nearest_key
 
 USER_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 """Errors that a user can mend."""
@@ -54,7 +54,9 @@ def _explain_hydra(error: BaseException) -> str:
     key = lines[keyed[0]].removeprefix("full_key:").strip()
     what = lines[max(keyed[0] - 1, 0)]
     if "missing mandatory value" in what:
-        return f"{key} is missing: give {key}=VALUE; --help explains it."
+        schema = next((line for line in lines if line.startswith("object_type=")), "")
+        meaning = explain_key(schema.removeprefix("object_type="), key)
+        return f"{key} is missing: give {key}=VALUE. {meaning or '--help explains it.'}"
     if re.match(r"Key '.*' (is )?not in", what):
         near = nearest_key(key)
         hint = f" (did you mean {near}?)" if near else ""

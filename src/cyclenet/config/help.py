@@ -108,6 +108,12 @@ def _options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+def explain_key(schema: str, key: str) -> str:
+    """Return the explanation of a key of a schema, which is given by its class's name; or ""."""
+    keys = [k for each in SCHEMAS.values() if each.__name__ == schema for k in explain_keys(each)]
+    return next((each.text for each in keys if each.name == key), "")
+
+
 def nearest_key(key: str) -> str:
     """Return the key of any command that is nearest to a misspelt one, or ""."""
     known = sorted({each.name for schema in SCHEMAS.values() for each in explain_keys(schema)})

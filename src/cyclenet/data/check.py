@@ -49,7 +49,7 @@ def read_split(dataset: DatasetConfig, split: str, workers: int) -> tuple[Source
         pairs = pool.map(_read_pair, range(len(source)), chunksize=16)
         title, quiet = f"{dataset.name} {split}", not sys.stderr.isatty()
         for size, counts, problems in track(pairs, title, total=len(source), disable=quiet):
-            report.sizes += Counter([size] if size else [])
+            report.sizes.update([size] if size else [])
             report.histogram += counts
             report.images_with += counts > 0
             report.problems += problems

@@ -32,7 +32,8 @@ class Difference(NamedTuple):
     """A difference of mean IoUs and the bounds of its 95 % interval, in [0, 1].
 
     Attributes:
-        p: two-sided p value; it is below 0.05 where the interval does not hold 0.
+        p: two-sided p value; it is below 0.05 where the interval does not hold 0, and 1 where
+            neither images nor seeds say how the difference would vary.
     """
 
     value: float

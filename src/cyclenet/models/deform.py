@@ -60,7 +60,10 @@ def has_kernel(device: str) -> bool:
     A CPU build of torchvision beside a CUDA build of PyTorch has none for CUDA.
     """
     key = {"meta": "Meta"}.get(device, device.upper())  # The dispatcher's name of the device.
-    return torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::deform_conv2d", key)
+    try:
+        return torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::deform_conv2d", key)
+    except RuntimeError:  # It has another name.
+        return False
 
 
 @contextmanager

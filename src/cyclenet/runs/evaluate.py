@@ -6,7 +6,7 @@ Models can then be compared on the same images.
 import re
 import sys
 import zlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ def evaluate(
         ValueError: the data set has other classes than the model, or ``cfg.output`` holds a file
             of the user's that would be replaced.
     """
+    cfg = replace(cfg, precision=model.precision)
     source = open_validation(cfg.dataset, cfg.split)
     check_classes(source, model.classes, cfg.dataset.name, cfg.ckpt_path)
     folder = Path(cfg.output) if cfg.output else run / "evaluate" / _folder_name(cfg, len(source))

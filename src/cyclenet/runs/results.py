@@ -10,7 +10,6 @@ from omegaconf.errors import OmegaConfBaseException
 from cyclenet.config.identity import differences
 from cyclenet.config.restore import load_protocol, read_config
 from cyclenet.config.schema import DatasetConfig, ProtocolConfig, TrainConfig
-from cyclenet.data.open import find_root
 from cyclenet.files import read_json, safe_name, write_json, write_text
 
 MARK = ".cyclenet-run"
@@ -157,6 +156,8 @@ def announce_finished(cfg: TrainConfig, folder: Path) -> None:
 
 def data_root(dataset: DatasetConfig) -> str | None:
     """Return the folder of a data set's files without links; None where there is none."""
+    from cyclenet.data.open import find_root  # It imports readers of images.
+
     try:
         return str(find_root(dataset).resolve(strict=True))
     except (OSError, ValueError):

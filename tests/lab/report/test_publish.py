@@ -307,6 +307,7 @@ def test_what_was_found_inside_the_networks_is_summed_up(tmp_path):
         {"images": 1},
         {"feedback": None},
         {"finished_at": 5.0},  # The run was trained anew since.
+        {"finished_at": 0.0},  # The run had not ended.
     ):
         analyses = [whole[0], found_inside(folders[1], 1, **changes)]
         row = next(r for r in inside(folders, analyses, tmp_path).splitlines() if ", PartI |" in r)

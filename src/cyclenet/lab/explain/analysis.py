@@ -126,7 +126,7 @@ def _gain(counts: np.ndarray) -> Change:
     """Return mIoU of the last part minus the first's, from (images, parts, C, 3) counts."""
     if len(counts) < ENOUGH:
         return None
-    return list(difference([counts[:, -1]], [counts[:, 0]]))
+    return list(difference([counts[:, -1]], [counts[:, 0]])[:3])
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> Numbers:

@@ -135,8 +135,8 @@ class SplitAnalysis:
         classes: names of the classes.
         images: number of images.
         bins: names of the distances to the nearest true edge.
-        finished_at: when the run had ended, seconds since 1970: an analysis of earlier weights has
-            another; None where the checkpoint lies in no run.
+        finished_at: when the run had ended, seconds since 1970; 0 where it had not. An analysis of
+            earlier weights is known by it. None where the checkpoint lies in no run.
     """
 
     parts: list[str]

@@ -80,7 +80,10 @@ def visualize_split(cfg: VisualizeConfig, model: Model, output: Path) -> None:
     if cfg.dataset.val_limit:
         limit = f", the first {len(source)} images (dataset.val_limit)"
     result.dataset, result.split, result.checkpoint = cfg.dataset.name, split + limit, cfg.ckpt_path
-    result.finished_at = read_result(run_of(find(cfg.ckpt_path))).finished_at
+    run = run_of(find(cfg.ckpt_path))
+    if (run / "config.yaml").is_file():
+        ended = read_result(run)
+        result.finished_at = (ended.finished_at if ended.finished else None) or 0.0
     text = describe_analysis(result)
     text += f"\n{cfg.dataset.name}, {split}{limit}; {cfg.ckpt_path}\n"
     for name, figure in split_figures(result).items():

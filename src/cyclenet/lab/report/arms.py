@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 from cyclenet.config.identity import flatten, result_affecting
@@ -14,6 +14,21 @@ from cyclenet.lab.report.evaluations import Evaluation, join_folds
 from cyclenet.lab.report.runs import Run
 
 T = TypeVar("T")
+
+OF_BACKBONE = {
+    f"model.{key}"
+    for key in (
+        "backbone",
+        "backbone_weights",
+        "output_stride",
+        "first_block_dilation",
+        "multi_grid",
+        "strip_pooling",
+        "freeze_backbone",
+        "freeze_norm",
+        "aux_head",
+    )
+}
 
 NOT_IN_ALL = "is not compared, for not all arms have its fold and seed"
 
@@ -97,12 +112,12 @@ def group_arms(runs: list[Run]) -> list[Arm]:
     """Group finished runs by all but their seed, in the order given.
 
     Of runs with one configuration, seed and fold only the one with the most evaluations is
-    compared. In cross-validation only folds and protocols are compared that all arms have. What is
-    left out gets the reason as its problem. Without a fold that all arms have finished there is
-    nothing to compare: [].
+    compared. In cross-validation only folds and seeds are compared that all arms have, and of an
+    arm only protocols that all its folds have. What is left out gets the reason as its problem.
+    Without a fold that all arms have finished there is nothing to compare: [].
 
     Raises:
-        ValueError: the runs are of different data sets, or were scored by different rules.
+        ValueError: the runs are of different data sets.
     """
     groups: dict[str, list[Run]] = {}
     configs: dict[str, TrainConfig] = {}
@@ -118,7 +133,9 @@ def group_arms(runs: list[Run]) -> list[Arm]:
             if len(run.evaluations) > len(first.evaluations):
                 group[group.index(first)], first, run = run, run, first
             run.problem = f"is not compared, for it repeats {first.folder}"
-    _refuse_unlike([run for group in groups.values() for run in group], list(configs.values()))
+    compared = [run for group in groups.values() for run in group]
+    _refuse_other_data(compared, list(configs.values()))
+    _tell_rules_apart(compared)
     # An arm's name must not depend on which others have finished, so all count.
     labels = _tell_apart(configs | {_arm_key(run.cfg): run.cfg for run in runs if run.cfg})
     cells = complete_cells(list(groups.values()))
@@ -132,12 +149,13 @@ def group_arms(runs: list[Run]) -> list[Arm]:
         used = sorted((run for run in group if _cell(run) in cells), key=_cell)
         if configs[key].dataset.fold is not None:
             _keep_common_protocols(used)
-        arms.append(Arm(labels[key], used[0].config, used))
+        if used[0].evaluations:  # Else its folds have no protocol in common.
+            arms.append(Arm(labels[key], used[0].config, used))
     return arms
 
 
-def _refuse_unlike(runs: list[Run], configs: list[TrainConfig]) -> None:
-    """Raise `ValueError` where runs are of different data, or were scored by different rules."""
+def _refuse_other_data(runs: list[Run], configs: list[TrainConfig]) -> None:
+    """Raise `ValueError` where runs are of different data sets, splits or classes."""
     found = [each.scores for run in runs for each in run.evaluations.values()]
     if len({tuple(scores.IoU) for scores in found}) > 1:
         raise ValueError(
@@ -155,20 +173,29 @@ def _refuse_unlike(runs: list[Run], configs: list[TrainConfig]) -> None:
             f"These runs are of different data ({names}) and cannot be compared; "
             "give those of one, such as runs/ablation/camvid-*."
         )
-    ratios = sorted({scores.boundary.ratio for scores in found if scores.boundary})
-    if len(ratios) > 1:
-        shown = " and ".join(map(str, ratios))
-        raise ValueError(
-            f"These runs were scored with dataset.boundary_ratio of {shown}: give those of one, or "
-            "evaluate the others again."
-        )
-    for name in {scores.protocol_name for scores in found}:
-        rules = sorted({scores.protocol for scores in found if scores.protocol_name == name})
-        if len(rules) > 1:
-            raise ValueError(
-                f"These runs were evaluated by different rules of one name: {'; '.join(rules)}. "
-                "Report them apart, or evaluate them again by one."
-            )
+
+
+def _tell_rules_apart(runs: list[Run]) -> None:
+    """Let no two rules have one name, and no boundary IoU stand beside one of another ratio.
+
+    Where one name stands for several rules, evaluations are called by their whole rule. Boundary
+    IoU is kept with the ratio that most evaluations have.
+    """
+    found = [each.scores for run in runs for each in run.evaluations.values()]
+    rules = {(scores.protocol_name, scores.protocol) for scores in found}
+    names = [name for name, _ in rules]
+    ratios = sorted(scores.boundary.ratio for scores in found if scores.boundary)
+    for run in runs:
+        kept: dict[str, Evaluation] = {}
+        for name, each in run.evaluations.items():
+            boundary = each.scores.boundary
+            if boundary and boundary.ratio != max(ratios, key=ratios.count):
+                run.problem = f"boundary IoU with boundary_ratio={boundary.ratio:g} is left out"
+                counts = {key: value for key, value in each.counts.items() if key != "boundary"}
+                each = Evaluation(replace(each.scores, boundary=None), counts)
+            several = names.count(each.scores.protocol_name) > 1
+            kept[each.scores.protocol if several else name] = each
+        run.evaluations = kept
 
 
 def _keep_common_protocols(runs: list[Run]) -> None:
@@ -177,7 +204,8 @@ def _keep_common_protocols(runs: list[Run]) -> None:
     for run in runs:
         if lost := [name for name in run.evaluations if name not in common]:
             run.problem = f"{', '.join(lost)} left out, for not all folds and seeds have it"
-            run.evaluations = {name: run.evaluations[name] for name in common}
+            kept = {name: each for name, each in run.evaluations.items() if name in common}
+            run.evaluations = kept
 
 
 def complete_cells(groups: list[list[Run]]) -> set[tuple[int, int]]:
@@ -213,13 +241,13 @@ def _arm_key(cfg: TrainConfig) -> str:
 def training_differences(arms: Sequence[Arm]) -> dict[str, list[str]]:
     """Return the keys in which arms differ beside their networks, each with its values.
 
-    Backbone and output stride are among them, which labels do not tell.
+    Keys of the backbone are among them, which labels do not tell.
     """
     values = [flatten(json.loads(_arm_key(arm.cfg))) for arm in arms]
     told = [
         key
         for key in dict.fromkeys(key for each in values for key in each)
-        if not key.startswith("model.") or key in ("model.backbone", "model.output_stride")
+        if not key.startswith("model.") or key in OF_BACKBONE
     ]
     found = {key: list(dict.fromkeys(str(each.get(key)) for each in values)) for key in told}
     return {key: shown for key, shown in found.items() if len(shown) > 1}
@@ -228,8 +256,8 @@ def training_differences(arms: Sequence[Arm]) -> dict[str, list[str]]:
 def _tell_apart(configs: dict[str, TrainConfig]) -> dict[str, str]:
     """Label arms; those made of the same also get the values in which they differ.
 
-    A value is named if it differs from another arm with the same parts and from the most common
-    value. The first arm is no reference, because which of two parallel runs ends first is chance.
+    A value is named if it differs from another arm with the same parts and from `_usual`. Nothing
+    depends on the order of the arms, because which of two parallel runs ends first is chance.
     """
     labels = {key: arm_label(cfg.model) for key, cfg in configs.items()}
     values = {key: flatten(json.loads(key)) for key in configs}
@@ -248,14 +276,23 @@ def _extra(key: str, values: dict[str, dict[str, Any]], labels: dict[str, str], 
         for name in own
         if name.startswith(prefix)
         and any(each.get(name) != own[name] for each in alike)
-        and own[name] != _most_common([each.get(name) for each in values.values()])
+        and own[name] != _usual(name, values)
     ]
     return f" [{', '.join(extra)}]" if extra else ""
 
 
-def _most_common(values: list[Any]) -> Any:
-    # Ties go to the first; values may be unhashable.
-    return max(values, key=values.count)
+def _usual(name: str, arms: dict[str, dict[str, Any]]) -> Any:
+    """Return a key's value that needs no telling: the default if an arm has it, else the commonest.
+
+    A network counts once, however many arms of other rates it has.
+    """
+    networks: dict[str, Any] = {}
+    for values in arms.values():
+        own = {k: v for k, v in values.items() if k.startswith("model.") or k == name}
+        networks[repr(sorted(own.items()))] = values.get(name)
+    found = list(networks.values())
+    default = flatten(asdict(TrainConfig())).get(name)
+    return default if default in found else min(found, key=lambda v: (-found.count(v), repr(v)))
 
 
 def pick_by_name(name: str, items: Sequence[T], names: Sequence[str]) -> T | None:

@@ -43,7 +43,8 @@ def join_folds(parts: list[Evaluation]) -> Evaluation:
         ValueError: an image is in two folds.
     """
     first = parts[0].scores
-    counts = {key: np.concatenate([part.counts[key] for part in parts]) for key in parts[0].counts}
+    common = set.intersection(*(set(part.counts) for part in parts))
+    counts = {key: np.concatenate([part.counts[key] for part in parts]) for key in sorted(common)}
     names, times = np.unique(counts["names"], return_counts=True)
     if (times > 1).any():
         raise ValueError(
@@ -59,7 +60,9 @@ def join_folds(parts: list[Evaluation]) -> Evaluation:
         images=sum(part.scores.images for part in parts),
         confusion=counts["confusion"].tolist(),
     )
-    if first.boundary and first.trimap and "boundary" in counts:
+    joined.boundary = None
+    if first.boundary and "boundary" in counts:
         joined.boundary = boundary_scores(counts["boundary"], classes, first.boundary.ratio)
+    if first.trimap and "trimap" in counts:
         joined.trimap = trimap_scores(counts["trimap"], classes, first.trimap.widths)
     return Evaluation(joined, counts)

@@ -25,7 +25,8 @@ class Run:
         folder: its path.
         cfg: its configuration; None where there is none that can be read.
         result: what its result file holds.
-        evaluations: those that its result file names, by the protocol's name, its own first.
+        evaluations: those that its result file names, by the protocol's name, its own first; a
+            second rule of one name is called by all that it says.
         problem: why it, or a part of it, is not compared; "" where all is.
     """
 
@@ -137,9 +138,7 @@ def _read_evaluations(run: Run, own: str) -> None:
     found.sort(key=lambda each: each.scores.protocol != own)
     for each in found:
         name = each.scores.protocol_name
-        if name in run.evaluations:
-            run.problem = f"{each.scores.protocol} left out, for the run's own rule has its name"
-        run.evaluations.setdefault(name, each)
+        run.evaluations[each.scores.protocol if name in run.evaluations else name] = each
 
 
 def read_curve(folder: Path, column: str) -> tuple[list[float], list[float]]:
