@@ -132,3 +132,13 @@ def test_the_tests_are_the_same_tree():
     tests = ROOT / "tests"
     folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
     assert folders <= packages
+
+
+def test_the_readme_lists_the_layers_in_their_order():
+    """From the top to the bottom."""
+    block = (ROOT / "README.md").read_text().split("```text")[1].split("```")[0]
+    words = [line.split()[0].removeprefix("src/cyclenet/") for line in block.split("\n") if line]
+    listed = [f"cyclenet.{word[:-1]}" for word in words if word[-1] == "/"]
+    listed = [name for name in listed if name not in ("cyclenet.conf", "cyclenet.tests")]
+    order = [names[0] for names in reversed(LAYERS) if names[0] in listed]
+    assert len(listed) == 10 and listed == order

@@ -16,12 +16,15 @@ class Choice:
     Attributes:
         builder: the class, as ``module:name``.
         label: how tables and figures name it.
-        keys: keys of the configuration that the class takes as arguments of the same names.
+        keys: keys of the configuration that the class takes as arguments of the same names. Of
+            these, ``atrous_rates``, ``feedback`` and ``mask_scale`` also show in names of arms and
+            folders (`cyclenet.config.naming`).
         fixed: arguments that this choice gives a fixed value.
         wants: arguments that follow from the data: ``num_classes``, or ``crop_cells``, the (height,
             width) of the features of a training crop. A decoder may also want ``low_channels``
-            (of the 1/4 features), ``level_channels``, and the context module's width, as
-            ``context_channels`` or as its own ``head_channels``.
+            (of the 1/4 features), ``level_channels``, and ``context_channels``, the width of the
+            context features. A decoder whose output is as wide as these wants that width as
+            ``head_channels``; among ``keys``, ``head_channels`` is the configuration's.
         guided: for a context module, whether it reads the auxiliary head's logits.
         how_to_get: for a data set, how a user gets the files that are missing.
         folds: for a data set, whether it has the splits ``fold<n>`` and ``not-fold<n>``.

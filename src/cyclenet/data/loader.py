@@ -162,8 +162,8 @@ class TrainLoader(DataLoader[Batch]):
         self.epoch = self.seen = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        # Lightning stops at len(loader) and never exhausts an iterator, so an epoch ends where the
-        # next begins.
+        # Lightning stops at len(loader) and never exhausts an iterator, so the number of the epoch
+        # is raised when the next one begins.
         if self.seen >= len(self):
             self.epoch, self.seen = self.epoch + 1, 0
         self.batch_sampler.start(self.epoch, self.seen)

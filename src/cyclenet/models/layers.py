@@ -75,12 +75,16 @@ class SumConv2d(nn.Conv2d):
     Takes [(N, c_1, H, W), (N, c_2, H, W), ...] whose channels add up to ``in_channels``.
     """
 
-    def forward(self, parts: list[Tensor]) -> Tensor:  # type: ignore[override]
-        """Convolve the parts, in the order that they would be concatenated in."""
-        return self.convolve(parts, self.weight)
+    def forward(  # type: ignore[override]
+        self, parts: list[Tensor], weight: Tensor | None = None
+    ) -> Tensor:
+        """Convolve the parts, in the order that they would be concatenated in.
 
-    def convolve(self, parts: list[Tensor], weight: Tensor) -> Tensor:
-        """Do the same with another filter."""
+        Args:
+            parts: what would be concatenated.
+            weight: a part of the filter, where only some of its channels are read.
+        """
+        weight = self.weight if weight is None else weight
         filters = weight.split([part.shape[1] for part in parts], 1)
         first, *others = (
             F.conv2d(part, each, None, self.stride, self.padding, self.dilation)
@@ -234,7 +238,7 @@ def avoid_slow_cpu_kernels(network: nn.Module) -> None:
         depthwise = conv.groups == conv.in_channels > 1
         dilated = max(conv.dilation) > 1 and conv.in_channels % 16 != 0
         if depthwise or dilated:
-            # timm's own subclasses (Conv2dSame) stay below, so that their padding is kept.
+            # timm's own subclasses (Conv2dSame) stay base classes, so that their padding is kept.
             if _far_apart(conv):  # Strides of the filter choose the layout too.
                 conv.weight.data = conv.weight.data.flatten().view(conv.weight.shape)
             own = type(conv)

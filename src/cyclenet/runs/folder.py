@@ -60,13 +60,20 @@ class RunFolder:
     left. Leaving writes ``result.json``, whatever happened, and releases the lock. Only the first
     of several processes writes.
 
+    A resumed run restores, in this order: precision and the data's state from here; by Lightning
+    (``trainer.fit(ckpt_path=...)``) the weights, the position in the data, the callbacks' states,
+    the loops, the optimizer and the schedule; and last, learning rates from the configuration
+    (`SegmentationTask.on_train_start`). `check_resumable` and `SegmentationData.check_same` refuse
+    what does not fit.
+
     Args:
         path: the folder.
         cfg: the whole configuration.
         overrides: words of the command line.
 
     Attributes:
-        checkpoint: path of the checkpoint to continue from; None where the run begins.
+        checkpoint: path of the checkpoint to continue from, the folder's own or ``ckpt_path``; None
+            where the run begins.
         step: its optimizer step; 0 where the run begins.
         precision: its precision; None where the run begins.
         data_state: its position in the data, and what they mean; empty where the run begins.

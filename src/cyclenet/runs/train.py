@@ -59,7 +59,7 @@ def train_in(run_folder: RunFolder) -> None:
         L.seed_everything(cfg.seed, verbose=False)
         trainer = build_trainer(cfg, run.path, run.step, run.precision)
         data = open_data(cfg, trainer)
-        data.check_same(run.data_state)
+        data.check_same(run.data_state)  # Before features are written; Lightning asks again.
         source = data.train_source
         task = SegmentationTask(cfg, source.classes, source.palette.tolist())
         if cfg.model.compile:
@@ -95,8 +95,14 @@ def open_data(cfg: TrainConfig, trainer: L.Trainer) -> SegmentationData:
     views = None
     if cfg.dataset.views:
         views = Views(cfg.dataset, Grid(cfg.model.output_stride, cfg.model.align_corners))
-    options = (cfg.trainer.num_workers, on_gpu, views, cfg.trainer.limit_train_batches)
-    return SegmentationData(cfg.dataset, cfg.seed, *options)
+    return SegmentationData(
+        cfg.dataset,
+        cfg.seed,
+        num_workers=cfg.trainer.num_workers,
+        pin_memory=on_gpu,
+        views=views,
+        limit=cfg.trainer.limit_train_batches,
+    )
 
 
 def begin(task: SegmentationTask, data: SegmentationData, trainer: L.Trainer) -> None:
@@ -175,8 +181,9 @@ def evaluate_training(task: SegmentationTask, trainer: L.Trainer, run: RunFolder
     model = Model(net, task.cfg, task.classes, task.palette, device)
     folders = {}
     for protocol in wanted_protocols(run.cfg):
-        options = (run.cfg, run.path, protocol, trainer.global_rank, trainer.world_size)
-        result, where = evaluate_last(model, *options)
+        result, where = evaluate_last(
+            model, run.cfg, run.path, protocol, trainer.global_rank, trainer.world_size
+        )
         folders[result.protocol] = where.relative_to(run.path).as_posix()
         for logger in trainer.loggers:
             if isinstance(logger, ResumableWandb):

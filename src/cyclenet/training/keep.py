@@ -23,8 +23,8 @@ class KeepLast(L.Callback):
     ``last.ckpt`` is written at epoch ends, every ``every_steps`` optimizer steps, when
     ``every_minutes`` have passed, and when a signal or an error ends the training between two
     steps; ``previous.ckpt`` is the one before. Only states between two optimizer steps are saved,
-    because only these can be continued exactly. The last step of an epoch is not saved either:
-    Lightning would skip the validation that follows. The first process writes alone, so no other
+    because only these can be continued exactly. After an epoch's last step, saving waits for the
+    validation, which Lightning would skip otherwise. The first process writes alone, so no other
     waits for it.
 
     Args:
@@ -62,10 +62,10 @@ class KeepLast(L.Callback):
         # This replaces Lightning's own handlers, which wait for all processes inside the handler,
         # and hang. Lightning puts back what was there before it.
         for number in stop_signals():
-            if signal.getsignal(number) != self._note:
-                self.handlers[number] = signal.signal(number, self._note)
+            if signal.getsignal(number) != self._on_signal:
+                self.handlers[number] = signal.signal(number, self._on_signal)
 
-    def _note(self, number: int, frame: Any) -> None:
+    def _on_signal(self, number: int, frame: Any) -> None:
         if self.signal is not None:  # The second signal does not wait.
             raise SystemExit(128 + number)
         self.signal = number
@@ -97,7 +97,7 @@ class KeepLast(L.Callback):
     def on_exception(
         self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
     ) -> None:
-        # If the next batch was read already, the position in the data is behind a batch that was
+        # If the next batch was read already, the position in the data has passed a batch that was
         # never trained on: such a state must not be saved.
         position = trainer.datamodule.state_dict()  # type: ignore[attr-defined]
         if self.between_steps and position == self.position:

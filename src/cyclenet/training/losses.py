@@ -14,7 +14,7 @@ from cyclenet.models.resize import Grid, combine_rows, resize_rows, row_weights,
 
 
 class SegmentationLoss(nn.Module):
-    """Cross entropy on logits upsampled to the mask's size.
+    """Cross entropy on logits upsampled to the mask's size: they are upsampled nowhere else.
 
     It is the mean over the valid pixels of the batch of *all* processes: each divides its own sum
     by everyone's number of pixels (or their weight, with ``class_weights``). DDP averages gradients
@@ -121,11 +121,13 @@ class _StripCrossEntropy(torch.autograd.Function):
         grad = torch.zeros_like(logits, dtype=exact) if wanted else None
         height, width = grid.padded(target.shape[1:])
         for rows in strips(target.shape[1], _strip_rows(logits)):
-            needed, weights = row_weights(logits.shape[2], height, rows, grid.align_corners, total)
+            needed, matrix = row_weights(
+                logits.shape[2], height, rows, grid.align_corners, like=total
+            )
             no_autocast = torch.autocast(logits.device.type, enabled=False)
             with torch.set_grad_enabled(wanted), no_autocast:
                 part = logits[..., needed, :].to(exact).detach().requires_grad_(wanted)
-                wide = combine_rows(part, weights, width, grid.align_corners)
+                wide = combine_rows(part, matrix, width, grid.align_corners)
                 upsampled = wide[..., : target.shape[2]]
                 loss = _cross_entropy(upsampled, target[:, rows], class_weights).sum()
             total += loss.detach()

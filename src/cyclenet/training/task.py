@@ -71,7 +71,7 @@ class SegmentationTask(L.LightningModule):
         self._note("loss", loss)
         for name, value in decoder.diagnostics.items():
             self._note(name, value)
-        return loss * self._window_correction(batch_idx)
+        return loss * self._accumulation_correction(batch_idx)
 
     def outputs(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the network's outputs for images, for crops of views, or for their features."""
@@ -98,7 +98,7 @@ class SegmentationTask(L.LightningModule):
     def _as_input(self, features: list[Tensor]) -> list[Tensor]:
         return [level.to(self.net.mean.dtype) for level in features]
 
-    def _window_correction(self, batch_idx: int) -> float:
+    def _accumulation_correction(self, batch_idx: int) -> float:
         """Return a factor that makes a step's gradient the mean over the batches of the step.
 
         Lightning divides by ``accumulate_grad_batches``, also at the end of an epoch, where a step

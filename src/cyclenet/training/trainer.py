@@ -114,8 +114,7 @@ def build_trainer(
         )
     precision: Any = choose_precision(options.precision, on_gpu, precision_before)
     show_bar = options.progress_bar and sys.stdout.isatty()
-    # Validation does not run in step (images differ in size and number), so no buffers are
-    # exchanged in the forward pass.
+    # Processes validate different numbers of images, so DDP must not exchange buffers in forward.
     strategy: Any = DDPStrategy(broadcast_buffers=False) if parallel else "auto"
     try:
         trainer = L.Trainer(

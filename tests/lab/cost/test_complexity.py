@@ -71,6 +71,18 @@ def test_context_and_adc_by_hand():
     assert list(costs) == ["backbone", *parts, "decoder", "classifier"]
 
 
+def test_a_projection_that_both_parts_use_counts_once():
+    """With share_projections, PartII's filter of earlier layers is a part of PartI's."""
+    cfg = tiny_model(feedback=2, output_stride=8, share_projections=True)
+    costs, alone = (count_cost(c, 64, 96, 7) for c in (cfg, replace(cfg, share_projections=False)))
+    first, second = costs["context, PartII, pass 1"], costs["context, PartII, pass 2"]
+    m, g, layers, pixels = 12, 8, 3, 8 * 12
+    later = sum(layers - 1 - j for j in range(layers))
+    assert (first.once, second.once) == (pixels * later * g * m, 0)
+    assert first.executed == alone["context, PartII, pass 1"].executed
+    assert first.parameters == alone["context, PartII, pass 1"].parameters - 3 * g * m
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -78,6 +90,7 @@ def test_context_and_adc_by_hand():
         {"context": "aspp"},
         {"context": "none", "decoder": "none"},
         {"feedback": 2, "share_norm": True},
+        {"feedback": 2, "share_projections": True},
     ],
 )
 def test_parameters_are_those_of_the_model(changes):

@@ -22,7 +22,8 @@ class Context(nn.Module):
     """A module from backbone features (N, in_channels, H, W) to (N, out_channels, H, W).
 
     A context module with inner parts overrides `reduce`, `passes` and `fuse`. Any other overrides
-    `forward`, and has a single part, its output. Cost tables and figures are made from the parts.
+    `forward`, and has a single part, its output. Cost tables and figures are made from the parts:
+    operations are counted by hooks, so call modules rather than use their weights.
 
     Of the arguments of a constructor, ``in_channels`` are the channels of the backbone's features,
     ``head_channels`` those of the output, and ``align_corners`` is that of the interpolation.
@@ -60,11 +61,12 @@ class Context(nn.Module):
         return x
 
     def passes(self, y0: Tensor, tap: Tap = unchanged) -> Iterator[list[Tensor]]:
-        """Yield the outputs of each part's layers.
+        """Yield, for each of `part_names`, the outputs of its layers (`layer_names`), of one size.
 
         Args:
             y0: output of `reduce`.
-            tap: is given each part's outputs, and returns those that are read after it.
+            tap: a hook of Grad-CAM: each part's outputs are handed to it, and what it returns is
+                yielded and read by the next part.
         """
         yield tap([self(y0)])
 

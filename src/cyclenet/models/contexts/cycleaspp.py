@@ -21,7 +21,7 @@ class AtrousLayer(nn.Module):
     Args:
         part1_channels: channels that PartI's projection reads.
         part2_channels: channels that PartII's projection reads; 0 where there is no PartII.
-        shared_channels: how many of these, the last ones, PartI's weights project.
+        shared_channels: of ``part2_channels``, so many, the last, are projected by PartI's filter.
         bottleneck_channels: m, channels between projection and filter.
         growth_channels: g, output channels.
         rate: r_j, dilation of the filter.
@@ -79,11 +79,14 @@ class AtrousLayer(nn.Module):
 
     def _project(self, sources: list[Tensor], k: int) -> Tensor:
         first = cast(SumConv2d, self.project[0])
-        if k == 0 or not self.shared_channels:
-            return self.project[min(k, 1)](sources)
-        shared = first.weight[:, : self.shared_channels]
-        own = [cast(SumConv2d, conv).weight for conv in list(self.project)[1:]]
-        return first.convolve(sources, torch.cat([*own, shared], 1))
+        if k == 0:
+            return first(sources)
+        if not self.shared_channels:
+            return self.project[1](sources)
+        # The last sources are the earlier layers, which PartI's filter projects too.
+        later = len(sources) - self.shared_channels // self.atrous.out_channels
+        shared: Tensor = first(sources[later:], weight=first.weight[:, : self.shared_channels])
+        return self.project[1](sources[:later]) + shared if later else shared
 
 
 @contextmanager
