@@ -148,6 +148,7 @@ def test_help_needs_no_heavy_import(tmp_path):
 
 
 def folder(*overrides: str) -> str:
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return run_folder_name(compose("train", list(overrides)))
 
