@@ -19,7 +19,7 @@ def main() -> None:
         print("Every command explains its keys with --help.")
         raise SystemExit(0 if command in ("-h", "--help") else 2)
     del sys.argv[1]
-    if command == "train":  # As the program, so that its child processes start the same way.
+    if command == "train":  # It runs as the program, so its child processes start the same way.
         runpy.run_module("cyclenet.commands.train", run_name="__main__", alter_sys=True)
     else:
         run_command(command)

@@ -149,7 +149,7 @@ def group_arms(runs: list[Run]) -> list[Arm]:
         used = sorted((run for run in group if _cell(run) in cells), key=_cell)
         if configs[key].dataset.fold is not None:
             _keep_common_protocols(used)
-        if used[0].evaluations:  # Else its folds have no protocol in common.
+        if used[0].evaluations:  # Otherwise its folds share no protocol.
             arms.append(Arm(labels[key], used[0].config, used))
     return arms
 
