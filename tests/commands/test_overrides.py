@@ -110,3 +110,8 @@ def test_help_may_be_cut_off():
     words = f"{sys.executable} {ROOT}/src/report.py --help | head -1"
     done = subprocess.run(words, shell=True, text=True, capture_output=True)
     assert done.stdout.startswith("Compare runs") and not done.stderr
+
+
+def test_a_missing_key_is_told_with_its_explanation(tmp_path):
+    said = run("report", "title=a", cwd=tmp_path, ok=False)
+    assert "error: runs is missing: give runs=VALUE. Run folders, or folders that hold them" in said

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cyclenet.config.choices import DATASETS
 from cyclenet.config.schema import DatasetConfig
-from cyclenet.data.base import FolderSource, Limited, Source
+from cyclenet.data.base import FolderSource, Limited, Pair, Source
 from cyclenet.data.images import DataError
 
 
@@ -50,15 +50,21 @@ def open_split(cfg: DatasetConfig, split: str) -> Source:
             for name, part in zip(split.split("+"), parts, strict=True):
                 part.pairs = [pair._replace(name=f"{name}/{pair.name}") for pair in part.pairs]
         source.pairs = [pair for part in parts for pair in part.pairs]
-        files = Counter(pair.image.resolve() for pair in source.pairs if len(parts) > 1)
-        if twice := [path for path, times in files.items() if times > 1]:
-            raise DataError(
-                f"{twice[0]} is in two splits of {split}, so it would count twice: leave it in one."
-            )
+        if len(parts) > 1:
+            _refuse_twice(source.pairs, split)
         source.masks = [mask for part in parts for mask in part.masks]
     elif len(sources) > 1:
         raise DataError(f"{cfg.name} has no files, so its splits cannot be joined: give one split.")
     return source
+
+
+def _refuse_twice(pairs: list[Pair], split: str) -> None:
+    """Raise `DataError` where an image is in two of the splits that are joined."""
+    files = Counter(pair.image.resolve() for pair in pairs)
+    if twice := [path for path, times in files.items() if times > 1]:
+        raise DataError(
+            f"{twice[0]} is in two splits of {split}, so it would count twice: leave it in one."
+        )
 
 
 def open_validation(cfg: DatasetConfig, split: str | None = None) -> Source:

@@ -149,15 +149,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return {"hyper_parameters": hyper, "state_dict": weights, "run": {"layout": 2}}
 
 
-def read_weights(source: str | Path, hub: bool = False) -> tuple[Path, Checkpoint]:
-    """Find and read a network whose weights are wanted; return its file and what it holds.
-
-    Raises:
-        ValueError: as `find` and `read_checkpoint`, or it is an ONNX file.
-    """
+def find_weights(source: str | Path, hub: bool = False) -> Path:
+    """Find a network whose weights are wanted. Raises `ValueError` as `find`, or for ONNX files."""
     path = find(source, hub)
     if path.suffix == ".onnx":
         raise ValueError(f"{path} gives no weights: give the checkpoint that it was made from.")
+    return path
+
+
+def read_weights(source: str | Path, hub: bool = False) -> tuple[Path, Checkpoint]:
+    """Find and read a network; return its file and what it holds.
+
+    Raises:
+        ValueError: as `find_weights` and `read_checkpoint`.
+    """
+    path = find_weights(source, hub)
     return path, read_checkpoint(path)
 
 

@@ -73,7 +73,7 @@ def write_card(
     evaluations = [
         found
         for path in sorted(run_of(source).glob(f"evaluate/*/{SCORES}"))
-        if path.stat().st_mtime >= source.stat().st_mtime  # Else they are of earlier weights.
+        if path.stat().st_mtime >= source.stat().st_mtime  # Older ones are of earlier weights.
         and (found := read_json(EvaluationResult, path)) is not None
         and Path(found.checkpoint).name == source.name
     ]

@@ -42,7 +42,7 @@ def evaluate(
 
     Args:
         model: the trained network of ``cfg.ckpt_path``, on the device where to predict.
-        cfg: what to evaluate on, and how.
+        cfg: what to evaluate on, and how; the precision is the model's.
         run: the run folder, whose ``evaluate/`` receives the result unless ``cfg.output`` is set.
         rank: number of this process; the first writes.
         world_size: number of processes that share the images.

@@ -71,7 +71,12 @@ def from_features(net: CycleNet, features: list[Tensor]) -> Network:
 
     It serves a protocol that looks at images once, as they are.
     """
-    return lambda view: net.segment([level.to(net.mean.dtype) for level in features])[0]
+    return lambda view: net.segment(as_input(net, features))[0]
+
+
+def as_input(net: CycleNet, features: list[Tensor]) -> list[Tensor]:
+    """Return features that come from a cache, in bfloat16, in the precision of the weights."""
+    return [level.to(net.mean.dtype) for level in features]
 
 
 @dataclass

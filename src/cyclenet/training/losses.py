@@ -14,7 +14,7 @@ from cyclenet.models.resize import Grid, combine_rows, resize_rows, row_weights,
 
 
 class SegmentationLoss(nn.Module):
-    """Cross entropy on logits upsampled to the mask's size: they are upsampled nowhere else.
+    """Cross entropy on logits, which it upsamples to the mask's size strip by strip.
 
     It is the mean over the valid pixels of the batch of *all* processes: each divides its own sum
     by everyone's number of pixels (or their weight, with ``class_weights``). DDP averages gradients

@@ -16,7 +16,7 @@ from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.images import DataError
 from cyclenet.data.views import Place, Views
 from cyclenet.models.cyclenet import build_model
-from cyclenet.scoring.inference import computing, from_features, predict, view_features
+from cyclenet.scoring.inference import as_input, computing, from_features, predict, view_features
 from cyclenet.scoring.metrics import ConfusionMatrix, Scores, scores
 from cyclenet.training.losses import SegmentationLoss, occurrence_loss
 from cyclenet.training.optim import build_optimizer, parameter_groups, schedule
@@ -78,7 +78,7 @@ class SegmentationTask(L.LightningModule):
         if "image" in batch:
             return self.net(batch["image"])
         if "features" in batch:
-            return self.net.segment(self._as_input(batch["features"]))
+            return self.net.segment(as_input(self.net, batch["features"]))
         maps = [
             self._crop(view_features(self.net, view[None]), view, Place(*place))
             for view, place in zip(batch["view"], batch["place"], strict=True)
@@ -94,9 +94,6 @@ class SegmentationTask(L.LightningModule):
         padded = self.net.grid.padded(view.shape[-2:])
         windows = views.windows([(x.shape[-2], x.shape[-1]) for x in maps], padded, place)
         return [x[..., rows, columns] for x, (rows, columns) in zip(maps, windows, strict=True)]
-
-    def _as_input(self, features: list[Tensor]) -> list[Tensor]:
-        return [level.to(self.net.mean.dtype) for level in features]
 
     def _accumulation_correction(self, batch_idx: int) -> float:
         """Return a factor that makes a step's gradient the mean over the batches of the step.

@@ -176,7 +176,7 @@ def test_one_seed_other_images_and_missing_checkpoints_are_said(runs, tmp_path):
         shutil.rmtree(runs / f"run{number}")
     write_report(find_runs([runs]), tmp_path / "out", "x")
     text = (tmp_path / "out/report.md").read_text()
-    assert "**One seed:** the intervals of arms with one seed are over images only" in text
+    assert "**One seed:** an interval between arms with one seed is over images only" in text
     assert (
         "The panel was left out: There is no checkpoint" in text
         and not (tmp_path / "out/panel.png").exists()

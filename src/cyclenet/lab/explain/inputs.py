@@ -13,7 +13,7 @@ from cyclenet.config.commands import VisualizeConfig
 from cyclenet.data.base import Source, find_files, name_files
 from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_image
 from cyclenet.data.open import open_split
-from cyclenet.deploy.load import find, load
+from cyclenet.deploy.load import find_weights, load
 from cyclenet.deploy.model import Model
 from cyclenet.lab.explain.canvas import Point
 
@@ -37,12 +37,7 @@ def open_models(paths: Sequence[str | Path], device: str) -> list[Model]:
     """
     models: list[Model] = []
     for path in paths:
-        found = find(path)
-        if found.suffix == ".onnx":
-            raise ValueError(
-                f"{found} gives no weights: give the checkpoint that it was made from."
-            )
-        model = load(found, device=device)
+        model = load(find_weights(path), device=device)
         if models and model.classes != models[0].classes:
             raise ValueError(f"{path} was trained on other classes than {paths[0]}.")
         models.append(model)

@@ -185,11 +185,12 @@ def _tell_rules_apart(runs: list[Run]) -> None:
     rules = {(scores.protocol_name, scores.protocol) for scores in found}
     names = [name for name, _ in rules]
     ratios = sorted(scores.boundary.ratio for scores in found if scores.boundary)
+    usual = max(ratios, key=ratios.count, default=None)
     for run in runs:
         kept: dict[str, Evaluation] = {}
         for name, each in run.evaluations.items():
             boundary = each.scores.boundary
-            if boundary and boundary.ratio != max(ratios, key=ratios.count):
+            if boundary and boundary.ratio != usual:
                 run.problem = f"boundary IoU with boundary_ratio={boundary.ratio:g} is left out"
                 counts = {key: value for key, value in each.counts.items() if key != "boundary"}
                 each = Evaluation(replace(each.scores, boundary=None), counts)

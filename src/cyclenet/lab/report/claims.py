@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cyclenet.files import read_yaml
-from cyclenet.lab.intervals import Difference, holm, near_minus_far_by_class
+from cyclenet.lab.intervals import Difference, holm
 from cyclenet.lab.markdown import NONE, Markup, interval, markdown_table
 from cyclenet.lab.report.arms import Row, pick_by_name
 from cyclenet.lab.report.compare import MEASURES, compare, fold_gains
@@ -202,13 +202,13 @@ def _lines(claim: Claim, found: list[Judged], wider: int) -> list[list[str]]:
 
 
 def _largest_class(one: Judged) -> str:
-    """Tell how much of a contrast is one class's: classes that are rare away from edges sway it."""
-    if one.need.score != "contrast" or not (one.change and one.row and one.other):
+    """Tell how much of a difference is one class's, of scores that rare classes may sway."""
+    measure, means = MEASURES[one.need.score], []
+    if measure.by_class is None or not (one.change and one.row and one.other):
         return ""
-    measure, means = MEASURES["contrast"], []
     for row in (one.row, one.other):
         sums = [measure.counts(each.counts).sum(0, dtype=np.int64) for each in row.evaluations]
-        means.append(near_minus_far_by_class(np.stack(sums)).mean(0))
+        means.append(measure.by_class(np.stack(sums)).mean(0))
     gains = 100 * (means[0] - means[1])
     largest = int(np.abs(gains).argmax())
     name = list(one.row.evaluations[0].scores.IoU)[largest]

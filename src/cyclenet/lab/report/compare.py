@@ -6,7 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cyclenet.lab.intervals import Difference, Score, difference, near_minus_far
+from cyclenet.lab.intervals import (
+    Difference,
+    Score,
+    difference,
+    near_minus_far,
+    near_minus_far_by_class,
+)
 from cyclenet.lab.report.arms import Row
 from cyclenet.lab.report.evaluations import Evaluation
 from cyclenet.scoring.boundary import TRIMAP_WIDTHS
@@ -29,18 +35,20 @@ class Measure(NamedTuple):
         needs: name of the counts that an evaluation must have.
         counts: takes them out of all counts, an image a row.
         score: from summed counts to the score.
+        by_class: from summed counts to what each class adds to it, where one class may sway it.
     """
 
     needs: str
     counts: Callable[[Counts], np.ndarray]
     score: Score = mean_iou
+    by_class: Score | None = None
 
 
 MEASURES = {
     "mIoU": Measure("pixels", itemgetter("pixels")),
     "boundary": Measure("boundary", itemgetter("boundary")),
     "edges": Measure("trimap", lambda counts: counts["trimap"][:, EDGE]),
-    "contrast": Measure("trimap", _near_and_far, near_minus_far),
+    "contrast": Measure("trimap", _near_and_far, near_minus_far, near_minus_far_by_class),
 }
 """What a plan may ask for: mIoU; boundary IoU; mIoU within 4 pixels of an edge; and that minus
 mIoU beyond 15 pixels (`near_minus_far`)."""

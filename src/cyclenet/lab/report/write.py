@@ -127,11 +127,9 @@ def _describe_data(runs: list[Run], arms: list[Arm]) -> str:
     split = plain(" + ".join(sorted(images)))
     data = f"{cfg.dataset.name}, {split} split, {sum(images.values())} images of original size"
     differ = training_differences(arms)
-    backbone = (
-        ""
-        if differ.keys() & {"model.backbone", "model.output_stride"}
-        else (f"Backbone {plain(cfg.model.backbone)} at 1/{cfg.model.output_stride}. ")
-    )
+    backbone = f"Backbone {plain(cfg.model.backbone)} at 1/{cfg.model.output_stride}. "
+    if differ.keys() & {"model.backbone", "model.output_stride"}:
+        backbone = ""
     lines = [
         f"{data}, last checkpoint. {backbone}{finished}; seeds {', '.join(map(str, seeds))}.",
         "Protocols: " + plain("; ".join(protocols)) + ".",
@@ -139,10 +137,15 @@ def _describe_data(runs: list[Run], arms: list[Arm]) -> str:
     if differ:
         told = "; ".join(f"{key} ({', '.join(values)})" for key, values in differ.items())
         lines.append(f"Beside their modules, arms differ in {plain(told)}.")
+    return "\n\n".join([*lines, *_warnings(runs, arms)])
+
+
+def _warnings(runs: list[Run], arms: list[Arm]) -> list[str]:
+    """Say what makes the comparison doubtful, a sentence or two each."""
     warnings = {
         run.result.warning or untrained_taps(run.cfg) for run in runs if run.finished and run.cfg
     }
-    lines += [f"**Warning:** {plain(warning)}" for warning in sorted(warnings) if warning]
+    lines = [f"**Warning:** {plain(warning)}" for warning in sorted(warnings) if warning]
     first = arms[0]
     unlike = [
         plain(arm.label)
@@ -166,11 +169,11 @@ def _describe_data(runs: list[Run], arms: list[Arm]) -> str:
         )
     if min(len(arm.seeds(arm.protocols[0])) for arm in arms) == 1:
         lines.append(
-            "**One seed:** the intervals of arms with one seed are over images only. They say "
+            "**One seed:** an interval between arms with one seed is over images only. It says "
             "nothing about training again, which moves mIoU by 0.5 to 0.7 in works like this one, "
             "as much as most differences in the paper."
         )
-    return "\n\n".join(lines)
+    return lines
 
 
 def _describe_training(arms: list[Arm], output: Path) -> str:
