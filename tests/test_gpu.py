@@ -19,6 +19,7 @@ from cyclenet.lab.sweeps.launcher import visible_gpus
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.deform import deform_conv2d, gather_conv
 from cyclenet.models.resize import Grid
+from cyclenet.models.stored import load_checkpoint
 from cyclenet.scoring.inference import predict
 from cyclenet.training.losses import SegmentationLoss
 from cyclenet.training.sync_batchnorm import SyncBatchNorm
@@ -161,6 +162,13 @@ def test_a_killed_training_continues_at_its_position(tmp_path):
     assert "Continuing from" in said and "step 0" not in said
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["status"] == "finished" and result["epochs"] == 4
+
+
+def test_a_diverged_training_stops_and_saves_no_broken_weights(tmp_path):
+    said = train(tmp_path, "optim.lr=1e30", "trainer.checkpoint_every_steps=1")
+    assert "error: The " in said and "at step" in said and "Traceback" not in said
+    kept = load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["state_dict"]
+    assert all(value.isfinite().all() for value in kept.values())
 
 
 @ON_GPU

@@ -15,9 +15,10 @@ from cyclenet.models.stored import load_checkpoint, stored_config
 from cyclenet.runs.folder import RunFolder
 from cyclenet.runs.results import RunResult, mark, read_result
 from cyclenet.training.checkpoint import AtomicCheckpointIO, load_newest
-from cyclenet.training.keep import KeepBest
+from cyclenet.training.keep import KeepBest, KeepLast
 from cyclenet.training.loggers import build_loggers
 from cyclenet.training.metrics_csv import MetricsCSV
+from cyclenet.training.non_finite import StopAtNonFinite
 from cyclenet.training.resumable_wandb import read_logged
 from cyclenet.training.trainer import build_trainer, choose_precision
 from made import fit, short_config
@@ -218,8 +219,23 @@ class Poison(L.Callback):
                 module.net.classifier[1].weight[0, 0] = torch.inf
 
 
+@pytest.fixture(params=["at once", "a step later"])
+def look(request, monkeypatch):
+    """Look at a step as it is done on a CPU, and as on a GPU."""
+    late = request.param == "a step later"
+    monkeypatch.setattr(StopAtNonFinite, "_may_be_late", lambda self, optimizer: late)
+
+
+class SaveAlways(L.Callback):
+    """Save the state after each batch, as a signal or the clock may ask for."""
+
+    def on_train_batch_end(self, trainer, *args):
+        (keep,) = [each for each in trainer.callbacks if isinstance(each, KeepLast)]
+        keep._save(trainer)
+
+
 @pytest.mark.parametrize("accumulated", [1, 2])
-def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(accumulated, tmp_path):
+def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(accumulated, look, tmp_path):
     # The batch whose loss is not finite is named, not the others of its step.
     poison, cfg = Poison(accumulated - 1), short_config()
     cfg.trainer.accumulate_grad_batches = accumulated
@@ -336,19 +352,38 @@ def test_wandb_goes_on_with_each_row_once(tmp_path):
     }
 
 
-class BreakGradient(L.Callback):
-    """Make a gradient infinite after the backward pass of step 1."""
+class BreakGradient(SaveAlways):
+    """Make a gradient infinite after the backward pass of a step, and save after each batch."""
+
+    def __init__(self, step):
+        self.step, self.before = step, {}
 
     def on_after_backward(self, trainer, module):
-        if trainer.global_step == 1:
+        if trainer.global_step == self.step:
+            self.module = module
+            self.before = {name: value.clone() for name, value in module.named_parameters()}
             module.net.classifier[1].weight.grad[0, 0] = float("inf")
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_weights(tmp_path):
-    message = (
-        r"The gradient of net.classifier.1.weight \(1 of \d+ weights\) is not finite at step 1"
-    )
-    with pytest.raises(ValueError, match=message):
-        fit(short_config(), tmp_path, callback=BreakGradient())
+# The steps are the last of an epoch, the first of one, and the last of all.
+@pytest.mark.parametrize(("optimizer", "step"), [("sgd", 1), ("sgd", 2), ("sgd", 3), ("adamw", 2)])
+def test_a_gradient_that_is_not_finite_stops_before_the_weights(optimizer, step, look, tmp_path):
+    message = r"The gradient of net.classifier.1.weight \(1 of \d+ weights\) is not finite at step "
+    cfg, broken = short_config(), BreakGradient(step)
+    cfg.optim.optimizer = optimizer
+    with pytest.raises(ValueError, match=message + str(step)):
+        fit(cfg, tmp_path, callback=broken)
     checkpoint = load_checkpoint(tmp_path / "checkpoints/last.ckpt")
-    assert checkpoint["global_step"] == 1
+    assert checkpoint["global_step"] == step
+    for name, value in broken.module.named_parameters():
+        assert torch.equal(value, broken.before[name])
+        assert torch.equal(value, checkpoint["state_dict"][name])
+
+
+def test_a_look_a_step_later_changes_no_weight(tmp_path, monkeypatch):
+    monkeypatch.setattr(StopAtNonFinite, "_may_be_late", lambda self, optimizer: False)
+    at_once, _ = fit(short_config(), tmp_path / "at_once")
+    monkeypatch.setattr(StopAtNonFinite, "_may_be_late", lambda self, optimizer: True)
+    later, _ = fit(short_config(), tmp_path / "later")
+    for one, two in zip(at_once.parameters(), later.parameters(), strict=True):
+        assert torch.equal(one, two)

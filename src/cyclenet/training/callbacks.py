@@ -12,9 +12,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 
-from cyclenet.data.loader import pick
 from cyclenet.plots.pictures import PanelRow, panel, save_png
 from cyclenet.seeding import derive
 from cyclenet.training.progress import Progress
@@ -108,87 +106,6 @@ class LogSteps(L.Callback):
             logger.log_metrics(row, self.step - 1)
 
 
-class StopAtNonFinite(L.Callback):
-    """Stop at a loss or gradient that is not finite, before it reaches the weights.
-
-    The samples are named, or the layer. It looks once an optimizer step, because each look makes
-    the host wait for the GPU; until then it holds the batches of the step.
-
-    Args:
-        folder: receives ``step-<n>-rank<r>.pt`` with the batch, the weights before the step and the
-            loss (``torch.load(weights_only=True)``).
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.batches: list[dict[str, Any]] = []  # Those of the step, and their losses.
-        self.losses: list[Tensor] = []
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        self.batches.append(batch)
-
-    def on_before_backward(
-        self, trainer: L.Trainer, module: L.LightningModule, loss: Tensor
-    ) -> None:
-        self.losses.append(loss.detach())
-
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, module: L.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        batches, losses, self.batches, self.losses = self.batches, self.losses, [], []
-        named = [(name, p.grad) for name, p in module.named_parameters() if p.grad is not None]
-        if str(trainer.precision) == "16-mixed":  # Its scaler skips such gradients, and needs some.
-            named = []
-        norms = torch._foreach_norm([grad for _, grad in named]) if named else []
-        if torch.isfinite(torch.stack([*losses, *norms])).all():
-            return
-        # The loss is the joined batch's: all processes stop here, or none.
-        for batch, loss in zip(batches, losses, strict=True):
-            if not torch.isfinite(loss):
-                self._stop_at_loss(trainer, cast(SegmentationTask, module), batch, loss)
-        bad = [name for (name, _), norm in zip(named, norms, strict=True) if not norm.isfinite()]
-        raise ValueError(
-            f"The gradient of {bad[-1]} ({len(bad)} of {len(named)} weights) is not finite at step "
-            f"{trainer.global_step}, although the loss is: try trainer.precision=32-true. The "
-            "checkpoints are from before."
-        )
-
-    def _stop_at_loss(
-        self, trainer: L.Trainer, module: SegmentationTask, batch: dict[str, Any], loss: Tensor
-    ) -> None:
-        step, names = trainer.global_step, list(batch["name"])
-        bad = self._bad_samples(module, batch)
-        path = self.folder / f"step-{step}-rank{trainer.global_rank}.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        dump = {key: value for key, value in batch.items() if key != "name"}
-        dump |= {"names": names, "not_finite": bad, "loss": loss.item()}
-        torch.save(dump | {"weights": module.state_dict()}, path)
-        if trainer.world_size > 1:
-            parts: list[Any] = [None] * trainer.world_size
-            dist.all_gather_object(parts, (names, bad))
-            names = [name for part in parts for name in part[0]]
-            bad = [name for part in parts for name in part[1]]
-        which = f"its samples: {', '.join(names)}"
-        if bad:
-            which = f"its samples {', '.join(bad)} give outputs that are not finite"
-        raise ValueError(
-            f"The loss is {loss.item()} at step {step}; {which}. The batch and the weights before "
-            f"it are in {path}; lower optim.lr, or mend the data. The checkpoints are from before."
-        )
-
-    def _bad_samples(self, task: SegmentationTask, batch: dict[str, Any]) -> list[str]:
-        """Name the samples whose own outputs are not finite."""
-        task.eval()  # Each sample stands for itself, because batch norm does not join them.
-        bad = []
-        with torch.no_grad():
-            for number, name in enumerate(batch["name"]):
-                if not torch.isfinite(task.outputs(pick(batch, number))[0]).all():
-                    bad.append(name)
-        return bad
-
-
 class ProgressFile(L.Callback):
     """Keep ``progress.json`` in the run folder (`cyclenet.training.progress.Progress`)."""
 
@@ -247,14 +164,25 @@ class BroadcastBuffers(L.Callback):
 
 
 class ProgressBar(RichProgressBar):
-    """Rich's bar without Lightning's version number."""
+    """Rich's bar without Lightning's version number.
+
+    Args:
+        every_steps: optimizer steps between the losses that it shows from a GPU, which the host
+            waits for.
+    """
+
+    def __init__(self, every_steps: int) -> None:
+        super().__init__()
+        self.every_steps = every_steps
+        self.shown: dict[str, int | str | float | dict[str, float]] = {}
 
     def get_metrics(
         self, trainer: L.Trainer, module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        items = super().get_metrics(trainer, module)
-        items.pop("v_num", None)
-        return items
+        if module.device.type == "cpu" or trainer.global_step % self.every_steps == 0:
+            self.shown = super().get_metrics(trainer, module)
+            self.shown.pop("v_num", None)
+        return self.shown
 
 
 class PrintScores(L.Callback):

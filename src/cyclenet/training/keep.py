@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cyclenet.processes import stop_signals
 from cyclenet.training.metrics_csv import MetricsCSV
+from cyclenet.training.non_finite import StopAtNonFinite
 
 LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
 """Where checkpoints lie in a run folder."""
@@ -107,6 +108,10 @@ class KeepLast(L.Callback):
         self.saved_at = time.monotonic()
         if not trainer.is_global_zero:
             return
+        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            if isinstance(callback, StopAtNonFinite) and not callback.is_finite():
+                return  # The next step stops there.
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV):
                 logger.flush()  # A resumed run keeps the rows up to here.

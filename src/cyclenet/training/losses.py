@@ -68,7 +68,7 @@ class SegmentationLoss(nn.Module):
         """Return the number of pixels that count, or the sum of their weights."""
         if self.class_weights is None:
             return (target != IGNORE).sum().to(like)
-        pixels = torch.bincount(target.flatten(), minlength=IGNORE + 1)
+        pixels = _count_values(target)
         return (pixels[: len(self.class_weights)] * self.class_weights.to(like.dtype)).sum()
 
     def _hard(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def occurrence_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
     The value is the mean over all processes. Source: EncNet's SE loss.
     """
-    pixels = torch.stack([torch.bincount(one.flatten(), minlength=IGNORE + 1) for one in mask])
+    pixels = torch.stack([_count_values(one) for one in mask])
     occurs = (pixels[:, : logits.shape[1]] > 0).to(_exact(logits))
     loss = F.binary_cross_entropy_with_logits(logits.to(occurs.dtype), occurs)
     if not _parallel():
@@ -103,6 +103,13 @@ def occurrence_loss(logits: Tensor, mask: Tensor) -> Tensor:
     joined = loss.detach().clone()
     dist.all_reduce(joined)
     return loss + (joined / dist.get_world_size() - loss).detach()
+
+
+def _count_values(mask: Tensor) -> Tensor:
+    # `bincount` makes the host wait for a GPU.
+    values = mask.flatten().long()
+    counts = torch.zeros(IGNORE + 1, dtype=torch.long, device=mask.device)
+    return counts.scatter_add_(0, values, torch.ones_like(values))
 
 
 class _StripCrossEntropy(torch.autograd.Function):

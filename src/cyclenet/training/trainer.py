@@ -24,7 +24,6 @@ from cyclenet.training.callbacks import (
     ProgressBar,
     ProgressFile,
     SeedPerBatch,
-    StopAtNonFinite,
     StopEarly,
     ValidateLastEpoch,
     ValidationPictures,
@@ -32,6 +31,7 @@ from cyclenet.training.callbacks import (
 from cyclenet.training.checkpoint import AtomicCheckpointIO
 from cyclenet.training.keep import KeepBest, KeepLast
 from cyclenet.training.loggers import build_loggers
+from cyclenet.training.non_finite import StopAtNonFinite
 from cyclenet.training.sync_batchnorm import SyncBatchNorm
 
 # Warnings that come with every run and that no user can act on, and why they do not apply.
@@ -166,7 +166,8 @@ def _callbacks(cfg: TrainConfig, folder: Path, parallel: bool, show_bar: bool) -
     ]
     if parallel and not options.sync_batchnorm:
         callbacks.append(BroadcastBuffers())
-    callbacks.append(ProgressBar() if show_bar else PrintScores())
+    every = cfg.logger.every_n_steps
+    callbacks.append(ProgressBar(every) if show_bar else PrintScores())
     return callbacks
 
 

@@ -1,0 +1,159 @@
+"""Stop at a loss or a gradient that is not finite, and say where it came from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cyclenet.data.loader import pick
+from cyclenet.training.task import SegmentationTask
+
+
+@dataclass
+class _Step:
+    """What an optimizer step is computed from, and whether it is finite."""
+
+    number: int
+    batches: list[dict[str, Any]]
+    losses: list[Tensor]
+    weights: list[str]  # Those that have a gradient.
+    finite: Tensor  # Of each loss, then of each gradient.
+    arrived: torch.cuda.Event | None  # When `finite` has come from the GPU.
+
+    def is_finite(self) -> bool:
+        if self.arrived:
+            self.arrived.synchronize()
+        return bool(self.finite.all())
+
+
+class StopAtNonFinite(L.Callback):
+    """Stop at a loss or gradient that is not finite, before it reaches the weights.
+
+    The samples are named, or the layer. A GPU is asked about a step during the next one, so that it
+    need not wait for the host: a fused optimizer leaves the step out by itself until then. Clipped
+    gradients have no fused optimizer (`SegmentationTask.configure_optimizers`), and the host waits.
+    Until a step is known to be finite, its batches are held.
+
+    Args:
+        folder: receives ``step-<n>-rank<r>.pt`` with the batch, the weights before the step and the
+            loss (``torch.load(weights_only=True)``).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.batches: list[dict[str, Any]] = []  # Those of the step, and their losses.
+        self.losses: list[Tensor] = []
+        self.step: _Step | None = None  # The last one.
+
+    def is_finite(self) -> bool:
+        """Tell whether the last step was finite, so that its state may be saved."""
+        return self.step is None or self.step.is_finite()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.batches.append(batch)
+
+    def on_before_backward(
+        self, trainer: L.Trainer, module: L.LightningModule, loss: Tensor
+    ) -> None:
+        self.losses.append(loss.detach())
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        named = [(name, p.grad) for name, p in module.named_parameters() if p.grad is not None]
+        if str(trainer.precision) == "16-mixed":  # Its scaler skips such gradients, and needs some.
+            named = []
+        norms = torch._foreach_norm([grad for _, grad in named]) if named else []
+        finite, arrived = torch.isfinite(torch.stack([*self.losses, *norms])), None
+        late = self._may_be_late(optimizer)
+        if late:
+            cast(Any, optimizer).found_inf = (~finite.all()).float()
+            finite = finite.to("cpu", non_blocking=True)
+            arrived = torch.cuda.Event() if torch.cuda.is_available() else None
+            if arrived:
+                arrived.record()
+            self._look(trainer, module)  # At the step before.
+        weights = [name for name, _ in named]
+        number = trainer.global_step
+        self.step = _Step(number, self.batches, self.losses, weights, finite, arrived)
+        self.batches, self.losses = [], []
+        if not late:
+            self._look(trainer, module)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if trainer.is_last_batch or trainer.global_step == trainer.max_steps:
+            self._look(trainer, module)  # Before a validation, and the end.
+
+    @staticmethod
+    def _may_be_late(optimizer: torch.optim.Optimizer) -> bool:
+        first = optimizer.param_groups[0]
+        return bool(first["fused"]) and first["params"][0].is_cuda
+
+    def _look(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        step = self.step
+        if step is None or step.is_finite():
+            self.step = None
+            return
+        # The loss is the joined batch's: all processes stop here, or none.
+        for batch, loss in zip(step.batches, step.losses, strict=True):
+            if not torch.isfinite(loss):
+                self._stop_at_loss(trainer, cast(SegmentationTask, module), step, batch, loss)
+        of_weights = step.finite[len(step.losses) :].tolist()
+        bad = [name for name, good in zip(step.weights, of_weights, strict=True) if not good]
+        raise ValueError(
+            f"The gradient of {bad[-1]} ({len(bad)} of {len(step.weights)} weights) is not finite "
+            f"at step {step.number}, although the loss is: try trainer.precision=32-true. The "
+            "checkpoints are from before."
+        )
+
+    def _stop_at_loss(
+        self,
+        trainer: L.Trainer,
+        module: SegmentationTask,
+        step: _Step,
+        batch: dict[str, Any],
+        loss: Tensor,
+    ) -> None:
+        names = list(batch["name"])
+        bad = self._bad_samples(module, batch)
+        path = self.folder / f"step-{step.number}-rank{trainer.global_rank}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dump = {key: value for key, value in batch.items() if key != "name"}
+        dump |= {"names": names, "not_finite": bad, "loss": loss.item()}
+        torch.save(dump | {"weights": module.state_dict()}, path)
+        if trainer.world_size > 1:
+            parts: list[Any] = [None] * trainer.world_size
+            dist.all_gather_object(parts, (names, bad))
+            names = [name for part in parts for name in part[0]]
+            bad = [name for part in parts for name in part[1]]
+        which = f"its samples: {', '.join(names)}"
+        if bad:
+            which = f"its samples {', '.join(bad)} give outputs that are not finite"
+        raise ValueError(
+            f"The loss is {loss.item()} at step {step.number}; {which}. The batch and the weights "
+            f"before it are in {path}; lower optim.lr, or mend the data. The checkpoints are from "
+            "before."
+        )
+
+    def _bad_samples(self, task: SegmentationTask, batch: dict[str, Any]) -> list[str]:
+        """Name the samples whose own outputs are not finite."""
+        task.eval()  # Each sample stands for itself, because batch norm does not join them.
+        bad = []
+        with torch.no_grad():
+            for number, name in enumerate(batch["name"]):
+                if not torch.isfinite(task.outputs(pick(batch, number))[0]).all():
+                    bad.append(name)
+        return bad
