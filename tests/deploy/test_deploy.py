@@ -215,6 +215,18 @@ def test_what_cannot_be_exported_leaves_no_file(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.onnx")) and not list(tmp_path.glob(".tmp*"))
 
 
+def test_a_graph_that_gives_nan_is_not_equal():
+    net = model_of(scenes_task()).net
+
+    def run(image):
+        found = exporting.Deployed(net, "logits")(image).detach().numpy()
+        np.put_along_axis(found, found.argmax(1)[:, None], np.nan, 1)  # No label changes.
+        return found
+
+    with pytest.raises(ValueError, match="does not give what PyTorch gives"):
+        exporting.compare(net, "logits", run, [(1, 64, 64)])
+
+
 def test_an_exported_file_is_evaluated_and_predicted_like_its_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "CHECKED", ((1, 41, 97),))
     path = save_checkpoint(scenes_task(), tmp_path / "last.ckpt")

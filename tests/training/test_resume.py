@@ -1,6 +1,7 @@
 """Runs that are cut off, damaged or diverge, and what they leave behind."""
 
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -10,10 +11,11 @@ import pytest
 import torch
 
 from conftest import ROOT, run
-from cyclenet.config.schema import TrainerConfig
+from cyclenet.config.schema import OptimConfig, TrainerConfig
 from cyclenet.models.stored import load_checkpoint, stored_config
 from cyclenet.runs.folder import RunFolder
 from cyclenet.runs.results import RunResult, mark, read_result
+from cyclenet.runs.train import train
 from cyclenet.training.checkpoint import AtomicCheckpointIO, load_newest
 from cyclenet.training.keep import KeepBest, KeepLast
 from cyclenet.training.loggers import build_loggers
@@ -256,6 +258,57 @@ def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(accumulated, look, 
         and dump["image"].shape == (2, 3, 64, 64)
         and "net.mean" in dump["weights"]
     )
+
+
+class OverflowOfOneSample(L.Callback):
+    """Make one sample of step 2 infinite before the first layer."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == 2:
+            self.name, bad = batch["name"][1], batch["image"][1]
+
+            def spoil(net, inputs):
+                image = inputs[0].float()
+                image[[torch.equal(each, bad) for each in inputs[0]]] = torch.inf
+                return image
+
+            module.net.register_forward_pre_hook(spoil)
+
+
+def test_the_sample_whose_values_overflow_is_named_alone(look, tmp_path):
+    """Batch norm has spread it to the running statistics of the whole network."""
+    broken = OverflowOfOneSample()
+    with pytest.raises(ValueError, match="its samples") as error:
+        fit(short_config(), tmp_path, callback=broken)
+    assert f"its samples {broken.name} give outputs" in str(error.value)
+
+
+class SignalAtTheEnd(L.Callback):
+    """Send SIGTERM between the last save of a training and its end."""
+
+    def on_train_end(self, trainer, module):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_after_the_last_save_is_not_forgotten(tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        fit(short_config(), tmp_path, callback=SignalAtTheEnd())
+    assert stop.value.code == 128 + signal.SIGTERM
+
+
+def test_a_run_that_was_killed_in_its_evaluation_ends_as_an_undisturbed_one(tmp_path):
+    """It trains no more: the weights' average and the last losses come from the checkpoint."""
+    cfg = short_config(optim=OptimConfig(lr=0.05, ema_decay=0.9))
+    cfg.trainer.max_steps = 3  # It ends an epoch early, so that it is validated after the training.
+    train(cfg, tmp_path, [])
+    first, scores = read_result(tmp_path), sorted(tmp_path.glob("evaluate/*/scores.json"))
+    texts = [path.read_text() for path in scores]
+    assert "train/loss" in first.metrics
+    (tmp_path / "result.json").unlink()
+    scores[0].unlink()
+    train(cfg, tmp_path, [])
+    assert read_result(tmp_path).metrics == first.metrics
+    assert [path.read_text() for path in scores] == texts
 
 
 def test_a_full_disk_keeps_the_old_checkpoint_and_warns(tmp_path):

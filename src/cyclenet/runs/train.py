@@ -133,7 +133,7 @@ def announce(run: RunFolder, trainer: L.Trainer, data: SegmentationData) -> None
         trainer.print(f"Continuing from {run.checkpoint}, step {run.step}")
     if len(data.val_source):
         trainer.print(f"Validated by {run.cfg.protocol.describe()}")
-    if run.cfg.model.freeze_backbone:
+    if run.cfg.model.freeze_backbone and not run.cfg.model.aux_head:
         trainer.print("The backbone is frozen, so there is no auxiliary head.")
     run.result.warning = find_warning(run.cfg, data) or None
     if run.result.warning:

@@ -28,3 +28,9 @@ class AverageWeights(WeightAveraging):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device  # The module is moved there later.
         super().setup(trainer, pl_module, stage)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # A run that continues after its last step trains no more, and Lightning copies the average
+        # only where training ends.
+        if self._average_model is not None:
+            self._copy_average_to_current(pl_module)

@@ -95,6 +95,10 @@ class KeepLast(L.Callback):
         if self.signal is not None:
             self._stop(trainer)
 
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.signal is not None:  # It came after the last save.
+            self._stop(trainer)
+
     def on_exception(
         self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
     ) -> None:

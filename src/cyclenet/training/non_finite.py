@@ -39,8 +39,8 @@ class StopAtNonFinite(L.Callback):
     Until a step is known to be finite, its batches are held.
 
     Args:
-        folder: receives ``step-<n>-rank<r>.pt`` with the batch, the weights before the step and the
-            loss (``torch.load(weights_only=True)``).
+        folder: receives ``step-<n>-rank<r>.pt`` with the batch, the loss and the weights before the
+            step (``torch.load(weights_only=True)``). Batch norm's statistics have seen the batch.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -128,12 +128,13 @@ class StopAtNonFinite(L.Callback):
         loss: Tensor,
     ) -> None:
         names = list(batch["name"])
-        bad = self._bad_samples(module, batch)
+        weights = {name: value.cpu().clone() for name, value in module.state_dict().items()}
+        bad = self._bad_samples(trainer, module, batch)
         path = self.folder / f"step-{step.number}-rank{trainer.global_rank}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         dump = {key: value for key, value in batch.items() if key != "name"}
         dump |= {"names": names, "not_finite": bad, "loss": loss.item()}
-        torch.save(dump | {"weights": module.state_dict()}, path)
+        torch.save(dump | {"weights": weights}, path)
         if trainer.world_size > 1:
             parts: list[Any] = [None] * trainer.world_size
             dist.all_gather_object(parts, (names, bad))
@@ -148,11 +149,18 @@ class StopAtNonFinite(L.Callback):
             "before."
         )
 
-    def _bad_samples(self, task: SegmentationTask, batch: dict[str, Any]) -> list[str]:
+    def _bad_samples(
+        self, trainer: L.Trainer, task: SegmentationTask, batch: dict[str, Any]
+    ) -> list[str]:
         """Name the samples whose own outputs are not finite."""
         task.eval()  # Each sample stands for itself, because batch norm does not join them.
+        for name, value in task.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                # The batch has reached them, and would make the outputs of all samples NaN.
+                usual = float(name.endswith("var"))
+                value.nan_to_num_(nan=usual, posinf=usual, neginf=usual)
         bad = []
-        with torch.no_grad():
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
             for number, name in enumerate(batch["name"]):
                 if not torch.isfinite(task.outputs(pick(batch, number))[0]).all():
                     bad.append(name)

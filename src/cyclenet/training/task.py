@@ -13,7 +13,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from cyclenet.config.schema import TrainConfig
 from cyclenet.data.datamodule import SegmentationData
-from cyclenet.data.images import DataError
 from cyclenet.data.views import Place, Views
 from cyclenet.models.cyclenet import build_model
 from cyclenet.scoring.inference import as_input, computing, from_features, predict, view_features
@@ -119,13 +118,7 @@ class SegmentationTask(L.LightningModule):
         return prediction
 
     def on_validation_epoch_end(self) -> None:
-        counts = self.confusion.compute().cpu()
-        if not counts.any():
-            raise DataError(
-                "No pixel of the validation masks counts (all are 255), so there is no score: run "
-                "src/check_data.py. The training is saved, and continues with the same command."
-            )
-        found = scores(counts, self.classes)
+        found = scores(self.confusion.compute().cpu(), self.classes)
         self.val_scores = found
         self.confusion.reset()
         self.validated_at = self.trainer.global_step
@@ -135,6 +128,9 @@ class SegmentationTask(L.LightningModule):
         for name, value in found.IoU.items():
             if value is not None:
                 self.log(f"val/IoU/{name}", value, rank_zero_only=True)
+
+    def on_train_end(self) -> None:
+        self._earlier["metrics"] = self.metrics  # A validation after the training forgets them.
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -237,6 +237,13 @@ def test_published_numbers_stand_beside_the_published_rates_only():
     assert find_published(model).name == "CycleNet"
 
 
+def test_a_seed_that_was_continued_elsewhere_is_of_the_same_arm(tmp_path):
+    seeds = [run_config(seed, **DENSE) for seed in range(3)]
+    seeds[2] = replace(seeds[2], ckpt_path="elsewhere/last.ckpt")
+    (arm,) = group_arms(make_runs(tmp_path / "runs", *seeds))
+    assert len(arm.runs) == 3
+
+
 def test_a_choice_says_by_which_splits_and_by_how_few_of_them(tmp_path):
     root = tmp_path / "runs"
     made = [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1), (0.4, 0)]

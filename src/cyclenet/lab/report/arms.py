@@ -233,7 +233,7 @@ def _cell(run: Run) -> tuple[int, int]:
 def _arm_key(cfg: TrainConfig) -> str:
     """Write down all that makes an arm: what changes the result, but for seed and fold."""
     values = result_affecting(cfg)
-    for key in ("seed", "name"):
+    for key in ("seed", "name", "ckpt_path"):
         values.pop(key)
     values["dataset"].pop("fold")
     return json.dumps(values, sort_keys=True)

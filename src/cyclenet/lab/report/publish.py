@@ -129,10 +129,14 @@ def _find_published(folder: Path, output: Path) -> Run:
 def have_same_config(a: Path, b: Path) -> bool:
     """Tell whether two run folders differ in nothing that changes the result.
 
-    The name of the sweep may differ.
+    The name of the sweep and the checkpoint that a run continued from may differ.
     """
     configs = [read_run(folder).cfg for folder in (a, b)]
-    values = [result_affecting(cfg) | {"name": ""} for cfg in configs if cfg is not None]
+    values = [
+        result_affecting(cfg) | {"name": "", "ckpt_path": None}
+        for cfg in configs
+        if cfg is not None
+    ]
     return len(values) == 2 and values[0] == values[1]
 
 
