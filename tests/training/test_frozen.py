@@ -1,5 +1,6 @@
 """Heads on a frozen backbone's features: cached or not, they are trained on the same numbers."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -19,7 +20,9 @@ from cyclenet.deploy.load import load
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.resize import Grid
 from cyclenet.runs.features import open_features, write_features
+from cyclenet.runs.train import train
 from cyclenet.training.task import SegmentationTask
+from cyclenet.training.trainer import build_trainer
 from made import fit, model_of, short_config, short_trainer
 
 
@@ -87,6 +90,29 @@ def test_a_resumed_training_of_a_head_is_bit_equal(tmp_path):
         fit(cfg, tmp_path / "part", callback=LoseAtStep5())
     resumed, trainer = fit(cfg, tmp_path / "part", tmp_path / "part/checkpoints/last.ckpt")
     assert trainer.global_step == 8 and equal(whole, resumed)
+
+
+def test_a_resumed_head_that_began_from_another_run_keeps_its_backbone(tmp_path, monkeypatch):
+    fit(short_config(), tmp_path / "source")
+    cfg = frozen_config(True, tmp_path / "cache", 8)
+    cfg = replace(cfg, init_from=str(tmp_path / "source/checkpoints/last.ckpt"))
+    train(cfg, tmp_path / "whole", [])
+
+    def build_and_lose(*args):
+        trainer = build_trainer(*args)
+        trainer.callbacks.insert(0, LoseAtStep5())
+        return trainer
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="lost"):
+        patch.setattr("cyclenet.runs.train.build_trainer", build_and_lose)
+        train(cfg, tmp_path / "part", [])
+    train(cfg, tmp_path / "part", [])
+    (whole,), (part,) = (
+        list((tmp_path / name).glob("evaluate/*/scores.json")) for name in ("whole", "part")
+    )
+    confusions = [json.loads(path.read_text())["confusion"] for path in (whole, part)]
+    assert confusions[0] == confusions[1]
+    assert len(list((tmp_path / "cache").glob("features-*[0-9a-f]"))) == 1
 
 
 def test_a_frozen_backbone_stays_as_it_is_and_goes_with_the_checkpoint(tmp_path):

@@ -122,7 +122,8 @@ def test_the_stem_has_the_smallest_rate(backbone, first):
 
 
 def test_the_average_of_what_does_not_change_is_that():
-    average = AverageWeights(0.99)._kwargs["avg_fn"]
+    callback = AverageWeights(0.99)
+    callback.steps, average = 7, callback._kwargs["avg_fn"]
     value = torch.randn(1000)
     assert torch.equal(average(value, value.clone(), 7), value)
     assert torch.equal(average(torch.tensor(3), torch.tensor(5), 7), torch.tensor(5))
@@ -212,15 +213,23 @@ def test_the_recipe_is_composed_and_the_papers_stay_as_they_are():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("recipe=modern",), ("init_from=one", "model.freeze_norm=true")])
-def test_two_processes_train_as_one(words, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "precision"),
+    [
+        (("recipe=modern", "optim.ema_decay=0"), 64),
+        (("optim.ema_decay=0.9",), 32),  # Its average is float32.
+        (("init_from=one", "model.freeze_norm=true"), 64),
+    ],
+)
+def test_two_processes_train_as_one(words, precision, tmp_path):
     scenes = ["dataset.scenes_train=8", "dataset.scenes_val=3", "dataset.scenes_size=[64,96]"]
     run("train", *TINY, *scenes, "hydra.run.dir=one", cwd=tmp_path)
     ends = []
     for devices in (1, 2):
-        options = (f"trainer.devices={devices}", "trainer.precision=64-true", "seed=1")
+        options = (f"trainer.devices={devices}", f"trainer.precision={precision}-true", "seed=1")
         where = f"hydra.run.dir=run{devices}"
         run("train", *TINY, *scenes, *words, *options, where, cwd=tmp_path)
         ends.append(load_checkpoint(tmp_path / f"run{devices}/checkpoints/last.ckpt"))
     a, b = (end["state_dict"] for end in ends)
-    assert all(torch.allclose(a[name], b[name], rtol=1e-6, atol=1e-9) for name in a)
+    close = {"rtol": 1e-6, "atol": 1e-9} if precision == 64 else {"rtol": 1e-3, "atol": 1e-5}
+    assert all(torch.allclose(a[name], b[name], **close) for name in a)

@@ -15,7 +15,7 @@ from cyclenet.config.schema import OptimConfig, TrainerConfig
 from cyclenet.models.stored import load_checkpoint, stored_config
 from cyclenet.runs.folder import RunFolder
 from cyclenet.runs.results import RunResult, mark, read_result
-from cyclenet.runs.train import train
+from cyclenet.runs.train import evaluate_last, train
 from cyclenet.training.checkpoint import AtomicCheckpointIO, load_newest
 from cyclenet.training.keep import KeepBest, KeepLast
 from cyclenet.training.loggers import build_loggers
@@ -225,7 +225,7 @@ class Poison(L.Callback):
 def look(request, monkeypatch):
     """Look at a step as it is done on a CPU, and as on a GPU."""
     late = request.param == "a step later"
-    monkeypatch.setattr(StopAtNonFinite, "_may_be_late", lambda self, optimizer: late)
+    monkeypatch.setattr(StopAtNonFinite, "_may_be_late", lambda *args: late)
 
 
 class SaveAlways(L.Callback):
@@ -309,6 +309,22 @@ def test_a_run_that_was_killed_in_its_evaluation_ends_as_an_undisturbed_one(tmp_
     train(cfg, tmp_path, [])
     assert read_result(tmp_path).metrics == first.metrics
     assert [path.read_text() for path in scores] == texts
+
+
+def test_a_run_in_float64_is_scored_in_float32_whenever_that_is(tmp_path, monkeypatch):
+    cfg, seen = short_config(), []
+    cfg.trainer.precision = "64-true"
+
+    def evaluate(model, *args):
+        seen.append(next(model.net.parameters()).dtype)
+        return evaluate_last(model, *args)
+
+    monkeypatch.setattr("cyclenet.runs.train.evaluate_last", evaluate)
+    train(cfg, tmp_path, [])
+    (path,) = tmp_path.glob("evaluate/*/scores.json")
+    path.unlink()
+    train(cfg, tmp_path, [])
+    assert seen == [torch.float32, torch.float32]
 
 
 def test_a_full_disk_keeps_the_old_checkpoint_and_warns(tmp_path):
@@ -434,9 +450,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights(optimizer, step,
 
 
 def test_a_look_a_step_later_changes_no_weight(tmp_path, monkeypatch):
-    monkeypatch.setattr(StopAtNonFinite, "_may_be_late", lambda self, optimizer: False)
+    monkeypatch.setattr(StopAtNonFinite, "_may_be_late", lambda *args: False)
     at_once, _ = fit(short_config(), tmp_path / "at_once")
-    monkeypatch.setattr(StopAtNonFinite, "_may_be_late", lambda self, optimizer: True)
+    monkeypatch.setattr(StopAtNonFinite, "_may_be_late", lambda *args: True)
     later, _ = fit(short_config(), tmp_path / "later")
     for one, two in zip(at_once.parameters(), later.parameters(), strict=True):
         assert torch.equal(one, two)

@@ -14,7 +14,8 @@ from cyclenet.scoring.inference import predict, without_tf32
 from cyclenet.scoring.metrics import ConfusionMatrix, scores
 from cyclenet.training.checkpoint import AtomicCheckpointIO
 from cyclenet.training.losses import SegmentationLoss
-from cyclenet.training.optim import parameter_groups, schedule
+from cyclenet.training.non_finite import StopAtNonFinite
+from cyclenet.training.optim import build_optimizer, parameter_groups, schedule
 from cyclenet.training.task import SegmentationTask
 from cyclenet.training.trainer import choose_precision
 from made import fit, model_of, short_config, short_trainer, task_of
@@ -251,3 +252,57 @@ def test_four_images_are_learnt_by_heart():
     labels = predict(lambda view: net.eval()(view)[0], image, ProtocolConfig(), net.grid)
     confusion.update(labels, mask)
     assert scores(confusion.compute(), list("abcde")).mIoU > 0.95
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_a_first_step_that_is_left_out_leaves_no_momentum(momentum):
+    """A gradient scaler leaves out the steps whose gradients overflow, the first ones mostly."""
+    weight = torch.nn.Parameter(torch.ones(1000))
+    net = torch.nn.ParameterList([weight])
+    cfg = OptimConfig(lr=0.1, momentum=momentum, weight_decay=0.0)
+    optimizer = build_optimizer(net, cfg, fused=True)
+    for mark in (1.0, 0.0):
+        weight.grad = torch.full((1000,), 2.0)
+        optimizer.found_inf = torch.tensor(mark)
+        optimizer.step()
+    assert torch.equal(weight.detach(), torch.full((1000,), 1 - 0.1 * 2.0))
+
+
+class CountReads(L.Callback):
+    """Count the values that the host reads of tensors between two logged steps."""
+
+    def __init__(self, monkeypatch):
+        self.reads, self.inside = 0, False
+        read = torch.Tensor.item
+
+        def item(tensor):
+            self.reads += self.inside
+            return read(tensor)
+
+        monkeypatch.setattr(torch.Tensor, "item", item)
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        self.inside = trainer.global_step > 0
+
+    def on_train_epoch_end(self, trainer, module):
+        self.inside = False
+
+
+def test_no_value_is_read_between_logged_steps(tmp_path, monkeypatch):
+    """Each would make the host wait for a GPU."""
+    cfg = short_config()
+    cfg.dataset.scenes_train, cfg.dataset.val_split = 8, None
+    cfg.trainer.max_epochs, cfg.trainer.checkpoint_every_steps = 1, 0
+    cfg.logger.every_n_steps = 100
+    counted = CountReads(monkeypatch)
+    monkeypatch.setattr(StopAtNonFinite, "_may_be_late", lambda *args: True)
+    fit(cfg, tmp_path, callback=counted)
+    assert counted.reads == 0
+
+
+def test_processor_time_of_an_earlier_training_does_not_count(monkeypatch):
+    spent = 100.0
+    monkeypatch.setattr("cyclenet.training.task._cpu_seconds", lambda: spent)
+    task = task_of()
+    spent = 103.0
+    assert task.cpu_seconds == 3.0

@@ -49,6 +49,8 @@ class HalfWidth(NamedTuple):
     freedom: float
 
 
+LEAST_BLOCKS = 5
+
 NOTHING = HalfWidth(0.0, np.inf)  # What a single training says of training anew.
 
 
@@ -144,7 +146,16 @@ def p_value(value: float, images: float, seeds: HalfWidth) -> float:
 
 
 def _drawn_images(images: int, draws: int, block: int, seed: int = 0) -> np.ndarray:
-    """Return how often each draw holds each image, (draws, images)."""
+    """Return how often each draw holds each image, (draws, images).
+
+    Raises:
+        ValueError: the images are so few that their stretches would hardly vary.
+    """
+    if block > 1 and images < LEAST_BLOCKS * block:
+        raise ValueError(
+            f"block={block} makes fewer than {LEAST_BLOCKS} stretches of {images} images: give "
+            f"block={max(images // LEAST_BLOCKS, 1)} or less."
+        )
     rng = np.random.default_rng(seed)
     if block == 1:
         even = np.full(images, 1 / images)

@@ -107,7 +107,8 @@ def count(
     rows: dict[str, list[np.ndarray]] = {key: [] for key in shapes}
     workers = 0 if loader_problem(1, 0) else 1
     features = None
-    if isinstance(model.net, CycleNet) and cfg.protocol.looks_once:
+    kept = cfg.protocol.looks_once and cfg.precision == "32-true"  # What a cache holds.
+    if isinstance(model.net, CycleNet) and kept:
         features = open_features(model.net, model.cfg, cfg.dataset)
     loader = eval_loader(source, rank, world_size, features, num_workers=workers)
     title, quiet = f"{cfg.dataset.name}, {cfg.protocol.name}", rank > 0 or not sys.stderr.isatty()

@@ -15,6 +15,7 @@ from cyclenet.data.views import AS_IT_IS, Views
 from cyclenet.deploy.load import load
 from cyclenet.deploy.model import Model
 from cyclenet.models.resize import Grid
+from cyclenet.models.stored import load_checkpoint, stored_weights
 from cyclenet.runs.evaluate import evaluate
 from cyclenet.runs.features import open_features, write_features
 from cyclenet.runs.folder import AlreadyFinishedError, RunFolder
@@ -67,6 +68,8 @@ def train_in(run_folder: RunFolder) -> None:
         announce(run, trainer, data)
         if not run.checkpoint:
             begin(task, data, trainer)
+        elif cfg.dataset.cache_features:  # Features are those of the run's backbone.
+            task.net.load_state_dict(stored_weights(load_checkpoint(run.checkpoint)))
         use_features(task, data, trainer.strategy.root_device)
         trainer.fit(task, data, ckpt_path=run.checkpoint)
         validate_the_end(trainer, task, data)
@@ -177,7 +180,7 @@ def evaluate_training(task: SegmentationTask, trainer: L.Trainer, run: RunFolder
         Folders in the run folder, by the protocols' descriptions.
     """
     device = trainer.strategy.root_device
-    net = task.net.to(device).eval()
+    net = task.net.to(device).float().eval()  # In float32, also after a training in float64.
     model = Model(net, task.cfg, task.classes, task.palette, device)
     folders = {}
     for protocol in wanted_protocols(run.cfg):

@@ -1,5 +1,6 @@
 """What happens around the training steps: seeds, logged rows, stops, pictures, progress."""
 
+import math
 import random
 import time
 import warnings
@@ -100,6 +101,8 @@ class LogSteps(L.Callback):
             return
         logged = trainer.callback_metrics.items()
         row = {key: value.item() for key, value in logged if key.startswith("train/")}
+        if not math.isfinite(row["train/loss"]):
+            return  # The next step stops there (`StopAtNonFinite`).
         row |= {"train/lr": self.rates[0], "train/lr_head": self.rates[1]}
         row["epoch"] = trainer.current_epoch
         for logger in trainer.loggers:
@@ -174,15 +177,16 @@ class ProgressBar(RichProgressBar):
     def __init__(self, every_steps: int) -> None:
         super().__init__()
         self.every_steps = every_steps
-        self.shown: dict[str, int | str | float | dict[str, float]] = {}
+        self.loss = float("nan")
 
     def get_metrics(
         self, trainer: L.Trainer, module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
+        items = super().get_metrics(trainer, module)
+        items.pop("v_num", None)
         if module.device.type == "cpu" or trainer.global_step % self.every_steps == 0:
-            self.shown = super().get_metrics(trainer, module)
-            self.shown.pop("v_num", None)
-        return self.shown
+            self.loss = float(trainer.callback_metrics.get("train/loss", self.loss))
+        return items | {"train/loss": self.loss}
 
 
 class PrintScores(L.Callback):

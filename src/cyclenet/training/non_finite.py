@@ -34,9 +34,9 @@ class StopAtNonFinite(L.Callback):
     """Stop at a loss or gradient that is not finite, before it reaches the weights.
 
     The samples are named, or the layer. A GPU is asked about a step during the next one, so that it
-    need not wait for the host: a fused optimizer leaves the step out by itself until then. Clipped
-    gradients have no fused optimizer (`SegmentationTask.configure_optimizers`), and the host waits.
-    Until a step is known to be finite, its batches are held.
+    never stands idle. Until then a fused optimizer leaves the step out by itself (``found_inf``).
+    With clipped gradients, which have no fused optimizer (`SegmentationTask.configure_optimizers`),
+    and with 16-mixed the host waits. A step's batches are held until it is known to be finite.
 
     Args:
         folder: receives ``step-<n>-rank<r>.pt`` with the batch, the loss and the weights before the
@@ -71,7 +71,7 @@ class StopAtNonFinite(L.Callback):
             named = []
         norms = torch._foreach_norm([grad for _, grad in named]) if named else []
         finite, arrived = torch.isfinite(torch.stack([*self.losses, *norms])), None
-        late = self._may_be_late(optimizer)
+        late = self._may_be_late(optimizer, str(trainer.precision))
         if late:
             cast(Any, optimizer).found_inf = (~finite.all()).float()
             finite = finite.to("cpu", non_blocking=True)
@@ -98,9 +98,11 @@ class StopAtNonFinite(L.Callback):
             self._look(trainer, module)  # Before a validation, and the end.
 
     @staticmethod
-    def _may_be_late(optimizer: torch.optim.Optimizer) -> bool:
+    def _may_be_late(optimizer: torch.optim.Optimizer, precision: str) -> bool:
         first = optimizer.param_groups[0]
-        return bool(first["fused"]) and first["params"][0].is_cuda
+        # A gradient scaler has a mark of its own in the place of ours.
+        scaled = precision == "16-mixed"
+        return bool(first["fused"]) and first["params"][0].is_cuda and not scaled
 
     def _look(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         step = self.step

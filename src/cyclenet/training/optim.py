@@ -28,7 +28,12 @@ def build_optimizer(net: torch.nn.Module, cfg: OptimConfig, fused: bool) -> torc
     groups = parameter_groups(net, cfg)
     if cfg.optimizer == "adamw":
         return torch.optim.AdamW(groups, cfg.lr, weight_decay=cfg.weight_decay, fused=fused)
-    return torch.optim.SGD(groups, cfg.lr, cfg.momentum, weight_decay=cfg.weight_decay, fused=fused)
+    sgd = torch.optim.SGD(groups, cfg.lr, cfg.momentum, weight_decay=cfg.weight_decay, fused=fused)
+    if cfg.momentum:
+        # A first step that is left out (`found_inf`) would keep whatever is in new memory.
+        for parameter in (each for group in groups for each in group["params"]):
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def block_of(name: str) -> str:

@@ -53,7 +53,7 @@ class SegmentationTask(L.LightningModule):
         self.validated_at = -1
         # What the processes before this one logged and spent, if the run was interrupted.
         self._earlier: dict[str, Any] = {"metrics": {}, "seconds": 0.0, "cpu_seconds": 0.0}
-        self._began = time.monotonic()
+        self._began, self._cpu_before = time.monotonic(), _cpu_seconds()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         logits, extras = self.outputs(batch)
@@ -105,8 +105,9 @@ class SegmentationTask(L.LightningModule):
         return full / min(full, left)
 
     def _note(self, name: str, value: Tensor) -> None:
-        # The progress bar shows it, and `cyclenet.training.callbacks.LogSteps` logs it.
-        self.log(f"train/{name}", value.detach(), prog_bar=name == "loss", logger=False)
+        # `cyclenet.training.callbacks` logs it, and shows it: Lightning's own way to the progress
+        # bar waits for a GPU in each step.
+        self.log(f"train/{name}", value.detach(), logger=False)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Count one image, at its mask's own size; return its prediction (1, H, W)."""
@@ -149,9 +150,7 @@ class SegmentationTask(L.LightningModule):
 
         Loader processes count once they have ended.
         """
-        times = os.times()
-        spent = times.user + times.system + times.children_user + times.children_system
-        return float(self._earlier["cpu_seconds"] + spent)
+        return float(self._earlier["cpu_seconds"] + _cpu_seconds() - self._cpu_before)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["run"] = {
@@ -213,3 +212,9 @@ class SegmentationTask(L.LightningModule):
         an_epoch = math.ceil(self._data.batches_per_epoch / options.accumulate_grad_batches)
         steps = options.max_epochs * an_epoch
         return min(steps, options.max_steps) if options.max_steps > 0 else steps
+
+
+def _cpu_seconds() -> float:
+    """Return the time that processors spent on this process and its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

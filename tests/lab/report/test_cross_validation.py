@@ -118,12 +118,34 @@ def test_the_twins_of_the_heads_cost_what_cycleaspp_does():
     assert flops.executed == pytest.approx(cycle.executed, rel=0.008)
 
 
-def test_a_plan_means_an_arm_by_a_word_of_its_name():
+def named_row(name):
+    label, protocol = name.rsplit(", ", 1)
+    return SimpleNamespace(name=name, arm=SimpleNamespace(label=label), protocol=protocol)
+
+
+def test_a_plan_never_means_another_network_than_it_names():
+    """The arms that it names may have no finished run."""
+    names = ["CycleASPP(3,6) + ADC, whole", "CycleASPP(3,6) k=2, whole", "DenseASPP(3,6), whole"]
+    names += ["DenseASPP(3,6) [model.growth_channels=40], whole"]
+    names += ["DenseASPP(3,6) [model.growth_channels=400], whole"]
+    rows = [named_row(name) for name in names]
+    for missing in ("CycleASPP(3,6)", "CycleASPP(3,6), whole", "ASPP(3,6)", "CycleASPP", "ASPP"):
+        assert find_named(missing, rows) is None
+    assert find_named("CycleASPP + ADC", rows) is rows[0]
+    assert find_named("CycleASPP(3,6) k=2", rows) is rows[1]
+    assert find_named("DenseASPP(3,6)", rows) is rows[2]
+    assert find_named("growth_channels=40", rows) is rows[3]
+    assert find_named("[model.growth_channels=400", rows) is rows[4]
+    with pytest.raises(ValueError, match=r"'DenseASPP' fits .* and .*: write more of it"):
+        find_named("DenseASPP", rows)
+
+
+def test_a_plan_means_an_arm_by_its_network():
     names = ["CycleASPP(3,6), whole", "DenseASPP(3,6), whole", "ASPP(6,12), whole"]
-    rows = [SimpleNamespace(name=name, arm=SimpleNamespace(label="")) for name in names]
+    rows = [named_row(name) for name in names]
     assert find_named("DenseASPP", rows).name == "DenseASPP(3,6), whole"
     assert find_named("ASPP", rows).name == "ASPP(6,12), whole"
-    assert find_named("Dense", rows).name == "DenseASPP(3,6), whole"
+    assert find_named("Dense", rows) is None
     assert find_named("PSPNet", rows) is None
 
 

@@ -201,11 +201,13 @@ def test_the_opposite_is_said_and_missing_folds_too(tmp_path):
     plan = [
         Claim("back", [Comparison(down, up, "mIoU")], holm=True),
         Claim("folds", [Comparison(up, down, "mIoU")], folds=4, holm=True),
+        Claim("plain", [Comparison(up, down, "mIoU")], folds=4),
     ]
     text = report_of(find_runs([root]), tmp_path, plan=plan)
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
     assert "**the opposite was seen**: lower by no less than" in lines["back"]
-    assert "4 folds of its sign are asked for, and the runs have none" in lines["folds"]
+    for name in ("folds", "plain"):
+        assert "4 folds of its sign are asked for, and the runs have none" in lines[name]
 
 
 def test_cross_validation_says_nothing_of_whole_runs_with_other_seeds(tmp_path):
@@ -235,6 +237,35 @@ def test_published_numbers_stand_beside_the_published_rates_only():
     at_16 = [2, 3, 6, 9, 12, 15]
     model = run_config(**cycle, output_stride=16, atrous_rates=at_16).model
     assert find_published(model).name == "CycleNet"
+
+
+def test_a_damaged_evaluation_is_not_replaced_by_another_protocols(tmp_path):
+    root = tmp_path / "runs"
+    for number, (model, lr) in enumerate([(DENSE, 0.1), (CYCLE, 0.1), (DENSE, 0.2)]):
+        for seed in (0, 1):
+            cfg, number_of = run_config(seed, lr, **model), 2 * number + seed
+            make_run(root, cfg, 0.6, ("whole", "paper_ms"), number_of)
+    for number in (0, 1):
+        (path,) = (root / f"run{number}").glob("evaluate/*-whole-*/images*.npz")
+        path.write_bytes(path.read_bytes()[:-100])
+    runs = find_runs([root])
+    broken, cycle, dense = group_arms(runs)
+    assert broken.protocols == ["paper_ms"] and cycle.protocols == ["whole", "paper_ms"]
+    plain = [Comparison(cycle.label, broken.label, "mIoU")]
+    told = [Comparison(f"{cycle.label}, whole", f"{broken.label}, paper_ms", "mIoU")]
+    text = report_of(runs, tmp_path, plan=[Claim("plain", plain), Claim("told", told)])
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    assert "**not tested**" in lines["plain"] and "**not tested**" not in lines["told"]
+    write_chosen(runs, "optim.lr", tmp_path / "chosen.yaml")
+    chosen = (tmp_path / "chosen.yaml").read_text()
+    assert "0.1:" in chosen and "paper_ms" not in chosen and len(dense.runs) == 2
+
+
+def test_stretches_of_images_must_be_many():
+    arm = [np.ones((24, 2, 3), np.int64)]
+    with pytest.raises(ValueError, match=r"fewer than 5 stretches of 24 images: give block=4"):
+        difference(arm, arm, block=20)
+    assert difference(arm, arm, block=4).value == 0
 
 
 def test_a_seed_that_was_continued_elsewhere_is_of_the_same_arm(tmp_path):

@@ -76,7 +76,8 @@ class Arm:
     @property
     def protocols(self) -> list[str]:
         """Names of the protocols, the runs' own first."""
-        return list(dict.fromkeys(name for run in self.runs for name in run.evaluations))
+        names = dict.fromkeys(name for run in self.runs for name in run.evaluations)
+        return sorted(names, key=lambda name: name != self.cfg.protocol.name)
 
 
 class Row(NamedTuple):

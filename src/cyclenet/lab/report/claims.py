@@ -1,5 +1,6 @@
 """Claims that were written down before the runs, and what the runs say of each."""
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 from cyclenet.files import read_yaml
 from cyclenet.lab.intervals import Difference, holm
 from cyclenet.lab.markdown import NONE, Markup, interval, markdown_table
-from cyclenet.lab.report.arms import Row, pick_by_name
+from cyclenet.lab.report.arms import Row
 from cyclenet.lab.report.compare import MEASURES, compare, fold_gains
 
 
@@ -16,7 +17,7 @@ class Comparison(NamedTuple):
     """One arm beside another, by one score.
 
     Attributes:
-        arm: name of a row, of its arm, or a part of either; the first row that fits is taken.
+        arm: name of a row or its arm, or a part that `find_named` takes.
         than: the same of the other row.
         score: one of `cyclenet.lab.report.compare.MEASURES`.
     """
@@ -173,6 +174,9 @@ def _compare(need: Comparison, rows: list[Row], block: int) -> Judged:
     row, other = find_named(need.arm, rows), find_named(need.than, rows)
     if row is None or other is None:
         return Judged(need, row, other, None)
+    told = need.arm.endswith(f", {row.protocol}") and need.than.endswith(f", {other.protocol}")
+    if row.protocol != other.protocol and not told:  # An evaluation of the own one is missing.
+        return Judged(need, row, other, None)
     found = Judged(need, row, other, compare(row, other, need.score, block=block))
     if found.change and min(found.seeds) > 1:
         return found._replace(p=found.change.p)
@@ -224,7 +228,7 @@ def _judge(claim: Claim, found: list[Judged]) -> str:
     if seeds < 2:
         return "**not decided**: one seed"
     so_far = f"so far ({claim.seeds} seeds are planned): " if seeds < claim.seeds else ""
-    if len(found) == 1 and claim.refuted_below is None and not claim.holm:
+    if len(found) == 1 and claim.refuted_below is None and not (claim.holm or claim.folds):
         return so_far + verdict(changes[0])
     sure = all(one.p < 0.05 for one in found)
     above = sure and all(change.low > 0 for change in changes)
@@ -278,6 +282,29 @@ def verdict(change: Difference) -> str:
 
 
 def find_named(name: str, rows: list[Row]) -> Row | None:
-    """Find a row by its name, by its arm's label, by a word of its name, or by any part of it."""
-    labelled = next((row for row in rows if name == row.arm.label), None)
-    return labelled or pick_by_name(name, rows, [row.name for row in rows])
+    """Find a row by its name, its arm's label, its network, or a setting in its label.
+
+    Another network is never taken for one that has no finished run: ``CycleASPP(3,6)`` is not
+    ``CycleASPP(3,6) + ADC``. Rates may be left out (``CycleASPP``).
+
+    Raises:
+        ValueError: several arms have that network or setting.
+    """
+    exact = next((row for row in rows if name in (row.name, row.arm.label)), None)
+    found = [row for row in rows if _has_part(row, name)]
+    if exact or not found:
+        return exact
+    if len(labels := {row.arm.label for row in found}) > 1:
+        raise ValueError(
+            f"The plan's name {name!r} fits {' and '.join(sorted(labels))}: write more of it."
+        )
+    return found[0]
+
+
+def _has_part(row: Row, name: str) -> bool:
+    name, label = name.removesuffix(f", {row.protocol}"), row.arm.label
+    if re.fullmatch(r"\[?[\w.]+=.*", name):
+        word = rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])"
+        return re.search(word, label) is not None
+    network = label.split(" [")[0]
+    return name in (network, re.sub(r"\([\d,]*\)", "", network))

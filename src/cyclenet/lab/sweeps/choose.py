@@ -28,7 +28,11 @@ def write_chosen(runs: list[Run], key: str, path: Path) -> str:
     for run in runs:
         if run.cfg is None or not run.finished:
             continue
-        found = next(iter(run.evaluations.values())).scores
+        own = run.cfg.protocol.describe()
+        each = next((e for e in run.evaluations.values() if e.scores.protocol == own), None)
+        if each is None:  # Its file is damaged: another protocol's score is no substitute.
+            continue
+        found = each.scores
         values = result_affecting(run.cfg)
         tried = scores.setdefault(network_name(values["model"]), {})
         by_run = tried.setdefault(flatten(values)[key], {})
