@@ -18,11 +18,13 @@ JOB = "CYCLENET_JOB"  # Environment variable by which a sweep tells a job its ow
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that end a training at its next step.
+    """Return the signals that end a training at its next step."""
+    return (signal.SIGINT, signal.SIGTERM, *requeue_signals())
 
-    SLURM sends one of the last two before the time limit (conf/hydra/launcher).
-    """
-    names = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")  # Windows has only the first two.
+
+def requeue_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals of which SLURM sends one before the time limit (conf/hydra/launcher)."""
+    names = ("SIGUSR1", "SIGUSR2")  # Windows has none of them.
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
 
@@ -35,7 +37,7 @@ def install_signal_handlers() -> None:
     """
     signal.signal(signal.SIGTERM, exit_by_signal)
     if "SLURM_JOB_ID" in os.environ:
-        for number in stop_signals()[2:]:
+        for number in requeue_signals():
             signal.signal(number, requeue)
     if "LOCAL_RANK" in os.environ:
         die_with_parent(9)

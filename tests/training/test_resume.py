@@ -225,7 +225,7 @@ class Poison(L.Callback):
 def look(request, monkeypatch):
     """Look at a step as it is done on a CPU, and as on a GPU."""
     late = request.param == "a step later"
-    monkeypatch.setattr(StopAtNonFinite, "_may_be_late", lambda *args: late)
+    monkeypatch.setattr(StopAtNonFinite, "_can_defer", lambda *args: late)
 
 
 class SaveAlways(L.Callback):
@@ -450,9 +450,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights(optimizer, step,
 
 
 def test_a_look_a_step_later_changes_no_weight(tmp_path, monkeypatch):
-    monkeypatch.setattr(StopAtNonFinite, "_may_be_late", lambda *args: False)
+    monkeypatch.setattr(StopAtNonFinite, "_can_defer", lambda *args: False)
     at_once, _ = fit(short_config(), tmp_path / "at_once")
-    monkeypatch.setattr(StopAtNonFinite, "_may_be_late", lambda *args: True)
+    monkeypatch.setattr(StopAtNonFinite, "_can_defer", lambda *args: True)
     later, _ = fit(short_config(), tmp_path / "later")
     for one, two in zip(at_once.parameters(), later.parameters(), strict=True):
         assert torch.equal(one, two)

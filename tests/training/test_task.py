@@ -295,7 +295,7 @@ def test_no_value_is_read_between_logged_steps(tmp_path, monkeypatch):
     cfg.trainer.max_epochs, cfg.trainer.checkpoint_every_steps = 1, 0
     cfg.logger.every_n_steps = 100
     counted = CountReads(monkeypatch)
-    monkeypatch.setattr(StopAtNonFinite, "_may_be_late", lambda *args: True)
+    monkeypatch.setattr(StopAtNonFinite, "_can_defer", lambda *args: True)
     fit(cfg, tmp_path, callback=counted)
     assert counted.reads == 0
 

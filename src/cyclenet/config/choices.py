@@ -1,7 +1,8 @@
 """The tables of context modules, decoders and data sets.
 
-A new one is a class, a row here and a YAML file. The schema, run folders, labels and cost tables
-read these rows. Nothing heavy is imported: a row names its class, and `Choice.load` imports it.
+A new one is a class, a row here and a YAML file (docs/python.md). The schema, run folders, labels
+and cost tables read these rows. Nothing heavy is imported: a row names its class, and `Choice.load`
+imports it.
 """
 
 from dataclasses import dataclass, field

@@ -7,7 +7,19 @@ from omegaconf import MISSING
 
 from cyclenet.config.model import ModelConfig
 from cyclenet.config.require import require, require_choice, require_within
-from cyclenet.config.schema import FIGURES, PREDICTION_PRECISIONS, DatasetConfig, ProtocolConfig
+from cyclenet.config.schema import PREDICTION_PRECISIONS, DatasetConfig, ProtocolConfig
+
+FIGURES = (
+    "figure4",
+    "similarity",
+    "gradcam",
+    "offsets",
+    "receptive_field",
+    "probabilities",
+    "feedback",
+    "figure3",
+)
+"""Figures of ``visualize``."""
 
 SAVED_KINDS = ("label", "color", "overlay", "confidence", "probability")
 """What ``predict`` can write, and the folders of its output."""
@@ -17,7 +29,7 @@ SAVED_KINDS = ("label", "color", "overlay", "confidence", "probability")
 class EvaluateConfig:
     """All keys of ``evaluate``. Data set and protocol are the checkpoint's unless overridden."""
 
-    # A run's checkpoints/last.ckpt or best.ckpt. The model needs nothing else.
+    # A run folder, a checkpoint, or an exported .onnx or .safetensors file.
     ckpt_path: str = MISSING
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
@@ -41,7 +53,7 @@ class EvaluateConfig:
 class PredictConfig:
     """All keys of ``predict``. A file that cannot be read is skipped; the exit code is then 1."""
 
-    # A run's checkpoints/last.ckpt or best.ckpt.
+    # A run folder, a checkpoint, or an exported .onnx or .safetensors file.
     ckpt_path: str = MISSING
     # An image, a folder of images, or a video.
     input: str = MISSING
@@ -67,7 +79,7 @@ class PredictConfig:
 class SubmitConfig:
     """All keys of ``submit``, which writes and checks PNGs for a test server and zips them."""
 
-    # A run's checkpoints/last.ckpt or best.ckpt.
+    # A run folder, or a checkpoint.
     ckpt_path: str = MISSING
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
@@ -83,7 +95,7 @@ class SubmitConfig:
 class VisualizeConfig:
     """All keys of ``visualize``. Without ``image`` it measures over a whole split."""
 
-    # A run's checkpoints/last.ckpt or best.ckpt.
+    # A run folder, or a checkpoint.
     ckpt_path: str = MISSING
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     # An image, a folder of images, or the name of an image of the split; null measures over the
@@ -125,7 +137,7 @@ class VisualizeConfig:
 class ExploreConfig:
     """All keys of ``explore``, which serves a page to look into a network until Ctrl-C."""
 
-    # A run's checkpoints/last.ckpt or best.ckpt.
+    # A run folder, or a checkpoint.
     ckpt_path: str = MISSING
     # A second checkpoint with the same classes, which is shown beside the first.
     compare: str | None = None

@@ -13,16 +13,6 @@ from cyclenet.config.require import require, require_choice, require_few, requir
 
 PREDICTION_PRECISIONS = ("32-true", "bf16-mixed")
 TRAINING_PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")
-FIGURES = (
-    "figure4",
-    "similarity",
-    "gradcam",
-    "offsets",
-    "receptive_field",
-    "probabilities",
-    "feedback",
-    "figure3",
-)
 
 
 @dataclass
@@ -148,7 +138,7 @@ class ProtocolConfig:
 
 @dataclass
 class TrainerConfig:
-    """Where and how long to train. The values are handed to lightning.Trainer."""
+    """Where and how long to train: keys of lightning.Trainer, the loaders and the checkpoints."""
 
     # Hardware: auto, cpu, gpu, or another name that Lightning knows.
     accelerator: str = "auto"

@@ -42,12 +42,12 @@ class SegmentationData(L.LightningDataModule):
         limit: batches of an epoch; 0 for all.
 
     Attributes:
-        features: cached features of the views; None where the network computes them.
-        val_features: cached features of the validation images; None where the network computes
-            them.
+        feature_cache: cached features of the views; None where the network computes them.
+        val_feature_cache: cached features of the validation images; None where the network
+            computes them.
 
     Raises:
-        DataError: data is missing, or a split has fewer images than a batch.
+        DataError: data is missing, or the training split has fewer images than a batch.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class SegmentationData(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.views, self.limit = views, limit
-        self.features: FeatureCache | None = None
-        self.val_features: FeatureCache | None = None
+        self.feature_cache: FeatureCache | None = None
+        self.val_feature_cache: FeatureCache | None = None
         self.cfg, self.seed = cfg, seed
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.loader: TrainLoader | None = None
@@ -101,7 +101,7 @@ class SegmentationData(L.LightningDataModule):
         if self.num_workers >= 0:
             return self.num_workers
         # The processes of this machine share its cores, unless SLURM has given each its own.
-        sharing = self.trainer.num_devices if self.trainer and cores() == os.cpu_count() else 1
+        sharing = self._processes_here() if cores() == os.cpu_count() else 1
         return min(4, max(cores() // sharing, 1))
 
     def _processes_here(self) -> int:
@@ -123,11 +123,12 @@ class SegmentationData(L.LightningDataModule):
             raise ValueError(problem)
         length = len(self.train_source)
         sampler = KeyedBatchSampler(length, size, self.seed, rank, world_size, self.limit)
-        dataset: Dataset[Batch] = TrainDataset(
-            self.train_source, TrainTransform(self.cfg), self.seed
-        )
+        source, seed = self.train_source, self.seed
+        dataset: Dataset[Batch]
         if self.views:
-            dataset = ViewDataset(self.train_source, self.views, self.features, self.seed)
+            dataset = ViewDataset(source, self.views, self.feature_cache, seed)
+        else:
+            dataset = TrainDataset(source, TrainTransform(self.cfg), seed)
         self.loader = TrainLoader(
             dataset,
             sampler,
@@ -176,7 +177,7 @@ class SegmentationData(L.LightningDataModule):
         return eval_loader(
             self.val_source,
             *self._ranks(),
-            self.val_features,
+            self.val_feature_cache,
             num_workers=workers,
             pin_memory=self.pin_memory,
         )

@@ -7,7 +7,7 @@ import numpy as np
 from cyclenet.data.base import FolderSource, Limited, Source
 from cyclenet.data.cache import CachedSource
 from cyclenet.labels import IGNORE
-from cyclenet.seeding import derive
+from cyclenet.seeding import derive, spread
 
 LOOKED_AT = 16  # Masks of a split that are looked at before a training; they are spread over it.
 
@@ -21,8 +21,7 @@ def check_meaning(source: Source) -> None:
     """
     if not source.pairs:  # It is drawn.
         return
-    spread = np.linspace(0, len(source) - 1, min(LOOKED_AT, len(source)))
-    chosen = sorted(set(spread.round().astype(int).tolist()))
+    chosen = spread(len(source), LOOKED_AT)
     pixels = np.zeros(256, np.int64)
     for index in chosen:
         pixels += np.bincount(source.mask(index).ravel(), minlength=256)

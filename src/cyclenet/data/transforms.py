@@ -8,7 +8,7 @@ normalised.
 import os
 from typing import Any
 
-# It stands before the import: albumentations asks the network for a newer version of itself.
+# This stands before the import: albumentations asks the network for a newer version of itself.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A

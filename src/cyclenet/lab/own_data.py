@@ -18,6 +18,7 @@ from cyclenet.data.open import open_split
 from cyclenet.files import write_text
 from cyclenet.labels import IGNORE
 from cyclenet.plots.pictures import PanelRow, panel, save_png
+from cyclenet.seeding import spread
 
 TRAIN, VAL = ("train", "training"), ("val", "valid", "validation", "test")
 """Names that splits usually have, the first of each preferred."""
@@ -339,9 +340,9 @@ def _draw(found: Proposal, output: Path) -> None:
         return
     assert isinstance(source, Folder)
     rows = []
-    for index in np.linspace(0, len(source) - 1, min(SHOWN, len(source))).round().astype(int):
+    for index in spread(len(source), SHOWN):
         try:
-            rows.append(PanelRow(source.image(int(index)), source.mask(int(index)), []))
+            rows.append(PanelRow(source.image(index), source.mask(index), []))
         except DataError as error:
             found.unknown.append(f"This pair is not read so: {error}")
     if rows:

@@ -10,7 +10,7 @@ from cyclenet.config.choices import CONTEXTS, DECODERS
 from cyclenet.config.model import ModelConfig
 from cyclenet.models.backbone import Backbone
 from cyclenet.models.contexts.base import Context
-from cyclenet.models.decoders.base import Decoder
+from cyclenet.models.decoders.base import IMAGE, Decoder
 from cyclenet.models.layers import (
     Classifier,
     ConvNormReLU,
@@ -41,7 +41,7 @@ class CycleNet(nn.Module):
         self, cfg: ModelConfig, num_classes: int, crop_size: Sequence[int] = (769, 769)
     ) -> None:
         super().__init__()
-        # It is drawn first, so that networks of one seed initialise common layers alike.
+        # The seed is drawn first, so that networks of one seed initialise common layers alike.
         seed = int(torch.randint(2**31, (), device="cpu"))
         self.grid, self.frozen = Grid(cfg.output_stride, cfg.align_corners), cfg.freeze_backbone
         self.freeze_norm = cfg.freeze_norm
@@ -75,7 +75,7 @@ class CycleNet(nn.Module):
             self.aux = nn.Sequential(
                 ConvNormReLU(third, hidden, 3), *Classifier(hidden, num_classes, cfg.dropout)
             )
-        # They normalise images in 0..255, and are kept with the weights, so that a checkpoint
+        # Mean and deviation of images in 0..255 are kept with the weights, so that a checkpoint
         # knows how its input was normalised.
         self.register_buffer("mean", 255 * torch.tensor(self.backbone.mean).view(3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(self.backbone.std).view(3, 1, 1))
@@ -101,10 +101,10 @@ class CycleNet(nn.Module):
             image: (N, 3, H, W), RGB in 0..255, uint8 or float.
 
         Returns:
-            Logits (N, num_classes, h, w) at 1/4 with a decoder and at ``output_stride`` without,
-            which cover the padded image (`cyclenet.models.resize.Grid`); and in training, by name,
-            what only the loss reads: ``aux``, logits of the third stage, and those of the context
-            module and the decoder.
+            Logits (N, num_classes, h, w), mostly at 1/4 with a decoder and at ``output_stride``
+            without, which cover the padded image (`cyclenet.models.resize.Grid`); and in training,
+            by name, what only the loss reads: ``aux``, logits of the third stage, and those of the
+            context module and the decoder.
         """
         logits, extras = self.segment(self.features(image))
         size = self.grid.padded(image.shape[-2:])
@@ -155,7 +155,7 @@ class CycleNet(nn.Module):
     def encode(self, padded: Tensor) -> list[Tensor]:
         """Return the backbone's levels of a normalised and padded image."""
         features: list[Tensor] = self.backbone(padded)
-        if len(features) in self.decoder.reads:
+        if IMAGE in self.decoder.reads:
             features.append(padded)
         if self.frozen:
             features = [x.to(torch.bfloat16).to(x.dtype) for x in features]

@@ -149,11 +149,21 @@ def conv_norm(in_channels: int, out_channels: int, kernel: tuple[int, int]) -> n
 
 def require_two_images(part: nn.Module, x: Tensor) -> None:
     """Raise `ValueError` where a batch norm of a single cell would have a single value."""
-    if part.training and len(x) == 1 and not (dist.is_available() and dist.is_initialized()):
+    if part.training and len(x) == 1 and not is_parallel():
         raise ValueError(
             f"{type(part).__name__} pools to a single cell, whose batch norm needs 2 images in a "
             "training step: raise dataset.batch_size."
         )
+
+
+def is_parallel() -> bool:
+    """Tell whether this process is one of several of a training."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def exact(x: Tensor) -> Tensor:
+    """Return a tensor in float32, or in float64 where it is: sums and positions need as much."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
@@ -193,7 +203,7 @@ class ChannelDropout(nn.Module):
         if not self.training or not self.p:
             return x
         rank, world_size = 0, 1
-        if dist.is_available() and dist.is_initialized():
+        if is_parallel():
             rank, world_size = dist.get_rank(), dist.get_world_size()
         count = len(x)
         kept = x.new_empty(world_size * count, *self._mask_shape(x))

@@ -112,7 +112,7 @@ def row_weights(
     return _row_weights(length, size, rows.start, rows.stop, align_corners, like.dtype, like.device)
 
 
-# They are kept, because the host waits for a GPU with each matrix that it sends there.
+# Matrices are kept, because the host waits for a GPU with each matrix that it sends there.
 @lru_cache(maxsize=256)
 @torch.inference_mode(False)  # Training and inference share them.
 def _row_weights(

@@ -16,6 +16,9 @@ from cyclenet.config.restore import restore
 from cyclenet.config.schema import TrainConfig
 from cyclenet.files import parse_json
 
+LAYOUT = 2
+"""Number of the layout of the weights that checkpoints are written with; version 0.1 had none."""
+
 Byte = Annotated[int, Ge(0), Le(255)]
 
 Checkpoint = dict[str, Any]  # What a checkpoint file holds; Lightning defines most of its keys.

@@ -17,7 +17,7 @@ from rich.progress import track
 
 from cyclenet.config.choices import FOLDER_KEYS
 from cyclenet.config.commands import EvaluateConfig
-from cyclenet.config.dataset import DatasetConfig
+from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.base import Source
 from cyclenet.data.loader import eval_loader
 from cyclenet.data.open import check_classes, open_validation

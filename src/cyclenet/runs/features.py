@@ -16,8 +16,10 @@ from cyclenet.data.views import View, Views, to_tensor
 from cyclenet.devices import cores
 from cyclenet.files import locked
 from cyclenet.models.cyclenet import CycleNet
+from cyclenet.models.decoders.base import IMAGE
 from cyclenet.processes import map_in_threads
 from cyclenet.scoring.inference import view_features
+from cyclenet.seeding import spread
 
 SIZES = 16  # Images whose sizes are looked at to tell how large the cache will be.
 
@@ -42,7 +44,7 @@ def open_features(net: CycleNet, cfg: TrainConfig, dataset: DatasetConfig) -> Fe
 
 def digest_backbone(net: CycleNet, model: ModelConfig) -> str:
     """Hash all that a backbone's features depend on but the image: its weights and its grid."""
-    with_image = 4 in net.decoder.reads
+    with_image = IMAGE in net.decoder.reads
     dilations = (model.first_block_dilation, tuple(model.multi_grid))
     what = (model.backbone, dilations, tuple(net.grid), "four levels", with_image)
     found = hashlib.blake2b(repr(what).encode(), digest_size=8)
@@ -107,12 +109,10 @@ def _estimate(
     cache: FeatureCache, net: CycleNet, source: Source, todo: Todo, device: torch.device
 ) -> float:
     """Return about how many bytes the features will take, from a few images' sizes."""
-    spread = np.linspace(0, len(todo) - 1, min(SIZES, len(todo))).round().astype(int)
-    pixels = [
-        np.prod(cache.views.padded((shape[0], shape[1]), todo[n][1]))
-        for n in spread
-        for shape in [source.mask(todo[n][0]).shape]
-    ]
+    pixels = []
+    for index, view in (todo[n] for n in spread(len(todo), SIZES)):
+        height, width = source.mask(index).shape
+        pixels.append(np.prod(cache.views.padded((height, width), view)))
     side = 8 * net.grid.stride + int(net.grid.align_corners)
     probe = torch.zeros(1, 3, side, side, device=device)
     values = sum(level.numel() for level in view_features(net, probe))

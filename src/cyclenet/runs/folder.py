@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from cyclenet.config.errors import sentence
 from cyclenet.config.schema import TrainConfig
+from cyclenet.data.datamodule import SegmentationData
 from cyclenet.deploy.load import find
 from cyclenet.files import lock, write_text
 from cyclenet.models.stored import Checkpoint, load_checkpoint
@@ -56,11 +57,11 @@ class AlreadyFinishedError(Exception):
 class RunFolder:
     """Own a run folder for one training; use it in a ``with`` block.
 
-    Entering takes the lock, finds the checkpoint to continue from, and clears what an earlier run
-    left. Leaving writes ``result.json``, whatever happened, and releases the lock. Only the first
-    of several processes writes.
+    Entering takes the lock and finds the checkpoint to continue from; where there is none, it
+    removes what an earlier run left. Leaving writes ``result.json``, whatever happened, and
+    releases the lock. Only the first of several processes writes.
 
-    A resumed run restores, in this order: precision and the data's state from here; by Lightning
+    A resumed run restores, in this order: precision, from here; by Lightning
     (``trainer.fit(ckpt_path=...)``) the weights, the position in the data, the callbacks' states,
     the loops, the optimizer and the schedule; and last, learning rates from the configuration
     (`SegmentationTask.on_train_start`). `check_resumable` and `SegmentationData.check_same` refuse
@@ -76,7 +77,8 @@ class RunFolder:
             where the run begins.
         step: its optimizer step; 0 where the run begins.
         precision: its precision; None where the run begins.
-        data_state: its position in the data, and what they mean; empty where the run begins.
+        data_state: the data module's state in it, by which the data are compared; empty where the
+            run begins.
 
     Raises:
         ValueError: on entering, another process trains in the folder, its checkpoint does not fit,
@@ -109,7 +111,7 @@ class RunFolder:
                 path, checkpoint = newest
                 self.checkpoint, self.step = str(path), checkpoint["global_step"]
                 self.precision = checkpoint.get("run", {}).get("precision")
-                self.data_state = checkpoint.get("SegmentationData", {})
+                self.data_state = checkpoint.get(SegmentationData.__qualname__, {})
             if self.first:
                 own = newest[0] if newest and self._is_own(newest[0]) else None
                 self._claim(own)

@@ -93,7 +93,7 @@ def tell_of_memory(cfg: TrainConfig) -> Iterator[None]:
 
 
 def open_data(cfg: TrainConfig, trainer: L.Trainer) -> SegmentationData:
-    """Open the training and the validation split, and write the cache where there is none."""
+    """Open the training and the validation split; write the cache of pixels where there is none."""
     on_gpu = trainer.strategy.root_device.type == "cuda"
     views = None
     if cfg.dataset.views:
@@ -122,10 +122,10 @@ def use_features(task: SegmentationTask, data: SegmentationData, device: torch.d
     if cache is None:
         return
     write_features(cache, task.net, data.train_source, cache.views.all(), device)
-    data.features = cache
+    data.feature_cache = cache
     if task.cfg.protocol.looks_once:
         write_features(cache, task.net, data.val_source, [AS_IT_IS], device)
-        data.val_features = cache
+        data.val_feature_cache = cache
 
 
 def announce(run: RunFolder, trainer: L.Trainer, data: SegmentationData) -> None:

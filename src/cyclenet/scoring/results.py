@@ -1,4 +1,4 @@
-"""What an evaluation finds, as it is written to ``scores.json`` and ``images.npz``."""
+"""What an evaluation finds, as it is written to ``scores.json`` and ``images-<checksum>.npz``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ class EvaluationResult(Scores):
     confusion: list[list[int]] = field(default_factory=list)
     boundary: BoundaryScores | None = None
     trimap: TrimapScores | None = None
-    counts: str = "images.npz"
+    counts: str = "images.npz"  # As version 0.1 called it; today the name has a checksum.
 
 
 def boundary_scores(counts: np.ndarray, classes: list[str], ratio: float) -> BoundaryScores:

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from cyclenet.plots.pictures import PanelRow, panel, save_png
-from cyclenet.seeding import derive
+from cyclenet.seeding import derive, spread
 from cyclenet.training.progress import Progress
 from cyclenet.training.resumable_wandb import ResumableWandb
 from cyclenet.training.task import SegmentationTask
@@ -70,8 +70,9 @@ class StopEarly(EarlyStopping):
 class LogSteps(L.Callback):
     """Log the losses and the learning rates of an optimizer step, in one row.
 
-    This comes before `KeepLast` saves the state after the step. Lightning itself logs later, and a
-    kill in between would lose the row.
+    With accumulated gradients the losses are those of the step's last batch. The row is logged
+    before `KeepLast` saves the state after the step. Lightning itself logs later, and a kill in
+    between would lose the row.
 
     Args:
         every_steps: optimizer steps between rows.
@@ -118,8 +119,6 @@ class ProgressFile(L.Callback):
         self.folder = folder
         self.score: float | None = None
         self.written = 0.0
-        # Where the last step was reached before, `on_train_end` is called without a start.
-        self.began, self.first_step = time.monotonic(), 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.began, self.first_step = time.monotonic(), trainer.global_step
@@ -219,9 +218,7 @@ class ValidationPictures(L.Callback):
 
     def on_validation_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.rows, self.names = [], []
-        length = int(trainer.num_val_batches[0])
-        spread = np.linspace(0, length - 1, min(self.count, length))
-        self.indices = set(spread.round().astype(int).tolist())
+        self.indices = set(spread(int(trainer.num_val_batches[0]), self.count))
 
     def on_validation_batch_end(
         self,
@@ -248,8 +245,8 @@ class ValidationPictures(L.Callback):
             save_png(self.folder / "validation.png", picture)
         except OSError as error:
             warnings.warn(f"validation.png was not written: {error}", stacklevel=1)
-        due = self.every_epochs and epoch % self.every_epochs == 0
-        if not self.every_epochs or not (due or epoch == trainer.max_epochs):
+        every = self.every_epochs
+        if not every or (epoch % every and epoch != trainer.max_epochs):
             return
         for logger in trainer.loggers:
             if isinstance(logger, ResumableWandb):

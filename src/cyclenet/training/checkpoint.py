@@ -96,7 +96,8 @@ def load_newest(folder: Path) -> tuple[Path, Checkpoint] | None:
         try:
             return path, load_checkpoint(path)
         except ValueError as error:
-            warnings.warn(f"{error} Going back to the one before.", stacklevel=1)
+            back = " Going back to the one before." if path != found[-1] else ""
+            warnings.warn(f"{error}{back}", stacklevel=1)
     if found:
         raise ValueError(
             f"The checkpoints in {folder} are damaged: start afresh with resume=never."

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from cyclenet.processes import stop_signals
+from cyclenet.processes import requeue_signals, stop_signals
 from cyclenet.training.metrics_csv import MetricsCSV
 from cyclenet.training.non_finite import StopAtNonFinite
 
@@ -141,7 +141,7 @@ class KeepLast(L.Callback):
             flush=True,
         )
         handler = self.handlers[number]
-        if number in stop_signals()[2:] and callable(handler):
+        if number in requeue_signals() and callable(handler):
             handler(number, None)
         raise SystemExit(128 + number)
 

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from cyclenet.config.schema import LossConfig
 from cyclenet.labels import IGNORE
+from cyclenet.models.layers import is_parallel
 from cyclenet.models.resize import Grid, combine_rows, resize_rows, row_weights, strips
 
 
@@ -37,13 +38,13 @@ class SegmentationLoss(nn.Module):
     def __init__(self, cfg: LossConfig, num_classes: int, grid: Grid) -> None:
         super().__init__()
         self.cfg, self.grid = cfg, grid
-        if cfg.class_weights is not None and len(cfg.class_weights) != num_classes:
-            raise ValueError(
-                f"loss.class_weights has {len(cfg.class_weights)} values for {num_classes} classes."
-            )
         weights = None
         if cfg.class_weights is not None:
             weights = torch.tensor(cfg.class_weights, dtype=torch.float32)
+            if len(weights) != num_classes:
+                raise ValueError(
+                    f"loss.class_weights has {len(weights)} values for {num_classes} classes."
+                )
         self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
@@ -52,14 +53,12 @@ class SegmentationLoss(nn.Module):
         if self.cfg.ohem_threshold is not None:
             target = target.masked_fill(~self._hard(logits.detach(), target), IGNORE)
         losses: Tensor = _StripCrossEntropy.apply(logits, target, self.class_weights, self.grid)
-        total = self._weight(target, losses)
-        if _parallel():
-            joined = torch.stack([losses.detach(), total])
-            dist.all_reduce(joined)
-            total = joined[1]
-        total = total.clamp(min=torch.finfo(losses.dtype).tiny)
-        if not _parallel():
-            return losses / total
+        total, least = self._weight(target, losses), torch.finfo(losses.dtype).tiny
+        if not is_parallel():
+            return losses / total.clamp(min=least)
+        joined = torch.stack([losses.detach(), total])
+        dist.all_reduce(joined)
+        total = joined[1].clamp(min=least)
         # The gradient is this process's, and the value that of all.
         loss = losses * dist.get_world_size() / total
         return loss + (joined[0] / total - loss).detach()
@@ -81,7 +80,7 @@ class SegmentationLoss(nn.Module):
         # The probability of the true class. Ignored pixels get 2, so they are never the hardest.
         probability = (-losses).exp().masked_fill(target == IGNORE, 2.0)
         joined = probability.flatten()
-        if _parallel():
+        if is_parallel():
             parts = [torch.empty_like(joined) for _ in range(dist.get_world_size())]
             dist.all_gather(parts, joined)
             joined = torch.cat(parts)
@@ -98,7 +97,7 @@ def occurrence_loss(logits: Tensor, mask: Tensor) -> Tensor:
     pixels = torch.stack([_count_values(one) for one in mask])
     occurs = (pixels[:, : logits.shape[1]] > 0).to(_exact(logits))
     loss = F.binary_cross_entropy_with_logits(logits.to(occurs.dtype), occurs)
-    if not _parallel():
+    if not is_parallel():
         return loss
     joined = loss.detach().clone()
     dist.all_reduce(joined)
@@ -165,7 +164,3 @@ def _exact(logits: Tensor) -> torch.dtype:
 def _strip_rows(logits: Tensor) -> int:
     # On a CPU a strip stays in the caches; on a GPU, few large operations are fast.
     return 16 if logits.device.type == "cpu" else 256
-
-
-def _parallel() -> bool:
-    return dist.is_available() and dist.is_initialized()

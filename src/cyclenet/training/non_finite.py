@@ -33,10 +33,11 @@ class _Step:
 class StopAtNonFinite(L.Callback):
     """Stop at a loss or gradient that is not finite, before it reaches the weights.
 
-    The samples are named, or the layer. A GPU is asked about a step during the next one, so that it
-    never stands idle. Until then a fused optimizer leaves the step out by itself (``found_inf``).
-    With clipped gradients, which have no fused optimizer (`SegmentationTask.configure_optimizers`),
-    and with 16-mixed the host waits. A step's batches are held until it is known to be finite.
+    The samples are named, or the layer. On a GPU the answer is read during the next step, so that
+    the GPU never stands idle; meanwhile the fused optimizer leaves out a step that is not finite
+    (``found_inf``). With clipped gradients, which have no fused optimizer
+    (`SegmentationTask.configure_optimizers`), and with 16-mixed the host waits in each step. A
+    step's batches are held until it is known to be finite.
 
     Args:
         folder: receives ``step-<n>-rank<r>.pt`` with the batch, the loss and the weights before the
@@ -71,20 +72,20 @@ class StopAtNonFinite(L.Callback):
             named = []
         norms = torch._foreach_norm([grad for _, grad in named]) if named else []
         finite, arrived = torch.isfinite(torch.stack([*self.losses, *norms])), None
-        late = self._may_be_late(optimizer, str(trainer.precision))
-        if late:
+        deferred = self._can_defer(optimizer, str(trainer.precision))
+        if deferred:
             cast(Any, optimizer).found_inf = (~finite.all()).float()
             finite = finite.to("cpu", non_blocking=True)
             arrived = torch.cuda.Event() if torch.cuda.is_available() else None
             if arrived:
                 arrived.record()
-            self._look(trainer, module)  # At the step before.
+            self._raise_if_not_finite(trainer, module)  # At the step before.
         weights = [name for name, _ in named]
         number = trainer.global_step
         self.step = _Step(number, self.batches, self.losses, weights, finite, arrived)
         self.batches, self.losses = [], []
-        if not late:
-            self._look(trainer, module)
+        if not deferred:
+            self._raise_if_not_finite(trainer, module)
 
     def on_train_batch_end(
         self,
@@ -95,16 +96,16 @@ class StopAtNonFinite(L.Callback):
         batch_idx: int,
     ) -> None:
         if trainer.is_last_batch or trainer.global_step == trainer.max_steps:
-            self._look(trainer, module)  # Before a validation, and the end.
+            self._raise_if_not_finite(trainer, module)  # Before a validation, and the end.
 
     @staticmethod
-    def _may_be_late(optimizer: torch.optim.Optimizer, precision: str) -> bool:
+    def _can_defer(optimizer: torch.optim.Optimizer, precision: str) -> bool:
         first = optimizer.param_groups[0]
         # A gradient scaler has a mark of its own in the place of ours.
         scaled = precision == "16-mixed"
         return bool(first["fused"]) and first["params"][0].is_cuda and not scaled
 
-    def _look(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def _raise_if_not_finite(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         step = self.step
         if step is None or step.is_finite():
             self.step = None

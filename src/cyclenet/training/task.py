@@ -15,13 +15,11 @@ from cyclenet.config.schema import TrainConfig
 from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.views import Place, Views
 from cyclenet.models.cyclenet import build_model
+from cyclenet.models.stored import LAYOUT
 from cyclenet.scoring.inference import as_input, computing, from_features, predict, view_features
 from cyclenet.scoring.metrics import ConfusionMatrix, Scores, scores
 from cyclenet.training.losses import SegmentationLoss, occurrence_loss
 from cyclenet.training.optim import build_optimizer, parameter_groups, schedule
-
-LAYOUT = 2
-"""Number of the layout of the weights that checkpoints are written with; version 0.1 had none."""
 
 
 class SegmentationTask(L.LightningModule):

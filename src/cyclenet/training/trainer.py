@@ -149,7 +149,8 @@ def build_trainer(
 
 def _callbacks(cfg: TrainConfig, folder: Path, parallel: bool, show_bar: bool) -> list[Callback]:
     options, checkpoints = cfg.trainer, folder / "checkpoints"
-    every_steps, every_minutes = options.checkpoint_every_steps, options.checkpoint_every_minutes
+    log_every = cfg.logger.every_n_steps
+    save_every = (options.checkpoint_every_steps, options.checkpoint_every_minutes)
     # `LogSteps` comes before `KeepLast`, and `KeepBest` too, so that the last checkpoint knows of
     # what they did.
     callbacks: list[Callback] = [
@@ -158,16 +159,15 @@ def _callbacks(cfg: TrainConfig, folder: Path, parallel: bool, show_bar: bool) -
         ValidateLastEpoch(),
         *([StopEarly(options.patience)] if options.patience else []),
         *([AverageWeights(cfg.optim.ema_decay)] if cfg.optim.ema_decay else []),
-        LogSteps(cfg.logger.every_n_steps),
+        LogSteps(log_every),
         ProgressFile(folder),
         ValidationPictures(folder, options.log_images_every_epochs),
         KeepBest(checkpoints),
-        KeepLast(checkpoints, every_steps, every_minutes),
+        KeepLast(checkpoints, *save_every),
     ]
     if parallel and not options.sync_batchnorm:
         callbacks.append(BroadcastBuffers())
-    every = cfg.logger.every_n_steps
-    callbacks.append(ProgressBar(every) if show_bar else PrintScores())
+    callbacks.append(ProgressBar(log_every) if show_bar else PrintScores())
     return callbacks
 
 

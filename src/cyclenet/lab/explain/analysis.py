@@ -34,6 +34,7 @@ from cyclenet.lab.intervals import difference
 from cyclenet.scoring.boundary import label_distance
 from cyclenet.scoring.metrics import by_class, class_iou, mean_iou
 from cyclenet.scoring.results import Counts
+from cyclenet.seeding import spread
 
 TOPICS = ("feedback", "similarity", "offsets", "receptive_field")
 
@@ -60,7 +61,7 @@ def analyse(model: Model, source: Source, what: list[str], fields: int = 16) -> 
             f"has {model.cfg.model.decoder}."
         )
     images = len(source)
-    chosen = np.linspace(0, images - 1, min(fields, images)).round().astype(int).tolist()
+    chosen = spread(images, fields)
     rows: dict[str, list[np.ndarray]] = {}
     points: list[FieldPoint] = []
     means = ClassMeans(len(model.classes))

@@ -111,8 +111,8 @@ def _describe_data(runs: list[Run], arms: list[Arm]) -> str:
     """Say what was compared: data, backbone, runs, seeds and protocols."""
     cfg, images = arms[0].cfg, dict[str, int]()
     for run in arms[0].runs:
-        for evaluation in list(run.evaluations.values())[:1]:
-            images[evaluation.scores.split] = evaluation.scores.images
+        scores = next(iter(run.evaluations.values())).scores
+        images[scores.split] = scores.images
     seeds = sorted({run.config.seed for arm in arms for run in arm.runs})
     missing = sum(not run.finished for run in runs)
     finished = f"{len(runs)} runs have finished"
@@ -167,6 +167,10 @@ def _warnings(runs: list[Run], arms: list[Arm]) -> list[str]:
             f"**Warning:** mIoU is a mean over {' or '.join(map(str, numbers))} classes: one that "
             "no mask has counts as IoU 0 where it is predicted, and not at all elsewhere."
         )
+    precisions = {run.result.precision for arm in arms for run in arm.runs} - {None}
+    if len(precisions) > 1:
+        named = " and ".join(sorted(map(str, precisions)))
+        lines.append(f"**Warning:** runs were trained in different precisions: {named}.")
     if min(len(arm.seeds(arm.protocols[0])) for arm in arms) == 1:
         lines.append(
             "**One seed:** an interval between arms with one seed is over images only. It says "

@@ -21,12 +21,12 @@ class AtrousLayer(nn.Module):
     Args:
         part1_channels: channels that PartI's projection reads.
         part2_channels: channels that PartII's projection reads; 0 where there is no PartII.
-        shared_channels: of ``part2_channels``, so many, the last, are projected by PartI's filter.
         bottleneck_channels: m, channels between projection and filter.
         growth_channels: g, output channels.
         rate: r_j, dilation of the filter.
-        norms: sets of batch norms; a later pass uses the last.
+        norms: sets of batch norms; a pass beyond them uses the last set.
         recompute: keep only the output for the backward pass.
+        shared_channels: the last so many of ``part2_channels``, which PartI's filter projects.
     """
 
     def __init__(

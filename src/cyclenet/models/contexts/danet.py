@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclenet.models.contexts.base import Context
-from cyclenet.models.layers import Classifier, ConvNormReLU, without_autocast
+from cyclenet.models.layers import Classifier, ConvNormReLU, exact, without_autocast
 
 
 class PositionAttention(nn.Module):
@@ -40,7 +40,7 @@ class ChannelAttention(nn.Module):
         flat = x.flatten(2)
         # Sums over all pixels overflow float16.
         with without_autocast(x):
-            wide = flat if flat.dtype == torch.float64 else flat.float()
+            wide = exact(flat)
             energy = wide @ wide.transpose(1, 2)
             weights = (energy.amax(-1, keepdim=True) - energy).softmax(-1)
         return self.gamma * (weights.to(x.dtype) @ flat).reshape(x.shape) + x

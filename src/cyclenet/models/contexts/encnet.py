@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclenet.models.contexts.base import Context
-from cyclenet.models.layers import ConvNormReLU, without_autocast
+from cyclenet.models.layers import ConvNormReLU, exact, without_autocast
 
 
 class Encoding(nn.Module):
@@ -34,7 +34,7 @@ class Encoding(nn.Module):
         # The squares are expanded, for the residuals of all pixels and codes would take 617 MB an
         # image at 769. Their difference cancels, so 16 bits would not do.
         with without_autocast(x):
-            pixels = pixels if pixels.dtype == torch.float64 else pixels.float()
+            pixels = exact(pixels)
             squares = pixels.square().sum(-1, keepdim=True) + self.codewords.square().sum(-1)
             distances = squares - 2 * pixels @ self.codewords.T
             weights = (self.scale * distances).softmax(-1)

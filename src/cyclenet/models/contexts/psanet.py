@@ -50,7 +50,7 @@ class PSANet(Context):
     Matches mmsegmentation's ``PSAHead`` where its projection has no padding and its mask covers the
     features, as the paper's does (2 side - 1). Masks of a smaller side would leave cells outside
     with logit 0 in the softmax. The number of channels of a mask fixes the size of the features: an
-    image or window of another size than the training crop is refused.
+    image or window that is larger than the training crop is refused, a smaller one is padded to it.
 
     Args:
         crop_cells: (height, width) of the features of a training crop; a square.

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from cyclenet.models.decoders.base import Alignment, Decoder
 from cyclenet.models.decoders.skip import FuseWithLow
 from cyclenet.models.deform import deform_conv2d
-from cyclenet.models.layers import ConvNormReLU, SumConv2d, ZeroConv2d
+from cyclenet.models.layers import ConvNormReLU, SumConv2d, ZeroConv2d, exact
 from cyclenet.models.resize import resize
 
 TAPS = 9  # Sampling positions of a 3x3 filter.
@@ -74,8 +74,7 @@ class ADC(Decoder):
             Displacements (N, 2 * groups * 9, H, W), pixels, and modulation (N, groups * 9, H, W)
             or None.
         """
-        predicted = self.offset_conv([low, high])
-        predicted = predicted if predicted.dtype == torch.float64 else predicted.float()
+        predicted = exact(self.offset_conv([low, high]))
         displacements = 2 * self.offset_groups * TAPS
         if self.mask_scale == 0:
             return predicted, None

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclenet.models.decoders.base import Decoder
-from cyclenet.models.layers import Classifier, ConvNormReLU, SumConv2d, ZeroConv2d
+from cyclenet.models.layers import Classifier, ConvNormReLU, SumConv2d, ZeroConv2d, exact
 from cyclenet.models.resize import resize
 
 SLOPE = 0.01  # Of the leaky ReLUs, the default of the fused batch norm that the authors build with.
@@ -21,14 +21,14 @@ def warp(x: Tensor, delta: Tensor) -> Tensor:
     instead of by half of (w - 1, h - 1) and has no fixed point.
     """
     height, width = delta.shape[-2:]
-    exact = delta if delta.dtype == torch.float64 else delta.float()
+    delta = exact(delta)
     # The image's corners are at -1 and 1. (torch.linspace cannot be exported for all sizes.)
-    rows = torch.arange(height, dtype=exact.dtype, device=x.device)[:, None] + exact[:, 1]
-    columns = torch.arange(width, dtype=exact.dtype, device=x.device) + exact[:, 0]
+    rows = torch.arange(height, dtype=delta.dtype, device=x.device)[:, None] + delta[:, 1]
+    columns = torch.arange(width, dtype=delta.dtype, device=x.device) + delta[:, 0]
     grid = torch.stack(
         [columns * (2 / max(width - 1, 1)) - 1, rows * (2 / max(height - 1, 1)) - 1], -1
     )
-    return F.grid_sample(x.to(exact.dtype), grid, align_corners=True).to(x.dtype)
+    return F.grid_sample(x.to(delta.dtype), grid, align_corners=True).to(x.dtype)
 
 
 class Displacement(nn.Sequential):

@@ -1,4 +1,4 @@
-"""What a decoder offers: features at the low-level resolution, and how it aligns them."""
+"""What a decoder offers: finer features than the context's, and how it aligns them."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,6 +7,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from cyclenet.models.layers import Classifier
+
+IMAGE = 4  # Number of the level that is the normalised image.
 
 
 class Alignment(NamedTuple):
@@ -38,8 +40,8 @@ class Decoder(nn.Module):
 
     Attributes:
         out_channels: channels of the output.
-        reads: numbers of the levels: 0 is at 1/4, 1 the next, 2 the third stage, 3 the last; 4 is
-            the normalised image.
+        reads: numbers of the levels: 0 is at 1/4, 1 the next, 2 the third stage, 3 the last; and
+            `IMAGE`.
         extra_weights: weight in the loss of each extra output, by its name.
         aligns: whether `alignment` has something to show.
         squares: pixels of a side of the squares of labels that the classifier is fitted to before

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from cyclenet.models.decoders.adc import TAPS
 from cyclenet.models.decoders.base import Decoder
 from cyclenet.models.deform import deform_conv2d
-from cyclenet.models.layers import ConvNormReLU, ZeroConv2d, conv_norm
+from cyclenet.models.layers import ConvNormReLU, ZeroConv2d, conv_norm, exact
 from cyclenet.models.resize import resize
 
 GROUPS = 8  # Groups of channels with offsets of their own.
@@ -36,8 +36,7 @@ class FeatureAlign(nn.Module):
     def forward(self, above: Tensor, level: Tensor) -> Tensor:
         own = self.lateral(level)
         above = resize(above, own.shape[-2:], self.align_corners)
-        predicted = self.offset_conv(self.difference(torch.cat([own, 2 * above], 1)))
-        predicted = predicted if predicted.dtype == torch.float64 else predicted.float()
+        predicted = exact(self.offset_conv(self.difference(torch.cat([own, 2 * above], 1))))
         offset, mask = predicted.split([2 * GROUPS * TAPS, GROUPS * TAPS], 1)
         aligned = deform_conv2d(above, offset, mask.sigmoid(), self.weight, GROUPS)
         return torch.relu(aligned + self.bias[:, None, None]) + own
