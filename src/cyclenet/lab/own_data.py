@@ -11,7 +11,6 @@ import numpy as np
 
 from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.base import find_files
-from cyclenet.data.folder import Folder
 from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_colors, read_values
 from cyclenet.data.legend import read_legend
 from cyclenet.data.open import open_split
@@ -338,7 +337,6 @@ def _draw(found: Proposal, output: Path) -> None:
     except DataError as error:
         found.unknown.append(f"This is not read so yet: {error}")
         return
-    assert isinstance(source, Folder)
     rows = []
     for index in spread(len(source), SHOWN):
         try:
