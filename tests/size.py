@@ -59,6 +59,11 @@ def main() -> None:
     for part in ("core", *APART, "lab"):
         files = [path for path in package if part_of(path) == part]
         print(f"{part}: {lines_of(files)} lines in {len(files)} files")
+    page = (ROOT / "docs/contributing.md").read_text().split("## Rules")[0]
+    listed = [PACKAGE / name for name in sorted(set(re.findall(r"`([\w/]+\.py)`", page)))]
+    print(
+        f"an hour's reading (docs/contributing.md): {lines_of(listed)} lines in {len(listed)} files"
+    )
     rest = [path for path in source if path not in package]
     print(f"scripts and the plugin's shim: {lines_of(rest)} lines in {len(rest)} files")
     print(f"tests: {lines_of(tracked('tests/*.py'))} lines")

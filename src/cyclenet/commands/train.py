@@ -34,6 +34,7 @@ from cyclenet.processes import install_signal_handlers
 from cyclenet.runs.results import (
     RunResult,
     announce_finished,
+    check_finished,
     is_complete,
     job_result,
     mark,
@@ -88,6 +89,7 @@ def _job(cfg: DictConfig) -> float | bool:
 
 def _train(cfg: TrainConfig, folder: Path, overrides: list[str]) -> None:
     if is_complete(cfg, folder):
+        check_finished(cfg, folder)
         announce_finished(cfg, folder)
         return
     settle_home()

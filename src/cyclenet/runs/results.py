@@ -146,8 +146,7 @@ def is_complete(cfg: TrainConfig, folder: Path) -> bool:
 
 
 def announce_finished(cfg: TrainConfig, folder: Path) -> None:
-    """Say that a run had finished before. Raises as `check_finished`."""
-    check_finished(cfg, folder)
+    """Say that a run had finished before."""
     print(f"Finished before: {folder / 'result.json'}. Train it anew with resume=never.")
     before, now = read_result(folder).data_root, data_root(cfg.dataset)
     if before and now and before != now:  # $CAMVID_ROOT, or a link, leads elsewhere today.
