@@ -274,7 +274,7 @@ def _words(folder: Path) -> list[str]:
         words += ["model.reduce_channels=16", "model.bottleneck_channels=12"]
         words += ["model.growth_channels=8", "model.head_channels=16", "dataset.crop_size=[64,64]"]
         words += ["dataset.scenes_train=8", "dataset.scenes_val=2", "dataset.scenes_size=[64,96]"]
-        return [*words, "dataset.batch_size=2", "trainer.devices=1"]
+        return [*words, "dataset.batch_size=2"]
     return [*words, "model=cyclenet", "dataset.batch_size=8", "dataset.scenes_train=800"]
 
 
@@ -296,7 +296,10 @@ def learn() -> dict[str, Any]:
                         reached, began = 1, time.monotonic() - 60
                     time.sleep(0.2)
                 process.send_signal(signal.SIGTERM)
-                process.wait(60)
+                try:
+                    process.wait(60)
+                finally:
+                    process.kill()
             told = [
                 line for line in log.read_text().splitlines() if "step" in line or "err" in line
             ]

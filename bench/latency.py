@@ -50,7 +50,9 @@ def main() -> None:
             net = build_model(cfg.model, len(classes), cfg.dataset.crop_size).eval()
             model = Model(net, cfg, classes, [[0, 0, 0]] * len(classes))
             for name in arm.protocols:
-                works[f"{arm.label}, {name}"] = model, load_protocol(name)
+                own = name == arm.cfg.protocol.name
+                rule = arm.cfg.protocol if own else load_protocol(name)
+                works[f"{arm.label}, {name}"] = model, rule
                 networks[f"{arm.label}, {name}"] = network_name(asdict(arm.cfg.model))
         seconds: dict[str, list[float]] = {name: [] for name in works}
         for turn in range(options.rounds + 1):

@@ -241,6 +241,8 @@ def stamp() -> dict[str, str]:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(": ", 1)[1] for line in lines if line.startswith("model name")]
     processor = names[0] if names else "unknown processor"
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    processor += " with bfloat16" if "avx512_bf16" in flags else " without bfloat16"
     cores = len(os.sched_getaffinity(0))
     versions = f"PyTorch {torch.__version__}, Python {sys.version.split()[0]}"
     return {
@@ -403,11 +405,8 @@ def main() -> None:
         if wanted
         else known[:-1]
     )
-    results = (
-        {row["name"]: row for row in json.loads(RESULTS.read_text())}
-        if wanted and RESULTS.is_file()  # Of all rows, one that does not run now is absent.
-        else {}
-    )
+    kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
+    results = {row["name"]: row for row in kept}
     done = []
     for name in names:
         row, started = comparisons.get(name), time.time()
@@ -418,6 +417,7 @@ def main() -> None:
             and shutil.which(row.needs) is None
         ):
             print(f"{name}: left out, {row.needs} is not installed.", flush=True)
+            results.pop(name, None)
             continue
         results[name] = compare(name, row) if row else {"name": name, **stamp(), **others[name]()}
         done.append(results[name])

@@ -30,8 +30,10 @@ def set_untrained_taps_to_zero(model: Model) -> int:
     """
     height, width = training_map(model.cfg)
     found = 0
-    for layer in getattr(model.net.context, "layers", ()):
-        rate, weight = layer.atrous.dilation[0], layer.atrous.weight.data
+    for layer in model.net.context.modules():
+        if not isinstance(layer, torch.nn.Conv2d) or layer.kernel_size != (3, 3):
+            continue
+        rate, weight = layer.dilation[0], layer.weight.data
         dead = torch.zeros(3, 3, dtype=torch.bool)
         dead[[0, 2]] |= rate >= height
         dead[:, [0, 2]] |= rate >= width

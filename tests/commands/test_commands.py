@@ -144,6 +144,14 @@ def test_predict_a_video(checkpoint, tmp_path):
     ]
     video = cv2.VideoCapture(str(tmp_path / "out/overlay/drive.mp4"))
     assert (video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)) == (3, 12)
+    # A shorter video of the same name leaves none of the longer one's frames.
+    writer = cv2.VideoWriter(
+        str(tmp_path / "drive.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (96, 64)
+    )
+    writer.write(np.full((64, 96, 3), 50, np.uint8))
+    writer.release()
+    run("predict", f"ckpt_path={checkpoint}", "input=drive.avi", "output=out", cwd=tmp_path)
+    assert [p.name for p in (tmp_path / "out/label/drive").iterdir()] == ["000000.png"]
 
 
 def test_evaluating_on_other_classes_is_refused(checkpoint, camvid, tmp_path):

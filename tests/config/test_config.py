@@ -2,19 +2,24 @@
 
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf.errors import OmegaConfBaseException
 
 from conftest import ROOT, run
+from cyclenet.commands.cli import store_checkpoint_defaults
 from cyclenet.commands.train import _check as check_words
+from cyclenet.config.commands import EvaluateConfig
 from cyclenet.config.errors import sentence
+from cyclenet.config.identity import differences
 from cyclenet.config.load import compose_config, register, run_folder_name
 from cyclenet.config.reach import untrained_taps
 from cyclenet.config.restore import CONF
-from cyclenet.config.schema import TrainConfig
+from cyclenet.config.schema import TrainConfig, TrainerConfig
 from cyclenet.runs.results import wanted_protocols
+from made import save_checkpoint, task_of
 
 
 def complaint(*overrides: str) -> str:
@@ -365,3 +370,21 @@ def test_an_experiments_own_axes_are_checked_as_its_jobs_are(tmp_path):
     rate = f"optim.lr='${{chosen:{tmp_path / 'chosen.yaml'}}}'"
     with pytest.raises(OmegaConfBaseException, match="has no number for Baseline"):
         check_words([*words, rate], sweep=False)
+
+
+def test_devices_are_of_the_result_where_batch_norm_is_not_joined():
+    joined, apart = TrainerConfig(), TrainerConfig(sync_batchnorm=False)
+    for trainer, differ in ((joined, False), (apart, True)):
+        a, b = (TrainConfig(trainer=replace(trainer, devices=n)) for n in ("1", "2"))
+        assert bool(differences(a, b)) == differ
+
+
+def test_another_data_set_gets_none_of_the_checkpoints_keys(tmp_path):
+    task = task_of()
+    task.hparams["cfg"]["dataset"] |= {"val_limit": 20, "boundary_ratio": 0.005, "name": "camvid"}
+    path = save_checkpoint(task, tmp_path / "last.ckpt")
+    for words, expected in ((["dataset=scenes"], (0, 0.02)), ([], (20, 0.005))):
+        words = [f"ckpt_path={path}", *words]
+        store_checkpoint_defaults(EvaluateConfig, words)
+        dataset = compose_config("evaluate", words).dataset
+        assert (dataset.val_limit, dataset.boundary_ratio) == expected

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from cyclenet.config.choices import CONTEXTS
 from cyclenet.config.model import ModelConfig
 from cyclenet.config.reach import taps_inside, untrained_taps
 from cyclenet.config.schema import DatasetConfig, ProtocolConfig, TrainConfig
@@ -50,3 +51,12 @@ def test_a_tap_is_dead_where_its_gradient_is_zero():
             conv(torch.ones(1, 1, height, width)).sum().backward()
             alive = int((conv.weight.grad != 0).sum()) - 1
             assert alive == taps_inside(rate, height, width), (rate, height, width)
+
+
+def test_the_rates_of_deeplabv3plus_follow_the_stride_and_are_warned_of():
+    model = ModelConfig(output_stride=16, context="deeplabv3plus", decoder="deeplabv3plus")
+    cfg = TrainConfig(model=model, dataset=DatasetConfig(crop_size=[256, 256]))
+    text = untrained_taps(cfg)
+    assert "rate 18" in text and "rate 12" not in text and "rate 24" not in text
+    net = CONTEXTS["deeplabv3plus"].build(model, {}, 8)
+    assert [conv[0][0].dilation[0] for conv in net.convs[1:]] == [6, 12, 18]

@@ -83,6 +83,14 @@ def test_numbers_may_mean_what_one_says(tmp_path):
             opened(tmp_path, ids=wrong)
 
 
+def test_a_mask_of_one_bit_with_an_illegal_number_is_named(tmp_path):
+    put(tmp_path, "images/train/1.png", "masks/train/1.png", classes="")
+    bits = Image.fromarray(np.eye(2, dtype=np.uint8) * 255).convert("1")
+    bits.save(tmp_path / "masks/train/1.png")
+    with pytest.raises(DataError, match=r"1\.png has the illegal class id 1"):
+        opened(tmp_path, ids=["0:ground", "255:object"]).mask(0)
+
+
 def test_zero_or_another_number_may_not_count(tmp_path):
     mask = np.array([[0, 1], [2, 99]], np.uint8)
     put(tmp_path, "images/train/1.png", "masks/train/1.png", mask=mask, classes="road\ncar\n")

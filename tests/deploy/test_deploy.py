@@ -335,6 +335,27 @@ def test_pictures_of_one_size_are_predicted_together_where_that_is_faster(tmp_pa
         np.testing.assert_allclose(confidence / 65535, each.confidence, atol=1e-4)
 
 
+def test_a_folder_that_took_anothers_name_is_predicted_anew(tmp_path):
+    from cyclenet.config.commands import PredictConfig
+    from cyclenet.runs.predict import predict_all
+
+    rng = np.random.default_rng(1)
+    for name in ("in", "other"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(rng.integers(0, 256, (41, 67, 3), np.uint8)).save(tmp_path / name / "a.png")
+    path = save_checkpoint(task_of(), tmp_path / "last.ckpt")
+    cfg = PredictConfig(
+        ckpt_path=str(path),
+        input=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        accelerator="cpu",
+    )
+    assert predict_all(cfg)[0] == 1 and predict_all(cfg)[0] == 0
+    (tmp_path / "in").rename(tmp_path / "old")
+    (tmp_path / "other").rename(tmp_path / "in")
+    assert predict_all(cfg)[0] == 1
+
+
 def test_a_picture_of_the_same_name_is_predicted_anew(tmp_path):
     """Of another folder, and older than the first one's output."""
     from cyclenet.config.commands import PredictConfig

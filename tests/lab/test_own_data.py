@@ -111,6 +111,38 @@ def test_a_single_number_and_a_test_split_are_told(tmp_path):
     assert "must name 2 to 255 different classes" in told and "Whether test may be" in told
 
 
+def test_palettes_that_number_colours_differently_are_told(tmp_path):
+    for n in range(4):
+        image(tmp_path / f"data/images/{n}.jpg")
+        mask = Image.fromarray(ids(0, 1, 2), "P")
+        order = COLORS if n % 2 else COLORS[::-1]
+        mask.putpalette(order.tobytes())
+        (tmp_path / "data/masks").mkdir(exist_ok=True)
+        mask.save(tmp_path / f"data/masks/{n}.png")
+    found = propose(tmp_path / "data", tmp_path / "out")
+    assert any("several colours: save the masks as RGB" in each for each in found.unknown)
+
+
+def test_two_folders_of_masks_and_255_are_asked_about(tmp_path):
+    for n in range(4):
+        image(tmp_path / f"data/images/{n}.jpg")
+        write(tmp_path / f"data/instances/{n}.png", ids(0, 85, 170, 255))
+        write(tmp_path / f"data/semantic/{n}.png", ids(0, 1, 2))
+    found = propose(tmp_path / "data", tmp_path / "out")
+    told = " ".join(found.unknown)
+    assert "semantic/*.png fit as well" in told and "Whether 255 is left out" in told
+
+
+def test_splits_may_begin_with_capitals(tmp_path):
+    for split, count in (("Train", 6), ("Val", 3)):
+        for n in range(count):
+            image(tmp_path / f"data/{split}/images/{n}.jpg")
+            write(tmp_path / f"data/{split}/masks/{n}.png", ids(0, 1, 2))
+    found = propose(tmp_path / "data", tmp_path / "out")
+    assert found.keys["train_split"] == "Train" and found.keys["val_split"] == "Val"
+    assert len(read(found, "Train")) == 6 and len(read(found, "Val")) == 3
+
+
 def test_names_as_cityscapes_has_them(tmp_path):
     for n in range(3):
         image(tmp_path / f"leftImg8bit/c_00{n}_leftImg8bit.png")

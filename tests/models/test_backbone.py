@@ -124,6 +124,44 @@ def test_the_backbone_of_a_runs_checkpoint(tmp_path):
         assert torch.equal(value, net.backbone.body.state_dict()[key]), key
 
 
+def test_an_exported_file_gives_its_backbone_and_no_part_is_dropped_in_silence(tmp_path):
+    net = build_model(tiny_model(), 3)
+    save_file(
+        {key: value.contiguous() for key, value in net.state_dict().items()},
+        tmp_path / "m.safetensors",
+    )
+    backbone = Backbone("resnet10t", str(tmp_path / "m.safetensors"), 8)
+    assert torch.equal(backbone.body.conv1[0].weight, net.backbone.body.conv1[0].weight)
+    pooled = build_model(tiny_model(backbone="resnet50", strip_pooling=True), 3)
+    state = {f"net.{key}": value for key, value in pooled.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"has layer1.*, which model.backbone=resnet50 lacks"):
+        Backbone("resnet50", str(tmp_path / "last.ckpt"), 8)
+
+
+def test_tensors_are_matched_by_order_only_where_it_tells_what_they_are(tmp_path):
+    """Another library's names in a file that sorts them: weight and bias would change places."""
+    state = timm.create_model("resnet18", num_classes=0).state_dict()
+    renamed = {f"encoder.{number:04d}.{key}": v for number, (key, v) in enumerate(state.items())}
+    torch.save(renamed, tmp_path / "w.pth")
+    backbone = Backbone("resnet18", str(tmp_path / "w.pth"), 8)
+    for key, value in backbone.body.state_dict().items():
+        assert torch.equal(value, state[key])
+    save_file(renamed, tmp_path / "w.safetensors")
+    swap = str.maketrans({"w": "b", "b": "w"})
+    torch.save({k.translate(swap): v for k, v in renamed.items()}, tmp_path / "swapped.pth")
+    for name in ("w.safetensors", "swapped.pth"):
+        with pytest.raises(ValueError, match="does not fit"):
+            Backbone("resnet18", str(tmp_path / name), 8)
+
+
+@pytest.mark.parametrize("name", ["densenet121", "convnext_atto", "swin_tiny_patch4_window7_224"])
+def test_corners_that_a_backbone_does_not_keep_are_refused(name):
+    stride = 32 if "swin" in name else 16
+    with pytest.raises(ValueError, match=r"set model.align_corners=false"):
+        build_model(tiny_model(backbone=name, output_stride=stride, align_corners=True), 3)
+
+
 def test_local_file_with_torchvisions_names(tmp_path):
     import torchvision
 

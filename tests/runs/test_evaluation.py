@@ -9,10 +9,12 @@ import torch
 
 from conftest import TINY, run, tiny_model
 from cyclenet.config.commands import EvaluateConfig
+from cyclenet.config.restore import read_config
 from cyclenet.config.schema import DatasetConfig, ProtocolConfig, TrainConfig
 from cyclenet.data.base import Source
 from cyclenet.lab.report.evaluations import read_evaluation
 from cyclenet.runs.evaluate import count, evaluate, summarise
+from cyclenet.runs.results import missing_protocols
 from cyclenet.scoring.metrics import scores
 from cyclenet.training.task import SegmentationTask
 from made import model_of
@@ -157,6 +159,12 @@ def test_training_ends_with_every_protocol_that_was_asked_for(tmp_path):
         ).read_text()
     )
     assert whole["mIoU"] == pytest.approx(first["metrics"]["val/mIoU"], abs=1e-7)
+
+    # Other boundaries are no longer those that were scored.
+    cfg = read_config(folder / "config.yaml")
+    assert not missing_protocols(cfg, folder)
+    cfg.dataset.boundary_ratio = 0.005
+    assert [each.name for each in missing_protocols(cfg, folder)] == ["whole", "semseg_ss"]
 
     # One more, later: the training stands, and only that one is made.
     before = (folder / "checkpoints/last.ckpt").stat().st_mtime_ns

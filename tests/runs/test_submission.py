@@ -1,6 +1,7 @@
 """Submissions: what the servers take, scored by their own scripts as by ours."""
 
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -212,6 +213,12 @@ def test_test_images_need_no_masks_and_a_stopped_submission_goes_on(tmp_path, mo
     assert {name: data for name, (_, data) in before.items()} == {
         name: data for name, (_, data) in after.items()
     }
+    # An image that was replaced is predicted anew, and with it all.
+    image = tmp_path / "city/leftImg8bit/test/berlin/berlin_000002_000019_leftImg8bit.png"
+    os.utime(image, ns=(1, 1))
+    submit(cfg)
+    anew = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    assert all(anew[name] != time for name, (time, _) in after.items())
     # Another model's predictions are not mixed with these.
     state = torch.load(checkpoint, weights_only=True)
     state["state_dict"]["net.classifier.1.weight"] *= -1

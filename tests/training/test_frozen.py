@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
@@ -185,6 +186,26 @@ def test_an_image_smaller_than_the_crop_is_evaluated_without_the_crops_padding(c
     write_features(cache, task.net, source, [AS_IT_IS], torch.device("cpu"))
     assert cache.path(source, 0, AS_IT_IS).is_file()
     assert cache.whole(source, 0, (64, 128)) is None
+
+
+def test_an_image_that_is_filled_up_to_the_crop_is_not_evaluated_from_its_view(cached):
+    """Both have the size of the grid, but a view has other colours below and on the right."""
+    _, _, cache = cached
+    assert cache.whole is not None and cache.views.grid.padded((63, 128)) == (64, 128)
+    crop = cache.views.crop
+    cut = (crop[0] - 1, crop[1])
+    source = SimpleNamespace(stamp=lambda n: [1], name=lambda n: "a")
+    path = cache.path(source, 0, AS_IT_IS)
+    path.write_bytes(b"")
+    assert cache.whole(source, 0, cut) is None
+    path.unlink()
+
+
+def test_an_evaluation_may_leave_the_cache_out(cached):
+    task, _, _ = cached
+    assert open_features(task.net, task.cfg, task.cfg.dataset) is not None
+    without = replace(task.cfg.dataset, cache_features=False)
+    assert open_features(task.net, task.cfg, without) is None
 
 
 def test_no_room_is_told_before_anything_is_written(cached, monkeypatch):

@@ -74,6 +74,14 @@ def test_what_does_not_fit_is_told_and_another_backbone_refused(tmp_path):
         begin_from(task_with(CLASSES, backbone="resnet18"), path)
 
 
+def test_a_backbone_with_parts_that_this_one_lacks_is_refused(tmp_path):
+    _, path = saved(tmp_path, backbone="resnet50", strip_pooling=True)
+    with pytest.raises(ValueError, match="does not fit resnet50"):
+        begin_from(task_with(CLASSES, backbone="resnet50"), path)
+    with pytest.raises(ValueError, match="freeze_norm would leave untrained"):
+        tiny_model(backbone="resnet50", strip_pooling=True, freeze_norm=True)
+
+
 def test_the_norms_of_a_backbone_may_stay(tmp_path):
     net = build_model(tiny_model(freeze_norm=True), 4).train()
     net(torch.randint(0, 256, (2, 3, 64, 64)))[0].sum().backward()

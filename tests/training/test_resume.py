@@ -290,6 +290,17 @@ class SignalAtTheEnd(L.Callback):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_a_signal_that_comes_twice_at_once_is_one(tmp_path):
+    """A cgroup gets it whole, and a sweep passes it on."""
+    keep = KeepLast(tmp_path, 0, 0)
+    keep._on_signal(signal.SIGTERM, None)
+    keep._on_signal(signal.SIGTERM, None)
+    assert keep.signal == signal.SIGTERM
+    keep.signalled_at -= 2
+    with pytest.raises(SystemExit):
+        keep._on_signal(signal.SIGTERM, None)
+
+
 def test_a_signal_after_the_last_save_is_not_forgotten(tmp_path):
     with pytest.raises(SystemExit) as stop:
         fit(short_config(), tmp_path, callback=SignalAtTheEnd())

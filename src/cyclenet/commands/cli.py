@@ -12,7 +12,6 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from cyclenet.commands.overrides import list_keys, quote
-from cyclenet.config.choices import FOLDER_KEYS
 from cyclenet.config.errors import USER_ERRORS, sentence
 from cyclenet.config.help import write_help
 from cyclenet.config.load import SCHEMAS, compose_config
@@ -89,7 +88,6 @@ def store_checkpoint_defaults(schema: type[Any], overrides: list[str]) -> None:
     for key in PLACES:
         del stored["dataset"][key]
     if any(word.startswith("dataset=") and word != f"dataset={name}" for word in overrides):
-        for key in set(FOLDER_KEYS) - set(PLACES):  # They say how another data set is read.
-            del stored["dataset"][key]
+        stored["dataset"] = {}  # Its splits, folds and limits are not another data set's.
     node = {key: stored[key] for key in keys}
     ConfigStore.instance().store(name="checkpoint", node=node)

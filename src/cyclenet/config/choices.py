@@ -96,7 +96,12 @@ CONTEXTS: dict[str, Choice] = {
     "spnet": Choice(f"{_CONTEXTS}.spnet:SPNet", "SPNet", _ALIGNED),
     "identity": Choice(f"{_CONTEXTS}.base:Identity", "Backbone"),
     "ocrnet": Choice(f"{_CONTEXTS}.ocrnet:OCRNet", "OCRNet", _WIDTH, guided=True),
-    "deeplabv3plus": Choice(f"{_CONTEXTS}.deeplabv3plus:SeparableASPP", "Separable ASPP", _WIDTH),
+    "deeplabv3plus": Choice(
+        f"{_CONTEXTS}.deeplabv3plus:SeparableASPP",
+        "Separable ASPP",
+        (*_WIDTH, "output_stride"),
+        {"rates_at_8": (12, 24, 36)},
+    ),
     "aligncm": Choice(f"{_CONTEXTS}.aligncm:AlignCM", "AlignCM", _WIDTH),
     "denseaspp_net": Choice(
         f"{_CONTEXTS}.denseaspp_net:DenseASPPNet",

@@ -25,7 +25,8 @@ NOT_IN_THE_RESULT = {
     "model": ("recompute",),
     "": ("logger", "resume", "force", "extra_protocols", "objective"),
 }
-"""Keys that change no result of a training: devices, workers, memory, saving, logging."""
+"""Keys that change no result of a training: devices, workers, memory, saving, logging. Boundary
+scores of another ratio are made anew (`cyclenet.runs.results.missing_protocols`)."""
 
 
 def result_affecting(cfg: TrainConfig) -> dict[str, Any]:
@@ -36,9 +37,12 @@ def result_affecting(cfg: TrainConfig) -> dict[str, Any]:
 def keep_result_affecting(values: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a plain configuration without the keys that change no result."""
     values = copy.deepcopy(values)
+    processes = {key: values["trainer"][key] for key in ("devices", "num_nodes")}
     for part, keys in NOT_IN_THE_RESULT.items():
         for key in keys:
             (values[part] if part else values).pop(key)
+    if not values["trainer"]["sync_batchnorm"]:  # Each process then has statistics of its own.
+        values["trainer"] |= processes
     return values
 
 

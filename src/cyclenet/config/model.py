@@ -71,7 +71,8 @@ class ModelConfig:
     mask_scale: float = 1.0
     # Whether the backbone's third stage has an auxiliary classifier, which only training uses.
     aux_head: bool = True
-    # Probability of dropping a channel before each classifier (semseg: 0.1).
+    # Probability of dropping a channel before each classifier (semseg: 0.1). refinenet has its
+    # authors' 0.5, dupsampling none.
     dropout: float = 0.1
     # Corner alignment of every bilinear interpolation; true suits crops of 8k + 1 pixels such as
     # 769 (CCNet, semseg).
@@ -110,6 +111,11 @@ class ModelConfig:
             not (self.strip_pooling and self.freeze_backbone),
             "model.strip_pooling has weights of its own inside the backbone, which "
             "model.freeze_backbone would leave random.",
+        )
+        require(
+            not (self.strip_pooling and self.freeze_norm),
+            "model.strip_pooling has batch norms of its own inside the backbone, which "
+            "model.freeze_norm would leave untrained.",
         )
         require_few("model.multi_grid", self.multi_grid, 64)
         widths = ("reduce_channels", "bottleneck_channels", "growth_channels", "head_channels")

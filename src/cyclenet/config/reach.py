@@ -18,10 +18,11 @@ def untrained_taps(cfg: TrainConfig, image_sizes: Sequence[tuple[int, int]] = ()
         cfg: a training's configuration.
         image_sizes: (height, width) of images that are evaluated whole or in windows.
     """
-    if "atrous_rates" not in CONTEXTS[cfg.model.context].keys:
-        return ""
+    choice = CONTEXTS[cfg.model.context]
+    rates = [rate * 8 // cfg.model.output_stride for rate in choice.fixed.get("rates_at_8", ())]
+    if "atrous_rates" in choice.keys:
+        rates = list(cfg.model.atrous_rates)
     height, width = training_map(cfg)
-    rates = list(cfg.model.atrous_rates)
     dead = {rate: OUTER - taps_inside(rate, height, width) for rate in rates}
     dead = {rate: taps for rate, taps in dead.items() if taps}
     if not dead:

@@ -55,13 +55,13 @@ class FeatureCache:
     def whole(self, source: Source, index: int, size: tuple[int, int]) -> list[Tensor] | None:
         """Read the features of an image of a size (height, width) as it is.
 
-        There are none (None) where they were not written, or the image is smaller than a training
-        crop: its view is padded to the crop, and an evaluation predicts the image without that.
+        There are none (None) where they were not written, or a side is smaller than a training
+        crop's: a view is filled up to the crop with ``dataset.pad_value``, an image is not.
 
         Raises:
             DataError: the file is damaged.
         """
-        if self.views.padded(size, AS_IT_IS) != self.views.grid.padded(size):
+        if any(side < crop for side, crop in zip(size, self.views.crop, strict=True)):
             return None
         path = self.path(source, index, AS_IT_IS)
         return self._read(path) if path.is_file() else None

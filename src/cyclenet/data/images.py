@@ -123,9 +123,9 @@ def read_ids(path: Path, ids: np.ndarray, meaning: str) -> np.ndarray:
     values = read_values(path)
     if values.size and (values.min() < 0 or values.max() >= len(ids)):
         raise DataError(f"{path} has ids up to {values.max()}; legal are {meaning}.")
-    mask = ids[values.astype(np.int64) if values.dtype != np.uint8 else values]
+    mask = ids[values if values.dtype == np.uint8 else values.astype(np.int64)]
     if mask.min(initial=0) < 0:
-        illegal = sorted(int(i) for i in np.unique(values) if ids[i] < 0)
+        illegal = sorted(int(i) for i in np.unique(values) if ids[int(i)] < 0)
         raise DataError(
             f"{path} has the illegal class id {', '.join(map(str, illegal))}; legal are {meaning}."
         )

@@ -1,21 +1,17 @@
 """Look at a strange folder of images and masks, and propose the keys of ``dataset`` that fit it."""
 
 import re
-import shlex
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.base import find_files
 from cyclenet.data.images import IMAGE_ENDINGS, DataError, read_colors, read_values
-from cyclenet.data.legend import read_legend
 from cyclenet.data.open import open_split
-from cyclenet.files import write_text
-from cyclenet.labels import IGNORE
+from cyclenet.lab.own_labels import Proposal, propose_labels
 from cyclenet.plots.pictures import PanelRow, panel, save_png
 from cyclenet.seeding import spread
 
@@ -37,34 +33,6 @@ class Layout(NamedTuple):
     mask_suffix: str
 
 
-@dataclass
-class Proposal:
-    """What was seen, the keys that fit, and what could not be told.
-
-    Attributes:
-        seen: sentences.
-        keys: keys of ``dataset`` and their values.
-        unknown: sentences about what the user has to say.
-    """
-
-    seen: list[str] = field(default_factory=list)
-    keys: dict[str, Any] = field(default_factory=dict)
-    unknown: list[str] = field(default_factory=list)
-
-    def text(self, command: str) -> str:
-        """Write it for a terminal."""
-        words = ["dataset=folder"]
-        for key, value in self.keys.items():
-            text = {"None": "null", "True": "true"}.get(str(value), value)
-            text = f"[{','.join(value)}]" if isinstance(value, list) else text
-            words.append(shlex.quote(f"dataset.{key}={text}"))
-        lines = ["", "What this folder looks like:", *(f"  {line}" for line in self.seen)]
-        lines += ["Proposed:", f"  {command} {' '.join(words)}"]
-        if self.unknown:
-            lines += ["What could not be told:", *(f"  {line}" for line in self.unknown)]
-        return "\n".join(lines)
-
-
 def propose(root: Path, output: Path) -> Proposal:
     """Look at a folder and write a picture of some pairs, and class names where there are none.
 
@@ -82,7 +50,7 @@ def propose(root: Path, output: Path) -> Proposal:
     is_mask = find_masks(files)
     labelled = [path for path in files if is_mask[group_of(path)]]
     images = [path for path in files if not is_mask[group_of(path)]]
-    layout, pairs = find_layout(root, images, labelled)
+    (layout, pairs), *others = find_layouts(root, images, labelled)
     found = Proposal()
     found.seen.append(
         f"{len(files)} pictures: {len(images)} images and {len(labelled)} masks, of which "
@@ -92,10 +60,15 @@ def propose(root: Path, output: Path) -> Proposal:
     usual = DatasetConfig()
     found.keys = {key: v for key, v in layout._asdict().items() if v != getattr(usual, key)}
     found.keys = {"root": str(root)} | found.keys
+    for other, theirs in others:
+        if len(theirs) == len(pairs) and other.images == layout.images:
+            found.unknown.append(
+                f"Which masks are meant: {other.masks}/*{other.mask_suffix}.png fit as well."
+            )
     _propose_splits(found, root, layout, pairs)
     step = max(len(pairs) // LOOKED_AT, 1)
     masks = [mask for _, mask in pairs[::step]]
-    _propose_labels(found, root, masks, len(pairs), output)
+    propose_labels(found, root, masks, len(pairs), output)
     _draw(found, output)
     return found
 
@@ -134,10 +107,10 @@ def _few_values(path: Path) -> bool | None:
     return len(np.unique(values)) <= MOST_LABELS
 
 
-def find_layout(
+def find_layouts(
     root: Path, images: list[Path], masks: list[Path]
-) -> tuple[Layout, list[tuple[Path, Path]]]:
-    """Find the layout that most masks agree with, and the pairs of it.
+) -> list[tuple[Layout, list[tuple[Path, Path]]]]:
+    """Find the layouts that masks agree with, and their pairs; that of most masks comes first.
 
     Raises:
         DataError: no mask belongs to an image by its name.
@@ -159,7 +132,7 @@ def find_layout(
             f"{root} has {len(images)} images and {len(masks)} pictures that look like masks (PNGs "
             f"of at most {MOST_LABELS} values), but none belong together by name."
         )
-    return max(votes.items(), key=lambda item: len(item[1]))
+    return sorted(votes.items(), key=lambda item: -len(item[1]))
 
 
 def _layout_of(image: Path, mask: Path, stem: str) -> Layout | None:
@@ -177,7 +150,8 @@ def _layout_of(image: Path, mask: Path, stem: str) -> Layout | None:
     folders = []
     for parts in part:
         names = [
-            "{split}" if n < before and p in (*TRAIN, *VAL) else p for n, p in enumerate(parts)
+            "{split}" if n < before and p.casefold() in (*TRAIN, *VAL) else p
+            for n, p in enumerate(parts)
         ]
         folders.append("/".join(names) or ".")
     suffixes = image.stem.removeprefix(stem), mask.stem.removeprefix(stem)
@@ -202,13 +176,14 @@ def _propose_splits(
             for image, _ in pairs
             if len(image.relative_to(root).parts) > depth + 1
         )
-    train = next((name for name in TRAIN if names[name]), None)
-    val = next((name for name in VAL if names[name]), None)
+    written = {name.casefold(): name for name in names}
+    train = next((written[name] for name in TRAIN if name in written), None)
+    val = next((written[name] for name in VAL if name in written), None)
     if train and val:
         found.seen.append(f"Splits by folder: {', '.join(f'{n} ({c})' for n, c in names.items())}.")
         found.keys |= {"train_split": train} if train != "train" else {}
         found.keys |= {"val_split": val} if val != "val" else {}
-        if val == "test":
+        if val.casefold() == "test":
             found.unknown.append(
                 "Whether test may be validated on, which chooses the best checkpoint: "
                 "dataset.val_split=null leaves it for the end."
@@ -223,110 +198,6 @@ def _propose_splits(
         found.unknown.append(
             "No split was found: a tenth of the images is held out, whole folders or stretches."
         )
-
-
-def _propose_labels(found: Proposal, root: Path, masks: list[Path], of: int, output: Path) -> None:
-    colors: Counter[int] = Counter()
-    numbers: Counter[int] = Counter()
-    damaged = 0
-    for mask in masks:
-        try:
-            packed = _colors_of(mask)
-            stored = read_values(mask) if packed is None else packed
-        except DataError:
-            damaged += 1
-            continue
-        values, counts = np.unique(stored, return_counts=True)
-        into = numbers if packed is None else colors
-        into.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-    if not colors and not numbers:
-        raise DataError(f"None of {len(masks)} masks can be read; the first is {masks[0]}.")
-    _describe_labels(found, colors or numbers, bool(colors), len(masks) - damaged)
-    if damaged:
-        found.unknown.append(f"What {damaged} masks hold that cannot be read.")
-    if colors and numbers:
-        found.unknown.append("Some masks hold numbers; the proposal is for those with colours.")
-    if len(masks) < of:
-        found.unknown.append(f"Whether other masks hold more: {len(masks)} of {of} were looked at.")
-    if known := _known_legend(root, colors, numbers):
-        found.seen.append(f"Their classes are in {known}.")
-        found.keys |= {"classes": known} if known != "classes.txt" else {}
-    elif colors:
-        lines = [f"class_{n} {_show(value, True)}" for n, value in enumerate(sorted(colors))]
-        _write_classes(found, root, output, lines)
-    else:
-        _propose_numbers(found, set(numbers), root, output)
-
-
-def _describe_labels(found: Proposal, what: Counter[int], colored: bool, masks: int) -> None:
-    total = sum(what.values())
-    shown = what.most_common(8)
-    listed = ", ".join(f"{_show(value, colored)} ({count / total:.1%})" for value, count in shown)
-    more = f" and {len(what) - len(shown)} more" if len(what) > len(shown) else ""
-    kind = "colours" if colored else "numbers"
-    found.seen.append(f"{len(what)} {kind} in {masks} masks: {listed}{more}.")
-
-
-def _propose_numbers(found: Proposal, numbers: set[int], root: Path, output: Path) -> None:
-    there = sorted(numbers - {IGNORE})
-    if numbers <= {0, IGNORE}:
-        found.keys["ids"] = ["0:background", "255:object"]
-        found.unknown.append("Whether 0 is the background and 255 the object, as is proposed.")
-        return
-    if there[-1] > 254 or len(there) < (there[-1] + 1) / 2:
-        found.keys["ids"] = [f"{n}:class_{n}" for n in there]
-        found.unknown.append("The names of the classes; a number is left out as NUMBER:ignore.")
-    else:
-        first = 0 if 0 in numbers else 1
-        lines = [f"class_{n}" for n in range(first, there[-1] + 1)]
-        _write_classes(found, root, output, lines)
-        found.keys |= {"reduce_zero_label": True} if first else {}
-        found.unknown.append(
-            "Whether 0 means unlabelled, as is proposed: no mask has it."
-            if first
-            else "Whether 0 is a class: if it is unlabelled, remove its line and add "
-            "dataset.reduce_zero_label=true."
-        )
-    if IGNORE in numbers:
-        found.seen.append("255 is left out.")
-
-
-def _colors_of(mask: Path) -> np.ndarray | None:
-    """Return the colours of a colour mask; None of one that stores numbers."""
-    try:
-        read_values(mask)
-    except DataError:
-        return read_colors(mask)
-    return None
-
-
-def _show(value: int, is_color: bool) -> str:
-    return " ".join(str(value >> s & 255) for s in (16, 8, 0)) if is_color else str(value)
-
-
-def _known_legend(root: Path, colors: Counter[int], numbers: Counter[int]) -> str | None:
-    """Return the text file in the root that names all that the masks hold."""
-    for path in sorted(root.glob("*.txt"), key=lambda path: path.name != "classes.txt"):
-        try:
-            legend = read_legend(path, [], IGNORE, False)
-        except (DataError, ValueError):
-            continue
-        if colors and colors.keys() <= legend.colors.keys():
-            return path.name
-        legal = {n for n, train_id in enumerate(legend.ids.tolist()) if train_id >= 0}
-        if not colors and path.name == "classes.txt" and numbers.keys() <= legal:
-            return path.name
-    return None
-
-
-def _write_classes(found: Proposal, root: Path, output: Path, lines: list[str]) -> None:
-    path = output / f"{root.resolve().name}-classes.txt"  # Several data sets may be looked at.
-    if path.exists():
-        found.seen.append(f"{path} was there, and stays as it is.")
-    else:
-        write_text(path, "\n".join(lines) + "\n")
-    found.keys["classes"] = str(path)
-    found.unknown.append(f"The names of the {len(lines)} classes: write them into {path}.")
 
 
 def _draw(found: Proposal, output: Path) -> None:

@@ -103,6 +103,26 @@ class Backbone(nn.Module):
         below, right = (-side % 4 for side in x.shape[-2:])
         return [level.permute(0, 3, 1, 2) for level in self.body(F.pad(x, (0, right, 0, below)))]
 
+    def check_corners(self, stride: int) -> None:
+        """Check that features lie at every ``stride``-th pixel, from corner to corner.
+
+        Raises:
+            ValueError: they do not, as where a stage floors an odd side or patches are embedded.
+        """
+        side = 4 * stride + 1
+        whole = self.patch or getattr(self.body, "output_fmt", None) == Format.NHWC
+        if not whole:
+            with torch.no_grad():
+                levels = self.eval()(torch.zeros(1, 3, side, side))
+            strides = (4, min(16, stride), stride)
+            found = [levels[number].shape[-1] for number in (0, 2, 3)]
+            whole = found != [(side - 1) // each + 1 for each in strides]
+        if whole:
+            raise ValueError(
+                "model.align_corners=true needs features at every stride-th pixel, which this "
+                "model.backbone has not: set model.align_corners=false."
+            )
+
 
 @cache
 def _timm_options(name: str, output_stride: int) -> tuple[int, dict[str, Any]]:

@@ -57,7 +57,7 @@ class Grid(NamedTuple):
         return slice(first, first + (crop - extra) // step + extra)
 
     def pad(self, x: Tensor, least: Sequence[int] = (0, 0)) -> Tensor:
-        """Pad (N, C, H, W) with zeros, ImageNet's mean colour, to the next size of the grid.
+        """Pad (N, C, H, W) with zeros, the mean colour, to the next size of the grid.
 
         ``least``, a size of the grid, is the smallest (height, width) that results.
         """

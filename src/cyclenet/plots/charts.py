@@ -19,7 +19,7 @@ def confusion_chart(path: Path, result: EvaluationResult, title: str) -> None:
     figure = new_figure(side * 1.45, side)
     left, right = figure.subplots(1, 2, width_ratios=[3, 1])
     _draw_shares(left, share, names)
-    values = [100 * (value or 0.0) for value in result.IoU.values()]
+    values = [100 * (np.nan if value is None else value) for value in result.IoU.values()]
     ticks = list(range(len(names)))
     right.barh(ticks, values, color="#2b6a99")
     right.set_yticks(ticks, [] if len(names) <= MOST_NAMES else names)
@@ -51,8 +51,9 @@ def trimap_chart(path: Path, trimap: TrimapScores, title: str) -> None:
         for name, curve in trimap.IoU.items():
             percent = [100 * (np.nan if value is None else value) for value in curve]
             axes.plot(trimap.widths, percent, lw=0.8, alpha=0.6)
-            end = (trimap.widths[-1] + 0.5, 100 * (curve[-1] or 0.0))
-            axes.text(*end, name, fontsize=7, va="center")
+            if curve[-1] is not None:
+                end = (trimap.widths[-1] + 0.5, 100 * curve[-1])
+                axes.text(*end, name, fontsize=7, va="center")
     axes.plot(trimap.widths, [100 * v for v in trimap.mIoU], "k-o", ms=3, label="mean")
     axes.set(xlabel="width of the band on each side of an edge, pixels", ylabel="IoU, %")
     axes.set_ylim(0, 100)

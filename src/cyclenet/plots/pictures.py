@@ -96,7 +96,8 @@ def panel(
     lines = []
     present: set[int] = set()
     for image, truth, predictions, squares in rows:
-        present |= set(np.unique(truth[truth < len(classes)]).tolist())
+        for labels in (truth, *predictions):
+            present |= set(np.unique(labels[labels < len(classes)]).tolist())
         # Long, narrow images keep a cell that can be looked at.
         height = min(max(round(width * image.shape[0] / image.shape[1]), 1), 4 * width)
         upper = [image, *(colorize(each, palette) for each in predictions)]

@@ -34,7 +34,8 @@ def open_features(net: CycleNet, cfg: TrainConfig, dataset: DatasetConfig) -> Fe
         cfg: what it is, or was, trained with.
         dataset: the data whose features are wanted.
     """
-    if not (cfg.model.freeze_backbone and cfg.dataset.cache_features):
+    kept = cfg.dataset.cache_features and dataset.cache_features
+    if not (cfg.model.freeze_backbone and kept):
         return None
     # Where an evaluation has other data, the views are still those of the training.
     views = replace(cfg.dataset, cache_root=dataset.cache_root)

@@ -1,8 +1,6 @@
 """Segment images, folders of images, or a video with a trained checkpoint."""
 
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +20,7 @@ from cyclenet.devices import cores
 from cyclenet.files import atomic_write, read_json, write_json
 from cyclenet.plots.pictures import colorize, overlay_with_legend, save_png
 from cyclenet.processes import ahead
+from cyclenet.runs.video import VIDEO_ENDINGS, VideoWriter, count_frames, read_video
 
 SETTINGS = ".cyclenet-prediction.json"
 """File in the output that says what made it: a repeated command goes on where it stopped."""
@@ -29,8 +28,6 @@ SETTINGS = ".cyclenet-prediction.json"
 MOST_PIXELS = 64_000_000  # Pixels of an image that is predicted as a whole.
 
 Input = tuple[Path, str]  # A file to predict, and the name of its outputs.
-
-VIDEO_ENDINGS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
 
 @dataclass
@@ -77,7 +74,10 @@ class Predictor:
         )
         stamp, path = file.stat(), self.output / SETTINGS
         made_by: list[str | int] = [str(file.resolve()), stamp.st_size, stamp.st_mtime_ns]
-        made_by += [str(Path(cfg.input).resolve()), cfg.protocol.describe(), cfg.precision]
+        source = Path(cfg.input)
+        made_by += [str(source.resolve()), cfg.protocol.describe(), cfg.precision]
+        if source.is_dir():  # Another folder may have taken its name.
+            made_by.append(source.stat().st_ino)
         settings = Settings(made_by, sorted({*cfg.save, *self._written(path)}))
         if read_json(Settings, path) != settings:
             write_json(path, settings)
@@ -191,12 +191,20 @@ class Predictor:
                         )
                         video.add(shown, rate)
                     done += 1
+        self._remove_frames(name, done)
         if expected - done > 1:  # Some files count one too many.
             raise DataError(
                 f"{path} is damaged: {expected - done} of its {expected} frames could not be read; "
                 f"the {done} before them are in {self.output}."
             )
         return done
+
+    def _remove_frames(self, name: str, first: int) -> None:
+        """Remove frames that a longer video of the same name left."""
+        for kind in self.cfg.save:
+            for path in self._path(kind, f"{name}/0").parent.glob("[0-9]*"):
+                if path.stem.isdecimal() and int(path.stem) >= first:
+                    path.unlink()
 
     def _path(self, kind: str, name: str) -> Path:
         return self.output / kind / f"{name}{'.npz' if kind == 'probability' else '.png'}"
@@ -275,67 +283,3 @@ def find_inputs(source: Path, output: Path) -> list[Input]:
 
 def _listed(endings: set[str]) -> str:
     return " ".join(sorted(endings))
-
-
-def count_frames(path: Path) -> int:
-    """Return how many frames a video says that it has; 0 where it does not say."""
-    video = cv2.VideoCapture(str(path))
-    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-    video.release()
-    return max(count, 0)
-
-
-def read_video(path: Path) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield the frame rate, per second, and frames (H, W, 3) RGB.
-
-    Raises:
-        DataError: there is none to read.
-    """
-    video = cv2.VideoCapture(str(path))
-    rate, count = video.get(cv2.CAP_PROP_FPS) or 25.0, 0
-    while True:
-        there, frame = video.read()
-        if not there:
-            break
-        count += 1
-        yield rate, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-    video.release()
-    if not count:
-        raise DataError(f"{path} is not a readable video; replace the file.")
-
-
-class VideoWriter:
-    """Write frames of one size to an .mp4, which is opened with the first of them.
-
-    The file appears when the last frame is written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.file: cv2.VideoWriter | None = None
-        # OpenCV itself cannot write to all names that a file may have.
-        self.folder = tempfile.TemporaryDirectory()
-        self.part = Path(self.folder.name) / "video.mp4"
-
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def add(self, frame: np.ndarray, rate: float) -> None:
-        """Write a frame (H, W, 3) RGB."""
-        if self.file is None:
-            size, kind = (frame.shape[1], frame.shape[0]), cv2.VideoWriter.fourcc(*"mp4v")
-            self.file = cv2.VideoWriter(str(self.part), kind, rate, size)
-            if not self.file.isOpened():
-                raise DataError(
-                    f"{self.path} cannot be written: OpenCV has no MPEG-4 encoder here. Leave "
-                    "overlay out of save."
-                )
-        self.file.write(frame[..., ::-1])
-
-    def __exit__(self, kind: object, *rest: object) -> None:
-        if self.file is not None and self.file.isOpened():
-            self.file.release()
-            if kind is None:
-                with atomic_write(self.path) as part:
-                    shutil.copyfile(self.part, part)
-        self.folder.cleanup()

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf.errors import OmegaConfBaseException
 
@@ -129,13 +129,13 @@ def evaluation_folder(folder: Path, where: str) -> Path:
 
 
 def missing_protocols(cfg: TrainConfig, folder: Path) -> list[ProtocolConfig]:
-    """Return the protocols by which a finished run has no evaluation."""
-    named = read_result(folder).evaluations.items()
-    done = {
-        protocol
-        for protocol, where in named
-        if (evaluation_folder(folder, where) / "scores.json").is_file()
-    }
+    """Return the protocols by which a finished run has no evaluation with the wanted boundaries."""
+    done = set()
+    for protocol, where in read_result(folder).evaluations.items():
+        found = read_json(dict[str, Any], evaluation_folder(folder, where) / "scores.json") or {}
+        boundary = found.get("boundary") or {"ratio": cfg.dataset.boundary_ratio}
+        if found and boundary["ratio"] == cfg.dataset.boundary_ratio:
+            done.add(protocol)
     return [each for each in wanted_protocols(cfg) if each.describe() not in done]
 
 

@@ -24,7 +24,7 @@ MOST_NAMED = 5  # Wrong files that a message names.
 
 @dataclass
 class MadeBy:
-    """What the PNGs of a submission were made by: checkpoint, protocol, and folder of the images.
+    """What the PNGs of a submission were made by: checkpoint, protocol, images and their folder.
 
     It lies beside the folder, and a stopped submission continues only where it is the same.
     """
@@ -32,6 +32,7 @@ class MadeBy:
     sha256: str
     protocol: str
     root: str
+    images: str = ""
 
 
 def submit(cfg: SubmitConfig) -> tuple[Path, int]:
@@ -68,7 +69,10 @@ def _start(folder: Path, pairs: Sequence[Pair], checkpoint: Path, protocol: str)
         ValueError: files of the submission's names are there that no submission made.
     """
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    made_by = MadeBy(sha256, protocol, str(pairs[0].image.resolve().parent))
+    stats = [(pair.image.name, pair.image.stat()) for pair in pairs]
+    stamps = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    images = hashlib.sha256(stamps.encode()).hexdigest()
+    made_by = MadeBy(sha256, protocol, str(pairs[0].image.resolve().parent), images)
     note = folder.with_name(folder.name + ".json")
     target = folder.with_name(folder.name + ".zip")
     before = read_json(MadeBy, note)

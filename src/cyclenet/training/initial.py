@@ -37,9 +37,8 @@ def begin_from(task: SegmentationTask, source: str) -> str:
     cfg, classes, _ = stored(checkpoint)
     there = stored_weights(checkpoint)
     here = task.net.state_dict()
-    for name in here:
-        fits = name in there and there[name].shape == here[name].shape
-        if name.startswith("backbone.") and not fits:
+    for name in sorted({n for n in (*here, *there) if n.startswith("backbone.")}):
+        if not (name in here and name in there and there[name].shape == here[name].shape):
             raise ValueError(
                 f"init_from: {path} has the backbone {cfg.model.backbone}, and {name} does not fit "
                 f"{task.cfg.model.backbone}: give model.backbone={cfg.model.backbone}."

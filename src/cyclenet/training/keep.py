@@ -18,6 +18,10 @@ LAST, BEST = "checkpoints/last.ckpt", "checkpoints/best.ckpt"
 """Where checkpoints lie in a run folder."""
 
 
+ONE_SIGNAL_SECONDS = 1.0
+"""Signals so near to each other are one: a cgroup and a sweep may both send it."""
+
+
 class KeepLast(L.Callback):
     """Keep the state of a training, so that a stop costs little and changes nothing.
 
@@ -41,6 +45,7 @@ class KeepLast(L.Callback):
         self.position: Any = None
         self.step = 0
         self.signal: int | None = None
+        self.signalled_at = 0.0
         self.handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -67,9 +72,11 @@ class KeepLast(L.Callback):
                 self.handlers[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self.signal is not None:  # The second signal does not wait.
+        again = time.monotonic() - self.signalled_at
+        if self.signal is not None and again > ONE_SIGNAL_SECONDS:  # The second does not wait.
             raise SystemExit(128 + number)
-        self.signal = number
+        if self.signal is None:
+            self.signal, self.signalled_at = number, time.monotonic()
 
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         self.between_steps = False

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from cyclenet.files import parse_json
-from cyclenet.lab.explain.analysis import TOPICS, _interval, analyse
+from cyclenet.lab.explain.analysis import TOPICS, _interval, _ratio_interval, analyse
 from cyclenet.lab.explain.features import Explained
 from cyclenet.lab.explain.geometry import spread
 from cyclenet.lab.explain.measure import bin_names, edge_and_middle
@@ -231,3 +231,11 @@ def test_other_classes_are_refused():
     source.classes = ["a", "b"]
     with pytest.raises(ValueError, match="other classes"):
         analyse(task_of(), source, ["feedback"])
+
+
+def test_a_share_that_one_image_has_gets_no_interval():
+    part, whole = np.array([50.0, 0, 0, 0, 0, 0]), np.array([100.0, 0, 0, 0, 0, 0])
+    assert _ratio_interval(part, whole) is None
+    many = np.full(12, 100.0)
+    share, low, high = _ratio_interval(np.append(many / 2, 0), np.append(many, 0))
+    assert share == low == high == 0.5  # The last image says nothing.

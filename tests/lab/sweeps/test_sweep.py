@@ -21,6 +21,7 @@ from conftest import ROOT, TINY, run, write
 from cyclenet.config.load import register, to_config
 from cyclenet.config.restore import CONF
 from cyclenet.config.schema import TrainConfig
+from cyclenet.lab.sweeps import run_jobs
 from cyclenet.lab.sweeps.jobs import job_folders
 from cyclenet.lab.sweeps.launcher import visible_gpus
 from cyclenet.lab.sweeps.run_jobs import Job, run_all
@@ -124,6 +125,51 @@ def test_a_job_that_is_killed_is_told_from_one_that_fails(tmp_path, capsys):
         ("interrupted", "before it began to train"),
     ]
     assert "[1/3] a: killed" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_made_stops_no_other_job(tmp_path, monkeypatch):
+    cfg = TrainConfig()
+    long = tmp_path / ("x" * 300)
+    monkeypatch.setattr("cyclenet.lab.sweeps.run_jobs.POLL_SECONDS", 0.02)
+    jobs = [
+        Job("slow", ["sh", "-c", f"sleep 0.3; touch {tmp_path}/end"], tmp_path / "a", cfg),
+        Job("long", ["true"], long, cfg),
+        Job("gone", ["sh", "-c", f"rm -r {tmp_path}/c; exit 1"], tmp_path / "c", cfg),
+    ]
+    run_all(jobs, 3, [], 1)
+    assert jobs[1].state == "failed" and "File name too long" in jobs[1].note
+    assert jobs[2].state == "failed" and (tmp_path / "end").exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no such signal")
+def test_a_time_limit_gives_jobs_time_to_save(tmp_path, monkeypatch):
+    """SLURM's signal goes on to the jobs; then the handler that was there queues the sweep."""
+    queued = []
+
+    def requeue(number, frame):
+        queued.append(number)
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGUSR1, requeue)
+    try:
+        command = f"trap 'sleep 0.3; touch {tmp_path}/saved; exit 0' USR1; touch {tmp_path}/on; "
+        command += "while true; do sleep 0.05; done"
+        job = Job("a", ["bash", "-c", command], tmp_path / "a", TrainConfig())
+        show = run_jobs.JobTable.show
+
+        def signal_once_on(table):
+            show(table)
+            if (tmp_path / "on").exists() and not queued and not signalled:
+                signalled.append(True)
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+        signalled = []
+        monkeypatch.setattr(run_jobs.JobTable, "show", signal_once_on)
+        with pytest.raises(SystemExit):
+            run_all([job], 1, [], 10)
+        assert (tmp_path / "saved").exists() and queued == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_an_old_result_does_not_hide_a_new_error(tmp_path):

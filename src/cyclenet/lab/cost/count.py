@@ -110,7 +110,11 @@ def run_in_parts(net: CycleNet, image: Tensor) -> Iterator[str]:
     decoded = net.context.fuse(y0, outputs)
     yield "context, fuse"
     if net.decoder.reads:
-        decoded = net.decoder(decoded, *net.levels(features))
+        levels = net.levels(features)
+        if net.training:
+            decoded, _ = net.decoder.with_extras(decoded, *levels)
+        else:
+            decoded = net.decoder(decoded, *levels)
         yield "decoder"
     net.classifier(decoded)
     yield "classifier"

@@ -29,7 +29,9 @@ def model_table(cfg: ComplexityConfig) -> str:
     for name in dict.fromkeys([*costs, *memory]):
         lines.append(_cost_line(name, costs.get(name), memory.get(name, 0)))
     lines.append(_cost_line("total", total(costs), sum(memory.values())))
-    lines.append("Memory is that of one image in float32. aux is used in training only.")
+    # A context module that reads aux needs it always, so its cost counts.
+    aux = " aux is used in training only." if "aux" not in costs else ""
+    lines.append(f"Memory is that of one image in float32.{aux}")
     return "\n".join(lines)
 
 

@@ -173,8 +173,12 @@ def _interval(values: np.ndarray) -> Change:
 
 
 def _ratio_interval(part: np.ndarray, whole: np.ndarray, draws: int = 2000) -> Change:
-    """Return sum(part) / sum(whole) over images and the bounds of its 95 % bootstrap interval."""
-    if len(part) < ENOUGH or not whole.sum():
+    """Return sum(part) / sum(whole) over images and the bounds of its 95 % bootstrap interval.
+
+    Images without any of the whole are left out: they say nothing of the share.
+    """
+    part, whole = part[whole > 0], whole[whole > 0]
+    if len(part) < ENOUGH:
         return None
     picks = np.random.default_rng(0).integers(0, len(part), (draws, len(part)))
     ratios = part[picks].sum(1) / np.maximum(whole[picks].sum(1), 1)

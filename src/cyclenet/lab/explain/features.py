@@ -5,6 +5,7 @@ features of the context module's parts (`cyclenet.models.contexts.base.Context.p
 computed on the whole image in float32.
 """
 
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from cyclenet.lab.explain.geometry import cell_of, middles, over_pixels
 from cyclenet.models.contexts.base import Context
 from cyclenet.models.cyclenet import CycleNet
 from cyclenet.models.resize import resize_rows
-from cyclenet.scoring.inference import predict
+from cyclenet.scoring.inference import computing, predict
 
 
 class Offsets(NamedTuple):
@@ -66,11 +67,15 @@ class Explained:
             )
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)
         self.tensor = pixels[None].to(model.device)
-        with torch.no_grad():
+        with torch.no_grad(), self._exactly():
             self.levels = self.net.features(self.tensor)
             self.passes = self._passes(self.levels)
         self.parts = list(self.net.context.part_names)
         self.layers = layers_shown(self.net.context)
+
+    def _exactly(self) -> AbstractContextManager[None]:
+        """Compute in float32, as evaluations do."""
+        return computing("32-true", self.model.device)
 
     def _passes(self, levels: list[Tensor]) -> list[list[Tensor]]:
         context = self.net.context
@@ -86,7 +91,7 @@ class Explained:
     @cached_property
     def logits(self) -> list[Tensor]:
         """Logits (1, C, h, w) that follow from each part, at the decoder's resolution."""
-        with torch.no_grad():
+        with torch.no_grad(), self._exactly():
             return [self._logits_of(self.levels, outputs) for outputs in self.passes]
 
     @cached_property
@@ -176,10 +181,12 @@ class Explained:
 
         levels = [level.clone().requires_grad_() for level in self.levels]
         context = self.net.context
-        passes = list(context.passes(context.reduce(self.net.context_input(levels)), tap))
-        score = self._at(self._logits_of(levels, passes[-1]), x, y)[target]
+        with self._exactly():
+            passes = list(context.passes(context.reduce(self.net.context_input(levels)), tap))
+            score = self._at(self._logits_of(levels, passes[-1]), x, y)[target]
+            gradients = torch.autograd.grad(score, joined)
         maps = []
-        for features, gradient in zip(joined, torch.autograd.grad(score, joined), strict=True):
+        for features, gradient in zip(joined, gradients, strict=True):
             weights = gradient.mean((2, 3), keepdim=True)
             maps.append((weights * features).sum(1).relu())
         return torch.cat(maps).detach().cpu().numpy()
@@ -197,7 +204,7 @@ class Explained:
                 f"model.decoder={self.model.cfg.model.decoder} has no offsets: choose a model with "
                 "model.decoder=adc."
             )
-        with torch.no_grad():
+        with torch.no_grad(), self._exactly():
             context = self._fused(self.levels, self.passes[-1])
             found = net.decoder.alignment(context, *net.levels(self.levels))
         height, width = found.upsampled.shape[-2:]
@@ -240,18 +247,19 @@ class Explained:
         """
         row, column = self.cell(x, y, self.levels[3].shape[-2:])
         image = self.tensor.float().requires_grad_()
-        passes = self._passes(self.net.features(image))
         generator = torch.Generator().manual_seed(0)
         fields = []
-        for outputs in passes:
-            at = torch.cat(outputs, 1)[0, :, row, column]
-            squares = torch.zeros_like(image)
-            for _ in range(draws):
-                signs = torch.randint(0, 2, at.shape, generator=generator).to(at) * 2 - 1
-                (gradient,) = torch.autograd.grad(at @ signs, image, retain_graph=True)
-                squares += gradient**2
-            field = squares[0].sum(0).sqrt()
-            fields.append(field / field.sum().clamp(min=torch.finfo(field.dtype).tiny))
+        with self._exactly():
+            passes = self._passes(self.net.features(image))
+            for outputs in passes:
+                at = torch.cat(outputs, 1)[0, :, row, column]
+                squares = torch.zeros_like(image)
+                for _ in range(draws):
+                    signs = torch.randint(0, 2, at.shape, generator=generator).to(at) * 2 - 1
+                    (gradient,) = torch.autograd.grad(at @ signs, image, retain_graph=True)
+                    squares += gradient**2
+                field = squares[0].sum(0).sqrt()
+                fields.append(field / field.sum().clamp(min=torch.finfo(field.dtype).tiny))
         return torch.stack(fields).cpu().numpy()
 
 

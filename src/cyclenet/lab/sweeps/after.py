@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from cyclenet.config.load import to_config
 from cyclenet.config.schema import TrainConfig
 from cyclenet.files import read_text
-from cyclenet.lab.sweeps.jobs import swept_jobs
+from cyclenet.lab.sweeps.jobs import FAILED, swept_jobs
 from cyclenet.runs.results import missing_protocols, read_result
 
 
@@ -78,6 +78,9 @@ def results_of(page: Path) -> str:
 
 def _is_done(folder: Path, composed: DictConfig) -> bool:
     """Tell whether a job has finished, with all evaluations that are asked for."""
-    if not read_result(folder).finished:
+    if folder in FAILED or not read_result(folder).finished:
         return False
-    return not missing_protocols(to_config(TrainConfig, composed), folder)
+    try:
+        return not missing_protocols(to_config(TrainConfig, composed), folder)
+    except ValueError:  # The result names a folder that is none of the run's.
+        return False

@@ -17,6 +17,9 @@ from cyclenet.config.identity import flatten
 from cyclenet.config.load import run_folder_name, to_config
 from cyclenet.config.schema import TrainConfig
 
+FAILED: set[Path] = set()
+"""Run folders whose job failed in this sweep, although an earlier run may have finished there."""
+
 
 def swept_jobs(config: DictConfig) -> list[tuple[Path, DictConfig]]:
     """Return the run folder and the configuration of each job.

@@ -24,7 +24,7 @@ from cyclenet.config.errors import USER_ERRORS, sentence
 from cyclenet.config.load import to_config
 from cyclenet.config.schema import TrainConfig
 from cyclenet.data.open import find_root
-from cyclenet.lab.sweeps.jobs import job_folders
+from cyclenet.lab.sweeps.jobs import FAILED, job_folders
 from cyclenet.lab.sweeps.run_jobs import DONE, Job, run_all, score_of
 from cyclenet.runs.results import is_complete, job_result
 
@@ -90,9 +90,13 @@ class ProcessLauncher(Launcher):
         for folder, (_, composed, _), words in zip(folders, checked, job_overrides, strict=True):
             ret = JobReturn(overrides=words, cfg=composed, status=JobStatus.COMPLETED)
             done, cfg = jobs[folder].state in DONE, jobs[folder].cfg
-            ret.return_value = job_result(cfg, folder) if cfg.objective else done
+            ret.return_value = done
+            if cfg.objective:  # A failed job may have an earlier run's result in its folder.
+                ret.return_value = job_result(cfg, folder) if done else float("nan")
             returns.append(ret)
             LAUNCHED.append((folder, composed))
+            if not done:
+                FAILED.add(folder)
         return returns
 
     def _check_all(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[CheckedJob]:

@@ -15,7 +15,7 @@ from rich.live import Live
 
 from cyclenet.config.schema import TrainConfig
 from cyclenet.devices import cores
-from cyclenet.processes import JOB
+from cyclenet.processes import JOB, requeue_signals, stop_signals
 from cyclenet.runs.results import RunResult, is_marked, read_result
 from cyclenet.training.progress import read_progress
 
@@ -69,7 +69,7 @@ class Job:
 
 
 class StopSignals:
-    """Note SIGINT and SIGTERM, pass them on to the jobs, and kill those that do not end in time.
+    """Note the signals that end a training, pass them on, and kill jobs that do not end in time.
 
     Args:
         grace_seconds: time between a signal and the end by force. A second signal does not wait.
@@ -82,7 +82,7 @@ class StopSignals:
         self.handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             self.handlers[number] = signal.signal(number, self._note)
         return self
 
@@ -118,7 +118,7 @@ def run_all(jobs: list[Job], n_jobs: int, gpus: list[str], grace_seconds: float)
         grace_seconds: time between a signal that is passed on to the jobs and their end by force.
 
     Raises:
-        SystemExit: SIGINT or SIGTERM came.
+        SystemExit: a signal came (`cyclenet.processes.stop_signals`).
     """
     threads = max(cores() // n_jobs, 1) if n_jobs > 1 and not gpus else 0
     free, table = list(gpus), JobTable(jobs)
@@ -139,16 +139,28 @@ def run_all(jobs: list[Job], n_jobs: int, gpus: list[str], grace_seconds: float)
                 time.sleep(POLL_SECONDS)
         finally:
             table.close()
-            for job in jobs:
-                if job.process:
-                    job.process.kill()
+            _end([job.process for job in jobs if job.process], grace_seconds)
     if stops.noted:
         left = sum(job.state not in DONE for job in jobs)
         print(
             f"Stopped by {signal.Signals(stops.noted[0]).name}; {left} of {len(jobs)} jobs are "
             "left. The same command continues."
         )
+        if stops.noted[0] in requeue_signals() and callable(stops.handlers[stops.noted[0]]):
+            stops.handlers[stops.noted[0]](stops.noted[0], None)  # It queues the sweep again.
         raise SystemExit(128 + stops.noted[0])
+
+
+def _end(running: "list[subprocess.Popen[bytes]]", grace_seconds: float) -> None:
+    """End jobs that still run after an error: they have time to save."""
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + grace_seconds
+    for process in running:
+        try:
+            process.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _start_what_fits(
@@ -161,7 +173,11 @@ def _start_what_fits(
         running = sum(bool(each.process) for each in jobs)
         if job.state == "waiting" and wanted <= len(free) and running < room:
             job.gpus, free = free[:wanted], free[wanted:]
-            start(job, threads)
+            try:
+                start(job, threads)
+            except OSError as error:  # The others go on.
+                job.state, job.note = "failed", str(error)
+                free += job.gpus
     return free
 
 
@@ -219,7 +235,10 @@ def _first_error(job: Job) -> str:
 
     The error may be another process's: the one that writes results then says only that it was lost.
     """
-    text = job.log.read_bytes()[job.log_start :].decode(errors="replace")
+    try:
+        text = job.log.read_bytes()[job.log_start :].decode(errors="replace")
+    except OSError:  # It was removed meanwhile.
+        return ""
     said = [line for line in text.splitlines() if line.startswith("error: ")]
     return said[0].removeprefix("error: ") if said else ""
 

@@ -18,13 +18,20 @@ class SeparableASPP(Context):
     Args:
         head_channels: channels of each branch and of the output; mmsegmentation has 512, the
             paper 256.
-        rates: dilations of the atrous convolutions; for features at 1/8.
+        rates_at_8: dilations of the atrous convolutions, for features at 1/8.
+        output_stride: stride of the features, by which the dilations are scaled.
     """
 
     def __init__(
-        self, in_channels: int, head_channels: int = 512, *, rates: Sequence[int] = (12, 24, 36)
+        self,
+        in_channels: int,
+        head_channels: int = 512,
+        *,
+        rates_at_8: Sequence[int] = (12, 24, 36),
+        output_stride: int = 8,
     ) -> None:
         super().__init__()
+        rates = [rate * 8 // output_stride for rate in rates_at_8]
         self.out_channels = head_channels
         self.pool = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), ConvNormReLU(in_channels, head_channels, 1)

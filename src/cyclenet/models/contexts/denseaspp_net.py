@@ -20,7 +20,7 @@ class PreActivationLayer(nn.Sequential):
     ) -> None:
         super().__init__(
             nn.BatchNorm2d(channels) if norm else nn.Identity(),
-            nn.ReLU(),  # It leaves its input as it is, which later layers read too.
+            nn.ReLU(inplace=norm),  # Without a norm its input is shared, and rectified already.
             nn.Conv2d(channels, inner, 1),
             nn.BatchNorm2d(inner),
             nn.ReLU(inplace=True),
@@ -71,7 +71,8 @@ class DenseASPPNet(Context):
         self.out_channels = channels + len(atrous_rates) * growth_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.reduce_conv(x)
+        # The authors' first layer rectifies its input in place, which later layers read too.
+        features: Tensor = self.reduce_conv(x).relu()
         for layer in self.layers:
             features = torch.cat([layer(features), features], 1)
         return features
