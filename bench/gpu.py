@@ -102,6 +102,7 @@ def adc() -> dict[str, Any]:
     if SMALL:
         del entries["gather compiled, bfloat16"]
     found: dict[str, Any] = {}
+    torch.backends.cudnn.allow_tf32 = False  # It would give the gathered product fewer bits.
     wanted = entries["torchvision, float32"]().detach()
     for name, forward in entries.items():
         try:
@@ -115,6 +116,7 @@ def adc() -> dict[str, Any]:
         except Exception as problem:
             found[name] = {"problem": _short(problem)}
         print(f"  {name}: {found[name]}", flush=True)
+    torch.backends.cudnn.allow_tf32 = True
     return found
 
 
@@ -232,7 +234,7 @@ def evaluation() -> dict[str, Any]:
     """Time an image of 1024 x 2048 by three protocols, in two precisions."""
     from cyclenet.config.restore import load_protocol
     from cyclenet.models.cyclenet import build_model
-    from cyclenet.scoring.inference import predict
+    from cyclenet.scoring.inference import computing, predict
 
     net = build_model(_model(align_corners=True), CLASSES).to(DEVICE).eval()
     height, width = (64, 128) if SMALL else (1024, 2048)
@@ -242,7 +244,7 @@ def evaluation() -> dict[str, Any]:
         for low in (True, False):
 
             def work(name: str = name, low: bool = low) -> None:
-                with torch.autocast(DEVICE, torch.bfloat16, enabled=low):
+                with computing("bf16-mixed" if low else "32-true", torch.device(DEVICE)):
                     predict(lambda view: net(view)[0], image, load_protocol(name), net.grid)
 
             key = f"{name}, {'bfloat16' if low else 'float32'}"

@@ -78,7 +78,11 @@ def write_card(
         and Path(found.checkpoint).name == source.name
     ]
     lines = [
-        [f"{one.dataset} {one.split}, {one.images} images", one.protocol, percent(one.mIoU)]
+        [
+            f"{one.dataset} {one.split}, {one.images} images",
+            f"{one.protocol}, {one.precision}",
+            percent(one.mIoU),
+        ]
         for one in evaluations
     ]
     scores = "No evaluation of these weights is at hand."
@@ -99,7 +103,7 @@ def write_card(
         f"Backbone {plain(cfg.model.backbone)} at 1/{cfg.model.output_stride}; data "
         f"{plain(cfg.dataset.name)}, split {plain(cfg.dataset.training_split)}; crops of "
         f"{' x '.join(map(str, cfg.dataset.crop_size))}; {f'{steps} steps; ' if steps else ''}seed "
-        f"{cfg.seed}. All keys are in config.json. Code: {_commit()}.",
+        f"{cfg.seed}. All keys are in config.json. Shared from {_commit()}.",
         f'The architecture is from the paper "{PAPER}", or compared with it there.',
         "The terms of the training data and of the pretrained backbone apply to the weights.",
     ]
