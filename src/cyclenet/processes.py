@@ -37,8 +37,10 @@ def install_signal_handlers() -> None:
     """
     signal.signal(signal.SIGTERM, exit_by_signal)
     if "SLURM_JOB_ID" in os.environ:
+        # The sweep queues itself again, not each of its jobs.
+        handler = exit_by_signal if JOB in os.environ else requeue
         for number in requeue_signals():
-            signal.signal(number, requeue)
+            signal.signal(number, handler)
     if "LOCAL_RANK" in os.environ:
         die_with_parent(9)
     elif JOB in os.environ:

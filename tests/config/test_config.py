@@ -377,6 +377,8 @@ def test_devices_are_of_the_result_where_batch_norm_is_not_joined():
     for trainer, differ in ((joined, False), (apart, True)):
         a, b = (TrainConfig(trainer=replace(trainer, devices=n)) for n in ("1", "2"))
         assert bool(differences(a, b)) == differ
+    told = differences(TrainConfig(trainer=joined), TrainConfig(trainer=apart))
+    assert told == ["trainer.sync_batchnorm (True there, False here)"]
 
 
 def test_another_data_set_gets_none_of_the_checkpoints_keys(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -101,6 +102,19 @@ def test_what_is_no_network_is_refused(tmp_path):
     ]:
         with pytest.raises(ValueError, match=said):
             cyclenet.load(tmp_path / source)
+
+
+@pytest.mark.parametrize("context", ["denseaspp_net", "deeplabv3plus"])
+def test_weights_that_computed_something_else_are_refused(context, tmp_path):
+    task = task_of(context=context, decoder="none", output_stride=16)
+    path = save_checkpoint(task, tmp_path / "last.ckpt")
+    stored = torch.load(path, weights_only=True)
+    for layout, refused in ((2, True), (3, False)):
+        torch.save(stored | {"run": {"layout": layout}}, path)
+        with (
+            pytest.raises(ValueError, match="computes something else") if refused else nullcontext()
+        ):
+            load(path, device="cpu")
 
 
 def test_neither_hydra_nor_lightning_is_imported(checkpoint):

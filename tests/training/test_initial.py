@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from conftest import TINY, run, tiny_model
+from cyclenet.config.schema import TrainConfig
 from cyclenet.models.cyclenet import build_model
 from cyclenet.training.initial import begin_from, class_axes
 from made import CLASSES, save_checkpoint, task_of
@@ -78,8 +79,9 @@ def test_a_backbone_with_parts_that_this_one_lacks_is_refused(tmp_path):
     _, path = saved(tmp_path, backbone="resnet50", strip_pooling=True)
     with pytest.raises(ValueError, match="does not fit resnet50"):
         begin_from(task_with(CLASSES, backbone="resnet50"), path)
+    cfg = TrainConfig(model=tiny_model(backbone="resnet50", strip_pooling=True, freeze_norm=True))
     with pytest.raises(ValueError, match="freeze_norm would leave untrained"):
-        tiny_model(backbone="resnet50", strip_pooling=True, freeze_norm=True)
+        cfg.require_trainable()
 
 
 def test_the_norms_of_a_backbone_may_stay(tmp_path):

@@ -10,6 +10,9 @@ from cyclenet.config.model import ModelConfig
 from cyclenet.config.naming import arm_label
 from cyclenet.config.schema import TrainConfig
 
+PROCESSES = ("devices", "num_nodes")
+"""Keys that change a result where batch norm is not synchronised."""
+
 NOT_IN_THE_RESULT = {
     "trainer": (
         "accelerator",
@@ -37,18 +40,19 @@ def result_affecting(cfg: TrainConfig) -> dict[str, Any]:
 def keep_result_affecting(values: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a plain configuration without the keys that change no result."""
     values = copy.deepcopy(values)
-    processes = {key: values["trainer"][key] for key in ("devices", "num_nodes")}
     for part, keys in NOT_IN_THE_RESULT.items():
         for key in keys:
             (values[part] if part else values).pop(key)
-    if not values["trainer"]["sync_batchnorm"]:  # Each process then has statistics of its own.
-        values["trainer"] |= processes
     return values
 
 
 def differences(stored: TrainConfig, wanted: TrainConfig) -> list[str]:
     """Name what differs and changes the result: ``optim.lr (0.01 there, 0.5 here)``."""
     there, here = (flatten(result_affecting(cfg)) for cfg in (stored, wanted))
+    if not (stored.trainer.sync_batchnorm and wanted.trainer.sync_batchnorm):
+        # Each process has statistics of its own. Names of run folders leave these keys out.
+        for flat, cfg in ((there, stored), (here, wanted)):
+            flat |= {f"trainer.{key}": getattr(cfg.trainer, key) for key in PROCESSES}
     keys = [key for key in here if key not in ("name", "ckpt_path")]
     return [
         f"{key} ({there[key]} there, {here[key]} here)" for key in keys if there[key] != here[key]

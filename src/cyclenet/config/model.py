@@ -112,11 +112,6 @@ class ModelConfig:
             "model.strip_pooling has weights of its own inside the backbone, which "
             "model.freeze_backbone would leave random.",
         )
-        require(
-            not (self.strip_pooling and self.freeze_norm),
-            "model.strip_pooling has batch norms of its own inside the backbone, which "
-            "model.freeze_norm would leave untrained.",
-        )
         require_few("model.multi_grid", self.multi_grid, 64)
         widths = ("reduce_channels", "bottleneck_channels", "growth_channels", "head_channels")
         require_few("model.atrous_rates", rates, 32)

@@ -20,8 +20,13 @@ def untrained_taps(cfg: TrainConfig, image_sizes: Sequence[tuple[int, int]] = ()
     """
     choice = CONTEXTS[cfg.model.context]
     rates = [rate * 8 // cfg.model.output_stride for rate in choice.fixed.get("rates_at_8", ())]
+    what, less = f"the rates of {choice.label}", ""
     if "atrous_rates" in choice.keys:
-        rates = list(cfg.model.atrous_rates)
+        rates, what, less = (
+            list(cfg.model.atrous_rates),
+            "model.atrous_rates",
+            ", or lower the rates",
+        )
     height, width = training_map(cfg)
     dead = {rate: OUTER - taps_inside(rate, height, width) for rate in rates}
     dead = {rate: taps for rate, taps in dead.items() if taps}
@@ -29,7 +34,7 @@ def untrained_taps(cfg: TrainConfig, image_sizes: Sequence[tuple[int, int]] = ()
         return ""
     told = ", ".join(f"{taps} of 9 at rate {rate}" for rate, taps in dead.items())
     text = (
-        f"A training crop has {height} x {width} features, too few for model.atrous_rates: taps "
+        f"A training crop has {height} x {width} features, too few for {what}: taps "
         f"that are never inside, and keep their random values, are {told}."
     )
     maps = [_evaluated_map(cfg, size) for size in image_sizes]
@@ -39,7 +44,7 @@ def untrained_taps(cfg: TrainConfig, image_sizes: Sequence[tuple[int, int]] = ()
         text += (
             f" Evaluation has maps of {tall} x {wide}, where they read features: scores hold noise."
         )
-    return text + " Enlarge dataset.crop_size, or lower the rates."
+    return f"{text} Enlarge dataset.crop_size{less}."
 
 
 def training_map(cfg: TrainConfig) -> tuple[int, int]:

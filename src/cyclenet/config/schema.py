@@ -289,6 +289,11 @@ class TrainConfig:
             ValueError: keys contradict each other.
         """
         data, objective = self.dataset, self.objective or "train/"
+        require(
+            not (self.model.strip_pooling and self.model.freeze_norm),
+            "model.strip_pooling has batch norms of its own inside the backbone, which "
+            "model.freeze_norm would leave untrained.",
+        )
         usual = data.training_split == "train" and data.val_split == "val"
         require(
             not data.val_share or usual,

@@ -23,7 +23,7 @@ from cyclenet.deploy.onnx_operators import register
 from cyclenet.files import atomic_write
 from cyclenet.models.cyclenet import CycleNet
 from cyclenet.models.deform import standard_operators
-from cyclenet.models.stored import Checkpoint, stored, stored_weights
+from cyclenet.models.stored import LAYOUT, Checkpoint, stored, stored_weights
 
 OPSET = 20  # ONNX has a deformable convolution since opset 19.
 
@@ -115,7 +115,8 @@ def export(cfg: ExportConfig) -> list[str]:
 def describe(checkpoint: Checkpoint) -> dict[str, str]:
     """Return the metadata of an exported file: what rebuilds and explains the network."""
     cfg, classes, palette = stored(checkpoint)
-    hyper = {"cfg": without_places(cfg), "classes": classes, "palette": palette}
+    network = {"cfg": without_places(cfg), "classes": classes, "palette": palette}
+    hyper: dict[str, Any] = network | {"layout": LAYOUT}
     return {
         "cyclenet": json.dumps(hyper),
         "classes": json.dumps(classes),

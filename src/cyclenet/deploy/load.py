@@ -15,7 +15,7 @@ from cyclenet.config.schema import PREDICTION_PRECISIONS, ProtocolConfig
 from cyclenet.deploy.model import Model, OnnxNetwork
 from cyclenet.devices import choose_device
 from cyclenet.models.cyclenet import CycleNet, build_model
-from cyclenet.models.stored import LAYOUT, Checkpoint, load_checkpoint, stored, stored_weights
+from cyclenet.models.stored import Checkpoint, load_checkpoint, stored, stored_weights
 
 WEIGHTS = "model.safetensors"  # Name of the weights in a folder that is shared.
 
@@ -146,7 +146,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
             weights = {f"net.{name}": file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole file of weights ({error}).") from error
-    return {"hyper_parameters": hyper, "state_dict": weights, "run": {"layout": LAYOUT}}
+    return {
+        "hyper_parameters": hyper,
+        "state_dict": weights,
+        "run": {"layout": hyper.get("layout", 2)},
+    }
 
 
 def find_weights(source: str | Path, hub: bool = False) -> Path:

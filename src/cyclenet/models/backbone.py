@@ -109,15 +109,19 @@ class Backbone(nn.Module):
         Raises:
             ValueError: they do not, as where a stage floors an odd side or patches are embedded.
         """
-        side = 4 * stride + 1
-        whole = self.patch or getattr(self.body, "output_fmt", None) == Format.NHWC
-        if not whole:
-            with torch.no_grad():
-                levels = self.eval()(torch.zeros(1, 3, side, side))
-            strides = (4, min(16, stride), stride)
-            found = [levels[number].shape[-1] for number in (0, 2, 3)]
-            whole = found != [(side - 1) // each + 1 for each in strides]
-        if whole:
+        side, training = 4 * stride + 1, self.training
+        keeps = not self.patch and getattr(self.body, "output_fmt", None) != Format.NHWC
+        if keeps:
+            try:
+                with torch.no_grad():
+                    levels = self.eval()(torch.zeros(1, 3, side, side))
+                strides = (4, min(16, stride), stride)
+                found = [levels[number].shape[-1] for number in (0, 2, 3)]
+                keeps = found == [(side - 1) // each + 1 for each in strides]
+            except RuntimeError:  # It joins maps whose sizes do not fit.
+                keeps = False
+            self.train(training)
+        if not keeps:
             raise ValueError(
                 "model.align_corners=true needs features at every stride-th pixel, which this "
                 "model.backbone has not: set model.align_corners=false."

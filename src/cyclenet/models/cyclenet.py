@@ -52,8 +52,6 @@ class CycleNet(nn.Module):
             cfg.first_block_dilation,
             cfg.multi_grid,
         )
-        if cfg.align_corners:
-            self.backbone.check_corners(cfg.output_stride)
         if cfg.strip_pooling:
             pool_strips(self.backbone.body, seed)
         if self.frozen:

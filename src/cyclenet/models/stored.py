@@ -16,8 +16,9 @@ from cyclenet.config.restore import restore
 from cyclenet.config.schema import TrainConfig
 from cyclenet.files import parse_json
 
-LAYOUT = 2
-"""Number of the layout of the weights that checkpoints are written with; version 0.1 had none."""
+LAYOUT = 3
+"""Number of the layout of the weights that checkpoints are written with; version 0.1 had none. With
+2, two compared systems computed something else from the same weights (`_refuse_changed`)."""
 
 Byte = Annotated[int, Ge(0), Le(255)]
 
@@ -60,12 +61,25 @@ def stored_config(checkpoint: Checkpoint) -> TrainConfig:
         ValueError: this version does not know it.
     """
     try:
-        return restore(checkpoint["hyper_parameters"]["cfg"])
+        cfg = restore(checkpoint["hyper_parameters"]["cfg"])
+        _refuse_changed(cfg, checkpoint.get("run", {}).get("layout"))
+        return cfg
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"The checkpoint was made by another version: {reason}.") from error
     except ValueError as error:
         raise ValueError(f"The checkpoint cannot be used: {error}") from error
+
+
+def _refuse_changed(cfg: TrainConfig, layout: int | None) -> None:
+    """Raise `ValueError` for weights that give something else today than when they were trained."""
+    context, stride = cfg.model.context, cfg.model.output_stride
+    rates = context == "deeplabv3plus" and stride != 8  # They did not follow the stride.
+    if layout == 2 and (rates or context == "denseaspp_net"):
+        raise ValueError(
+            f"model.context={context} computes something else since it was trained: use the "
+            "version that it was made by, or train it anew."
+        )
 
 
 def stored(checkpoint: Checkpoint) -> tuple[TrainConfig, list[str], list[list[int]]]:

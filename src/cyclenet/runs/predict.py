@@ -201,9 +201,10 @@ class Predictor:
 
     def _remove_frames(self, name: str, first: int) -> None:
         """Remove frames that a longer video of the same name left."""
-        for kind in self.cfg.save:
+        for kind in SAVED_KINDS:
             for path in self._path(kind, f"{name}/0").parent.glob("[0-9]*"):
-                if path.stem.isdecimal() and int(path.stem) >= first:
+                number = int(path.stem) if path.stem.isdecimal() else 0
+                if number >= first and path.stem == f"{number:06d}":
                     path.unlink()
 
     def _path(self, kind: str, name: str) -> Path:

@@ -79,6 +79,8 @@ def _start(folder: Path, pairs: Sequence[Pair], checkpoint: Path, protocol: str)
     there = [path for path in (target, *(folder / file_name(p) for p in pairs)) if path.exists()]
     if before is None and there:
         raise ValueError(f"{there[0]} would be replaced, and no submission made it: set output=.")
+    if before and not before.images:  # An earlier version did not note them.
+        before.images = images
     if before != made_by:  # The .zip stands until the new one is whole.
         for path in set(there) - {target}:
             path.unlink(missing_ok=True)

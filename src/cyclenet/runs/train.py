@@ -109,7 +109,14 @@ def open_data(cfg: TrainConfig, trainer: L.Trainer) -> SegmentationData:
 
 
 def begin(task: SegmentationTask, data: SegmentationData, trainer: L.Trainer) -> None:
-    """Start a new training's weights from the masks and from another network, and say so."""
+    """Start a new training's weights from the masks and from another network, and say so.
+
+    Raises:
+        ValueError: the backbone does not keep the corners that the configuration aligns, or as
+            `begin_from`.
+    """
+    if task.cfg.model.align_corners:  # Stored networks are not refused.
+        task.net.backbone.check_corners(task.net.grid.stride)
     if fitted := fit_to_masks(task, data.train_source):
         trainer.print(fitted)
     if task.cfg.init_from:

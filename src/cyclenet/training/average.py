@@ -18,24 +18,12 @@ class AverageWeights(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        self.decay = decay
-        self.steps = -1  # Steps that are averaged. It is counted here: a GPU's count makes it wait.
-        super().__init__(avg_fn=self._average)
+        def average(before: Tensor, now: Tensor, steps: Tensor | int) -> Tensor:
+            kept = min(decay, float(1 + steps) / float(10 + steps))
+            # What does not change, such as a frozen backbone, stays as it is to the last bit.
+            return torch.lerp(before, now, 1 - kept) if now.is_floating_point() else now
 
-    def _average(self, before: Tensor, now: Tensor, _: Tensor | int) -> Tensor:
-        kept = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        # What does not change, such as a frozen backbone, stays as it is to the last bit.
-        return torch.lerp(before, now, 1 - kept) if now.is_floating_point() else now
-
-    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Tell whether to average now, which is after each step. Lightning asks once a step."""
-        if step_idx is None:
-            return False
-        if self.steps < 0:  # A resumed run has some.
-            assert self._average_model is not None
-            self.steps = int(self._average_model.n_averaged) - 1
-        self.steps += 1
-        return True
+        super().__init__(avg_fn=average)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device  # The module is moved there later.

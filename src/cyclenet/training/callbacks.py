@@ -103,7 +103,7 @@ class LogSteps(L.Callback):
         logged = trainer.callback_metrics.items()
         row = {key: value.item() for key, value in logged if key.startswith("train/")}
         if not math.isfinite(row["train/loss"]):
-            return  # The next step stops there (`StopAtNonFinite`).
+            return  # The next step stops for it (`StopAtNonFinite`, on a GPU).
         row |= {"train/lr": self.rates[0], "train/lr_head": self.rates[1]}
         row["epoch"] = trainer.current_epoch
         for logger in trainer.loggers:
@@ -176,16 +176,18 @@ class ProgressBar(RichProgressBar):
     def __init__(self, every_steps: int) -> None:
         super().__init__()
         self.every_steps = every_steps
-        self.loss = float("nan")
+        self.loss: float | None = None
 
     def get_metrics(
         self, trainer: L.Trainer, module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         items = super().get_metrics(trainer, module)
         items.pop("v_num", None)
-        if module.device.type == "cpu" or trainer.global_step % self.every_steps == 0:
-            self.loss = float(trainer.callback_metrics.get("train/loss", self.loss))
-        return items | {"train/loss": self.loss}
+        due = module.device.type == "cpu" or trainer.global_step % self.every_steps == 0
+        logged = trainer.callback_metrics.get("train/loss")
+        if logged is not None and (due or self.loss is None):
+            self.loss = float(logged)
+        return items if self.loss is None else items | {"train/loss": self.loss}
 
 
 class PrintScores(L.Callback):

@@ -136,8 +136,12 @@ def test_a_plan_never_means_another_network_than_it_names():
     assert find_named("DenseASPP(3,6)", rows) is rows[2]
     assert find_named("growth_channels=40", rows) is rows[3]
     assert find_named("[model.growth_channels=400", rows) is rows[4]
-    with pytest.raises(ValueError, match=r"'DenseASPP' fits .* and .*: write more of it"):
-        find_named("DenseASPP", rows)
+    assert find_named("DenseASPP", rows) is rows[2]
+    twins = [row for row in rows if row is not rows[2]]
+    assert find_named("DenseASPP(3,6)", twins) is None and find_named("DenseASPP", twins) is None
+    assert find_named("growth_channels", rows) is None
+    others = [*rows, named_row("DenseASPP(6,12), whole")]
+    assert find_named("DenseASPP", others) is None
 
 
 def test_a_plan_means_an_arm_by_its_network():

@@ -152,7 +152,7 @@ def test_a_time_limit_gives_jobs_time_to_save(tmp_path, monkeypatch):
 
     before = signal.signal(signal.SIGUSR1, requeue)
     try:
-        command = f"trap 'sleep 0.3; touch {tmp_path}/saved; exit 0' USR1; touch {tmp_path}/on; "
+        command = f"trap 'sleep 0.3; touch {tmp_path}/saved; exit 0' TERM; touch {tmp_path}/on; "
         command += "while true; do sleep 0.05; done"
         job = Job("a", ["bash", "-c", command], tmp_path / "a", TrainConfig())
         show = run_jobs.JobTable.show

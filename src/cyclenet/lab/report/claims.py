@@ -285,20 +285,13 @@ def find_named(name: str, rows: list[Row]) -> Row | None:
     """Find a row by its name, its arm's label, its network, or a setting in its label.
 
     Another network is never taken for one that has no finished run: ``CycleASPP(3,6)`` is not
-    ``CycleASPP(3,6) + ADC``. Rates may be left out (``CycleASPP``).
-
-    Raises:
-        ValueError: several arms have that network or setting.
+    ``CycleASPP(3,6) + ADC``, nor its twin of other widths. Rates may be left out (``CycleASPP``).
+    A name that fits several arms fits none.
     """
     exact = next((row for row in rows if name in (row.name, row.arm.label)), None)
     found = [row for row in rows if _has_part(row, name)]
-    if exact or not found:
-        return exact
-    if len(labels := {row.arm.label for row in found}) > 1:
-        raise ValueError(
-            f"The plan's name {name!r} fits {' and '.join(sorted(labels))}: write more of it."
-        )
-    return found[0]
+    one = len({row.arm.label for row in found}) == 1
+    return exact or (found[0] if one else None)
 
 
 def _has_part(row: Row, name: str) -> bool:
@@ -306,5 +299,5 @@ def _has_part(row: Row, name: str) -> bool:
     if re.fullmatch(r"\[?[\w.]+=.*", name):
         word = rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])"
         return re.search(word, label) is not None
-    network = label.split(" [")[0]
-    return name in (network, re.sub(r"\([\d,]*\)", "", network))
+    network, _, settings = label.partition(" [")
+    return "model." not in settings and name in (network, re.sub(r"\([\d,]*\)", "", network))

@@ -95,8 +95,7 @@ class ProcessLauncher(Launcher):
                 ret.return_value = job_result(cfg, folder) if done else float("nan")
             returns.append(ret)
             LAUNCHED.append((folder, composed))
-            if not done:
-                FAILED.add(folder)
+            (FAILED.discard if done else FAILED.add)(folder)
         return returns
 
     def _check_all(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[CheckedJob]:

@@ -99,8 +99,10 @@ class StopSignals:
             return
         if self.deadline is None:
             self.deadline = time.monotonic() + self.grace_seconds
+            # A signal that announces a time limit is this process's: the jobs are to end.
+            number = self.noted[0] if self.noted[0] == signal.SIGINT else signal.SIGTERM
             for process in running:
-                process.send_signal(self.noted[0])
+                process.send_signal(number)
         if len(self.noted) > 1 or time.monotonic() > self.deadline:
             for process in running:
                 process.kill()
