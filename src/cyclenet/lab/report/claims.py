@@ -243,6 +243,8 @@ def _judge(claim: Claim, found: list[Judged]) -> str:
         if ways[claim.refuted_in]:
             seen = f"; the opposite was seen, {opposite}" if opposite else ""
             ruled_out = f"a gain above {claim.refuted_below:g} is ruled out"
+            if claim.refuted_in == "any" and len(bounds) > 1:
+                ruled_out += f" in {sum(bounds)} of {len(bounds)} comparisons"
             return f"{so_far}**refuted here**: {ruled_out}{seen}"
     if opposite:
         return f"{so_far}**the opposite was seen**: {opposite}"
