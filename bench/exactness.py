@@ -27,8 +27,9 @@ def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
     from cyclenet.data.datamodule import SegmentationData
     from cyclenet.data.loader import KeyedBatchSampler
     from cyclenet.lab.sweeps.run_jobs import Job, run_all
-    from cyclenet.training import callbacks
+    from cyclenet.training.callbacks import ProgressFile, SeedPerBatch
     from cyclenet.training.checkpoint import AtomicCheckpointIO
+    from cyclenet.training.non_finite import StopAtNonFinite
     from cyclenet.training.task import SegmentationTask
     from cyclenet.training.trainer import build_trainer, silence_lightning
 
@@ -62,11 +63,8 @@ def exactness(steps: int = 40, save_every: int = 20) -> dict[str, Any]:
 
     AtomicCheckpointIO.save_checkpoint = save_both  # type: ignore[method-assign]
     hooks = ("on_train_batch_start", "on_train_batch_end", "on_before_backward")
-    parts = {
-        "seeds": callbacks.SeedPerStep,
-        "loss check": callbacks.StopAtNonFinite,
-        "progress": callbacks.ProgressFile,
-    }
+    hooks += ("on_before_optimizer_step",)
+    parts = {"seeds": SeedPerBatch, "loss check": StopAtNonFinite, "progress": ProgressFile}
     for key, callback in parts.items():
         for name in set(hooks) & set(vars(callback)):
             timed(callback, name, key)

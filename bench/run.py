@@ -117,6 +117,7 @@ def rows() -> dict[str, Row]:
 
 
 WITH_PRODUCTS = ("adc_fp32", "adc_bf16", "step", "step_smp", "step_mmseg", "eval_fp32", "eval_bf16")
+WITH_PRODUCTS += ("frozen",)
 """Rows whose time should be that of matrix products. PyTorch counts too many operations of
 depthwise convolutions' gradients."""
 
@@ -281,7 +282,7 @@ def counted(work: Callable[[], Any], name: str) -> dict[str, float]:
         work()
     flops = counter.get_total_flops()
     chosen = choose_precision("auto", on_gpu=False) == "bf16-mixed"
-    low = {"fp32": False, "bf16": True}.get(name.rpartition("_")[2], chosen)
+    low = {"fp32": False, "bf16": True, "frozen": False}.get(name.rpartition("_")[2], chosen)
     return {"flops": flops, "gemm": gemm_rate(low)} if flops else {}
 
 

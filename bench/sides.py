@@ -661,23 +661,23 @@ def click(ours: bool) -> Work:
 
     from cyclenet.config.schema import DatasetConfig, TrainConfig
     from cyclenet.data.open import open_split
+    from cyclenet.deploy.model import Model
     from cyclenet.lab.explain.explorer import Explorer
     from cyclenet.lab.explain.explorer_app import application
     from cyclenet.lab.explain.features import Explained
     from cyclenet.lab.explain.inputs import Input
-    from cyclenet.training.task import SegmentationTask
+    from cyclenet.models.cyclenet import build_model
 
     dataset = DatasetConfig(scenes_size=[360, 480])
     source = open_split(dataset, "val")
     torch.manual_seed(0)
-    task = SegmentationTask(
-        TrainConfig(_lite(), dataset), source.classes, source.palette.tolist()
-    ).eval()
+    net = build_model(_lite(), len(source.classes)).eval()
+    model = Model(net, TrainConfig(_lite(), dataset), source.classes, source.palette.tolist())
     image, columns = source.image(0), itertools.count(20, 7)
     if not ours:
 
         def peer() -> None:
-            seen, x = Explained(task, image), next(columns) % 480
+            seen, x = Explained(model, image), next(columns) % 480
             seen.probabilities(x, 180), seen.similarity(x, 180), seen.grad_cam(x, 180), seen.offsets
 
         return peer
@@ -685,7 +685,7 @@ def click(ours: bool) -> Work:
     from playwright.sync_api import expect, sync_playwright
 
     explorer = Explorer(
-        [("CycleNet", task)], [Input("street", lambda: image, lambda: None)], 20, 1 << 22
+        [("CycleNet", model)], [Input("street", lambda: image, lambda: None)], 20, 1 << 22
     )
     server = uvicorn.Server(
         uvicorn.Config(application(explorer, ["127.0.0.1"]), port=0, log_level="warning")
@@ -708,8 +708,8 @@ def click(ours: bool) -> Work:
       const began = performance.now(), result = document.getElementById("result");
       const done = new Promise(told => new MutationObserver(told).observe(result, {attributeFilter:
       ["data-done"]})); document.getElementById("stage").dispatchEvent(new MouseEvent("click",
-      {clientX: x, clientY: y})); await done; await new Promise(requestAnimationFrame); return
-      (performance.now() - began) / 1000;
+      {clientX: x, clientY: y})); await done; await new Promise(requestAnimationFrame);
+      return (performance.now() - began) / 1000;
     }"""
 
     def work() -> dict[str, float]:
