@@ -167,7 +167,8 @@ def _warnings(runs: list[Run], arms: list[Arm]) -> list[str]:
             f"**Warning:** mIoU is a mean over {' or '.join(map(str, numbers))} classes: one that "
             "no mask has counts as IoU 0 where it is predicted, and not at all elsewhere."
         )
-    precisions = {run.result.precision for arm in arms for run in arm.runs} - {None}
+    precisions = {run.result.precision for arm in arms for run in arm.runs}
+    precisions -= {None, "None"}  # Version 0.1 wrote the word where it was not told.
     if len(precisions) > 1:
         named = " and ".join(sorted(map(str, precisions)))
         lines.append(f"**Warning:** runs were trained in different precisions: {named}.")
