@@ -228,6 +228,9 @@ def compare(name: str, row: Row) -> dict[str, Any]:
         # What of the machine's own copying: more than 1 where the caches hold what is moved.
         achieved = first[0]["bytes"] / statistics.median(turn[0]["s"] for turn in turns)
         result["share_of_copy"] = _round(achieved / first[0]["copy"])
+    if "decoding_ms" in first[0]:
+        decoding = statistics.median(turn[0]["decoding_ms"] for turn in turns)
+        result["share_of_decoding"] = _round(decoding / statistics.median(a))
     if "result" in first[0]:
         result["agreement"] = _agreement(first[0]["result"], first[1]["result"])
     return result
@@ -362,6 +365,8 @@ def table(results: list[dict[str, Any]]) -> str:
             lines.append(f"{'':<26}{r['agreement']}")
         if "share_of_gemm" in r:
             lines.append(f"{'':<26}{r['share_of_gemm']:.0%} of the machine's matrix products")
+        if "share_of_decoding" in r:
+            lines.append(f"{'':<26}{r['share_of_decoding']:.0%} of ours is decoding the PNGs")
         if "share_of_copy" in r:
             lines.append(f"{'':<26}{r['share_of_copy']:.0%} of the machine's copying")
         if "seconds" in r:
