@@ -16,6 +16,7 @@ from cyclenet.models.backbone import Backbone
 from cyclenet.models.contexts.ccnet import CCNet, CrissCrossAttention
 from cyclenet.models.contexts.danet import DANet
 from cyclenet.models.contexts.deeplabv3plus import SeparableASPP
+from cyclenet.models.contexts.denseaspp_net import DenseASPPNet
 from cyclenet.models.contexts.encnet import EncNet, Encoding
 from cyclenet.models.contexts.ocrnet import OCRNet
 from cyclenet.models.contexts.psanet import PSANet
@@ -74,6 +75,15 @@ def test_parameters_and_multiply_adds(name):
     if name == "encnet":  # The pin has residuals, which are no products; ours are two products.
         executed -= 2 * 97**2 * 512 * 32 / 1e9
     assert executed == pytest.approx(gmacs, rel=0.001)
+
+
+def test_the_input_of_denseasppnets_layers_is_rectified_once():
+    """The authors' first layer does it in place, so later layers and the output see it too."""
+    torch.manual_seed(0)
+    net = DenseASPPNet(16, (1, 2), bottleneck_channels=8, growth_channels=4).eval()
+    x = torch.randn(1, 16, 9, 9)
+    base = net(x)[:, -8:]
+    assert torch.equal(base, net.reduce_conv(x).relu()) and (net.reduce_conv(x) < 0).any()
 
 
 def test_strip_pooling_in_the_backbone():

@@ -20,9 +20,9 @@ class _Step:
     number: int
     batches: list[dict[str, Any]]
     losses: list[Tensor]
-    weights: list[str]  # Those that have a gradient.
-    finite: Tensor  # Of each loss, then of each gradient.
-    arrived: torch.cuda.Event | None  # When `finite` has come from the GPU.
+    weights: list[str]  # These have a gradient.
+    finite: Tensor  # It tells this of each loss, then of each gradient.
+    arrived: torch.cuda.Event | None  # It happens when `finite` has come from the GPU.
 
     def is_finite(self) -> bool:
         if self.arrived:
@@ -46,9 +46,9 @@ class StopAtNonFinite(L.Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.batches: list[dict[str, Any]] = []  # Those of the step, and their losses.
+        self.batches: list[dict[str, Any]] = []  # They are of the step that is computed now.
         self.losses: list[Tensor] = []
-        self.step: _Step | None = None  # The last one.
+        self.step: _Step | None = None  # It is the last one whose answer was not read yet.
 
     def is_finite(self) -> bool:
         """Tell whether the last step was finite, so that its state may be saved."""
@@ -75,8 +75,8 @@ class StopAtNonFinite(L.Callback):
         deferred = self._can_defer(optimizer, str(trainer.precision))
         if deferred:
             cast(Any, optimizer).found_inf = (~finite.all()).float()
+            arrived = torch.cuda.Event() if finite.is_cuda else None
             finite = finite.to("cpu", non_blocking=True)
-            arrived = torch.cuda.Event() if torch.cuda.is_available() else None
             if arrived:
                 arrived.record()
             self._raise_if_not_finite(trainer, module)  # At the step before.

@@ -21,6 +21,7 @@ from conftest import ROOT, TINY, run, write
 from cyclenet.config.load import register, to_config
 from cyclenet.config.restore import CONF
 from cyclenet.config.schema import TrainConfig
+from cyclenet.files import lock
 from cyclenet.lab.sweeps import run_jobs
 from cyclenet.lab.sweeps.jobs import job_folders
 from cyclenet.lab.sweeps.launcher import visible_gpus
@@ -139,6 +140,19 @@ def test_a_folder_that_cannot_be_made_stops_no_other_job(tmp_path, monkeypatch):
     run_all(jobs, 3, [], 1)
     assert jobs[1].state == "failed" and "File name too long" in jobs[1].note
     assert jobs[2].state == "failed" and (tmp_path / "end").exists()
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_is_not_taken_for_the_run_before_it(tmp_path):
+    """Another process holds the folder, where the result of a finished run stays."""
+    words = ("-m", "seed=0,1", *SCENES, "hydra.sweep.dir=sweep")
+    run("train", *words, cwd=tmp_path)
+    (folder,) = tmp_path.glob("sweep/**/*-seed0-*")
+    held = lock(folder / "run.lock", 0)
+    output = run("train", *words, "resume=never", cwd=tmp_path, ok=False)
+    held.release()
+    assert "seed=0: failed" in output and "seed=1: finished" in output
+    assert json.loads((folder / "result.json").read_text())["status"] == "finished"
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no such signal")
