@@ -160,7 +160,10 @@ def test_corners_that_a_backbone_does_not_keep_are_refused(name):
     stride = 32 if "swin" in name else 16
     with pytest.raises(ValueError, match=r"set model.align_corners=false"):
         Backbone(name, "none", stride).check_corners(stride)
-    Backbone("resnet10t", "none", stride).check_corners(stride)
+    net = build_model(tiny_model(freeze_norm=True, align_corners=True), 3)
+    modes = [module.training for module in net.modules()]
+    net.backbone.check_corners(8)
+    assert [module.training for module in net.modules()] == modes and not all(modes)
 
 
 def test_local_file_with_torchvisions_names(tmp_path):

@@ -22,11 +22,8 @@ def untrained_taps(cfg: TrainConfig, image_sizes: Sequence[tuple[int, int]] = ()
     rates = [rate * 8 // cfg.model.output_stride for rate in choice.fixed.get("rates_at_8", ())]
     what, less = f"the rates of {choice.label}", ""
     if "atrous_rates" in choice.keys:
-        rates, what, less = (
-            list(cfg.model.atrous_rates),
-            "model.atrous_rates",
-            ", or lower the rates",
-        )
+        rates = list(cfg.model.atrous_rates)
+        what, less = "model.atrous_rates", ", or lower the rates"
     height, width = training_map(cfg)
     dead = {rate: OUTER - taps_inside(rate, height, width) for rate in rates}
     dead = {rate: taps for rate, taps in dead.items() if taps}

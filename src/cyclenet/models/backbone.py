@@ -109,7 +109,7 @@ class Backbone(nn.Module):
         Raises:
             ValueError: they do not, as where a stage floors an odd side or patches are embedded.
         """
-        side, training = 4 * stride + 1, self.training
+        side, modes = 4 * stride + 1, [(each, each.training) for each in self.modules()]
         keeps = not self.patch and getattr(self.body, "output_fmt", None) != Format.NHWC
         if keeps:
             try:
@@ -120,7 +120,8 @@ class Backbone(nn.Module):
                 keeps = found == [(side - 1) // each + 1 for each in strides]
             except RuntimeError:  # It joins maps whose sizes do not fit.
                 keeps = False
-            self.train(training)
+            for each, training in modes:  # Frozen norms stay in evaluation mode.
+                each.training = training
         if not keeps:
             raise ValueError(
                 "model.align_corners=true needs features at every stride-th pixel, which this "
