@@ -1,6 +1,7 @@
 """Runs that are cut off, damaged or diverge, and what they leave behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import lightning as L
 import pytest
 import torch
 
+from chaos import fingerprint
 from conftest import ROOT, run
 from cyclenet.config.schema import OptimConfig, TrainerConfig
 from cyclenet.models.stored import load_checkpoint, stored_config
@@ -467,3 +469,27 @@ def test_a_look_a_step_later_changes_no_weight(tmp_path, monkeypatch):
     later, _ = fit(short_config(), tmp_path / "later")
     for one, two in zip(at_once.parameters(), later.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize(("max_steps", "val_every_epochs"), [(-1, 2), (5, 1), (5, 2)])
+def test_every_checkpoint_continues_to_the_same_end(
+    max_steps, val_every_epochs, tmp_path, monkeypatch
+):
+    """Three epochs of three batches in two steps; max_steps ends within the third."""
+    cfg, whole = short_config(), tmp_path / "whole"
+    cfg.dataset.scenes_train, cfg.trainer.max_epochs = 6, 3
+    cfg.trainer.accumulate_grad_batches = 2
+    cfg.trainer.max_steps, cfg.trainer.val_every_epochs = max_steps, val_every_epochs
+
+    def save_and_copy(keep, trainer):
+        save(keep, trainer)
+        copies.append(shutil.copytree(whole, tmp_path / f"copy {len(copies)}"))
+
+    save, copies = KeepLast._save, []
+    with monkeypatch.context() as patch:
+        patch.setattr(KeepLast, "_save", save_and_copy)
+        train(cfg, whole, [])
+    assert len(copies) == 6
+    for folder in copies:
+        train(cfg, folder, [])
+        assert fingerprint(folder) == fingerprint(whole), folder

@@ -42,14 +42,29 @@ class SeedPerBatch(L.Callback):
         torch.manual_seed(value)
 
 
-class ValidateLastEpoch(L.Callback):
-    """Validate the last epoch too, whatever the interval.
+class EndTraining(L.Callback):
+    """End after so many optimizer steps, and validate the final weights, whatever the interval.
 
-    The final weights then compete for the best checkpoint.
+    They then compete for the best checkpoint. Lightning's own ``max_steps`` is not used: a run that
+    continues from an epoch's end would take one batch more of that epoch.
+
+    Args:
+        max_steps: optimizer steps; -1 for no limit.
     """
 
-    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if trainer.current_epoch + 1 == trainer.max_epochs:
+    def __init__(self, max_steps: int) -> None:
+        self.max_steps = max_steps
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._look(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        self._look(trainer)
+
+    def _look(self, trainer: L.Trainer) -> None:
+        if trainer.global_step == self.max_steps:
+            trainer.should_stop = True
+        if trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
 
 

@@ -19,13 +19,13 @@ from cyclenet.devices import count_devices
 from cyclenet.training.average import AverageWeights
 from cyclenet.training.callbacks import (
     BroadcastBuffers,
+    EndTraining,
     LogSteps,
     PrintScores,
     ProgressBar,
     ProgressFile,
     SeedPerBatch,
     StopEarly,
-    ValidateLastEpoch,
     ValidationPictures,
 )
 from cyclenet.training.checkpoint import AtomicCheckpointIO
@@ -124,7 +124,6 @@ def build_trainer(
             strategy=strategy,
             precision=precision,
             max_epochs=options.max_epochs,
-            max_steps=options.max_steps,
             accumulate_grad_batches=options.accumulate_grad_batches,
             gradient_clip_val=options.gradient_clip_norm or None,
             check_val_every_n_epoch=options.val_every_epochs,
@@ -155,8 +154,8 @@ def _callbacks(cfg: TrainConfig, folder: Path, parallel: bool, show_bar: bool) -
     # what they did.
     callbacks: list[Callback] = [
         SeedPerBatch(cfg.seed),
+        EndTraining(options.max_steps),
         StopAtNonFinite(folder / "debug"),
-        ValidateLastEpoch(),
         *([StopEarly(options.patience)] if options.patience else []),
         *([AverageWeights(cfg.optim.ema_decay)] if cfg.optim.ema_decay else []),
         LogSteps(log_every),
