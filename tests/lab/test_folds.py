@@ -11,7 +11,13 @@ from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.camvid import number_folds
 from cyclenet.data.images import DataError
 from cyclenet.data.open import open_split, open_validation
-from cyclenet.lab.intervals import difference, fold_deviations, holm, near_minus_far
+from cyclenet.lab.intervals import (
+    difference,
+    fold_deviations,
+    fold_half_width,
+    holm,
+    near_minus_far,
+)
 from cyclenet.scoring.metrics import mean_iou
 
 
@@ -103,6 +109,18 @@ def test_the_spread_of_trainings_is_pooled_over_folds():
         found = difference(*arms, folds=folds, draws=100)
         held += found.low <= 0 <= found.high
     assert 0.88 <= held / 120 <= 0.99
+
+
+@pytest.mark.parametrize("spread", [[1, 1, 1, 1, 1], [4, 0.5, 0.5, 0.5, 1.5]])
+def test_the_interval_holds_where_folds_vary_unequally(spread):
+    """With as many degrees of freedom as equal folds have, the second would be held 89 times."""
+    held, rng = 0, np.random.default_rng(0)
+    for _ in range(2000):
+        trainings = rng.normal(0, spread, (3, 5))
+        moved = trainings - trainings.mean(0)
+        width = fold_half_width(moved, np.zeros_like(moved), True).width
+        held += abs(trainings.mean(0).sum()) <= width
+    assert 0.93 <= held / 2000 <= 0.98
 
 
 def test_deviations_of_a_fold_are_its_own():

@@ -49,7 +49,7 @@ def test_scores_are_of_summed_counts_and_claims_are_judged(tmp_path):
     plan.write_text(
         f"- {{claim: Up, needs: [{need % 'mIoU'}, {need % 'edges'}], holm: true, folds: 3}}\n"
         f"- {{claim: Down, needs: [{back}], holm: true, refuted_below: 0}}\n"
-        f"- {{claim: Where, needs: [{need % 'contrast'}], holm: true, seeds: 3}}\n"
+        f"- {{claim: Where, needs: [{need % 'contrast'}], holm: true, seeds: 3, over_folds: 4}}\n"
     )
     write_report(runs, tmp_path / "out", "Folds", images=0, plan=read_plan(plan), block=5)
     text = (tmp_path / "out/report.md").read_text()
@@ -57,7 +57,9 @@ def test_scores_are_of_summed_counts_and_claims_are_judged(tmp_path):
     lines = {line.split("|")[1].strip(): line for line in section.splitlines() if "|" in line}
     assert "**held**: higher by no less than" in lines["Up"]
     assert "**refuted here**: a gain above 0 is ruled out" in lines["Down"]
-    assert "so far (3 seeds are planned)" in lines["Where"] and " alone " in lines["Where"]
+    assert (
+        "so far (3 seeds and 4 folds are planned)" in lines["Where"] and " alone " in lines["Where"]
+    )
     assert "p values of 4 comparisons" in section and "within each fold" in section
 
 

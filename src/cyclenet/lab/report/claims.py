@@ -34,6 +34,7 @@ class Claim(NamedTuple):
         text: the claim, in words.
         needs: the comparisons that must all show it.
         seeds: seeds planned for each arm; with fewer, the verdict is provisional.
+        over_folds: folds planned for each arm; with fewer, the verdict is provisional.
         holm: whether its p values are adjusted for the number of all that are (Holm 1979).
         folds: folds in which the first comparison must have its sign.
         refuted_below: points; where the interval's upper bound lies below, the claim is refuted
@@ -45,6 +46,7 @@ class Claim(NamedTuple):
     text: str
     needs: list[Comparison]
     seeds: int = 2
+    over_folds: int = 0
     holm: bool = False
     folds: int = 0
     refuted_below: float | None = None
@@ -104,6 +106,11 @@ class Judged(NamedTuple):
     def in_folds(self) -> bool:
         """Whether the arms were cross-validated."""
         return self.row is not None and self.row.arm.cfg.dataset.fold is not None
+
+    @property
+    def folds(self) -> int:
+        """Number of folds that are compared; 0 without cross-validation."""
+        return len(self.row.arm.folds(self.row.protocol)) if self.row else 0
 
     @property
     def seeds(self) -> list[int]:
@@ -227,7 +234,10 @@ def _judge(claim: Claim, found: list[Judged]) -> str:
     # The interval of a single seed says nothing about training again.
     if seeds < 2:
         return "**not decided**: one seed"
-    so_far = f"so far ({claim.seeds} seeds are planned): " if seeds < claim.seeds else ""
+    planned = [f"{claim.seeds} seeds"] if seeds < claim.seeds else []
+    folds = min(one.folds for one in found)
+    planned += [f"{claim.over_folds} folds"] if folds < claim.over_folds else []
+    so_far = f"so far ({' and '.join(planned)} are planned): " if planned else ""
     if len(found) == 1 and claim.refuted_below is None and not (claim.holm or claim.folds):
         return so_far + verdict(changes[0])
     sure = all(one.p < 0.05 for one in found)
