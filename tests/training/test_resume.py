@@ -18,6 +18,7 @@ from cyclenet.models.stored import load_checkpoint, stored_config
 from cyclenet.runs.folder import RunFolder
 from cyclenet.runs.results import RunResult, mark, read_result
 from cyclenet.runs.train import evaluate_last, train
+from cyclenet.training.callbacks import StopEarly
 from cyclenet.training.checkpoint import AtomicCheckpointIO, load_newest
 from cyclenet.training.keep import KeepBest, KeepLast
 from cyclenet.training.loggers import build_loggers
@@ -292,6 +293,41 @@ class SignalAtTheEnd(L.Callback):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+class SignalAfter(L.Callback):
+    """Send SIGTERM after an optimizer step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args, **kwargs):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("step", "max_steps"), [(2, -1), (3, 3)])
+def test_a_signal_in_a_last_step_loses_nothing_where_no_validation_follows(
+    step, max_steps, tmp_path
+):
+    """The second step is an epoch's last; the third is that of max_steps."""
+    cfg = short_config(optim=OptimConfig(lr=0.05, ema_decay=0.9))
+    cfg.trainer.val_every_epochs, cfg.trainer.max_steps = 2, max_steps
+    cfg.trainer.checkpoint_every_steps = 0
+    with pytest.raises(SystemExit):
+        fit(cfg, tmp_path / "stopped", callback=SignalAfter(step))
+    assert load_checkpoint(tmp_path / "stopped/checkpoints/last.ckpt")["global_step"] == step
+    for name in ("stopped", "whole"):
+        train(cfg, tmp_path / name, [])
+    assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "whole")
+
+
+def test_patience_may_change_where_a_run_continues(tmp_path):
+    before = StopEarly(5)
+    before.wait_count = 2
+    after = StopEarly(3)
+    after.load_state_dict(before.state_dict())
+    assert (after.patience, after.wait_count) == (3, 2)
+
+
 def test_a_signal_that_comes_twice_at_once_is_one(tmp_path):
     """A cgroup gets it whole, and a sweep passes it on."""
     keep = KeepLast(tmp_path, 0, 0)
@@ -489,7 +525,14 @@ def test_every_checkpoint_continues_to_the_same_end(
     with monkeypatch.context() as patch:
         patch.setattr(KeepLast, "_save", save_and_copy)
         train(cfg, whole, [])
-    assert len(copies) == 6
+    assert len(copies) == (6 if max_steps == -1 else 5)
+    # Published runs have their last row at the number of steps where max_steps ended them.
+    assert (
+        (whole / "metrics.csv")
+        .read_text()
+        .splitlines()[-1]
+        .startswith("2,5," if max_steps == -1 else "3,5,")
+    )
     for folder in copies:
         train(cfg, folder, [])
         assert fingerprint(folder) == fingerprint(whole), folder

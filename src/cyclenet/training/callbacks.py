@@ -42,11 +42,11 @@ class SeedPerBatch(L.Callback):
         torch.manual_seed(value)
 
 
-class EndTraining(L.Callback):
-    """End after so many optimizer steps, and validate the final weights, whatever the interval.
+class EndAtStep(L.Callback):
+    """End the training after so many optimizer steps.
 
-    They then compete for the best checkpoint. Lightning's own ``max_steps`` is not used: a run that
-    continues from an epoch's end would take one batch more of that epoch.
+    Lightning must not know of ``max_steps`` before it has read a checkpoint: from an epoch's end it
+    would then continue with one batch more of that epoch.
 
     Args:
         max_steps: optimizer steps; -1 for no limit.
@@ -56,15 +56,21 @@ class EndTraining(L.Callback):
         self.max_steps = max_steps
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._look(trainer)
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
 
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        self._look(trainer)
 
-    def _look(self, trainer: L.Trainer) -> None:
-        if trainer.global_step == self.max_steps:
-            trainer.should_stop = True
-        if trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs:
+class ValidateLastEpoch(L.Callback):
+    """Validate the last epoch too, whatever the interval.
+
+    The final weights then compete for the best checkpoint.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        # A run that continues within the last epoch does not start it.
+        self.on_train_epoch_start(trainer, module)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
 
 
@@ -76,6 +82,9 @@ class StopEarly(EarlyStopping):
 
     def __init__(self, patience: int) -> None:
         super().__init__("val/mIoU", patience=patience, mode="max", check_on_train_epoch_end=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.wait_count >= self.patience:  # It had stopped, and was killed afterwards.

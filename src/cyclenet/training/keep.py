@@ -83,14 +83,15 @@ class KeepLast(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
-        self.between_steps = stepped and not trainer.is_last_batch
+        ends = trainer.is_last_batch or trainer.global_step == trainer.max_steps
+        self.between_steps = stepped and not ends  # At an end, `on_train_epoch_end` saves.
         self.position = trainer.datamodule.state_dict()  # type: ignore[attr-defined]
         if self.between_steps:
             by_steps = self.every_steps and self.step % self.every_steps == 0
             waited = time.monotonic() - self.saved_at
             if by_steps or (self.every_seconds and waited > self.every_seconds):
                 self._save(trainer)
-        if self.signal is not None and (self.between_steps or trainer.is_last_batch):
+        if self.signal is not None and self.between_steps:
             self._stop(trainer)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:

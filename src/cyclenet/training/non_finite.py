@@ -95,7 +95,7 @@ class StopAtNonFinite(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if trainer.is_last_batch or trainer.should_stop:
+        if trainer.is_last_batch or trainer.global_step == trainer.max_steps:
             self._raise_if_not_finite(trainer, module)  # Before a validation, and the end.
 
     @staticmethod

@@ -19,13 +19,14 @@ from cyclenet.devices import count_devices
 from cyclenet.training.average import AverageWeights
 from cyclenet.training.callbacks import (
     BroadcastBuffers,
-    EndTraining,
+    EndAtStep,
     LogSteps,
     PrintScores,
     ProgressBar,
     ProgressFile,
     SeedPerBatch,
     StopEarly,
+    ValidateLastEpoch,
     ValidationPictures,
 )
 from cyclenet.training.checkpoint import AtomicCheckpointIO
@@ -154,8 +155,9 @@ def _callbacks(cfg: TrainConfig, folder: Path, parallel: bool, show_bar: bool) -
     # what they did.
     callbacks: list[Callback] = [
         SeedPerBatch(cfg.seed),
-        EndTraining(options.max_steps),
         StopAtNonFinite(folder / "debug"),
+        EndAtStep(options.max_steps),
+        ValidateLastEpoch(),
         *([StopEarly(options.patience)] if options.patience else []),
         *([AverageWeights(cfg.optim.ema_decay)] if cfg.optim.ema_decay else []),
         LogSteps(log_every),
