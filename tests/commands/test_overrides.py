@@ -37,6 +37,9 @@ def test_the_home_folder_and_lists(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     words = [quote(word, list_keys(ReportConfig)) for word in ("runs=a,b", "protocols=x,y")]
     cfg = compose_config("report", words)
+    names = "dataset.ids=[0:Straße, 1:b (c),2:d]"
+    words = ["dataset=folder", quote(names, {"dataset.ids"})]
+    assert list(compose_config("train", words).dataset.ids) == [*("0:Straße", "1:b (c)", "2:d")]
     # A path that exists is one path; other commas separate.
     assert (list(cfg.runs), list(cfg.protocols)) == (["a,b"], ["x", "y"])
     assert list(compose_config("report", [quote("runs=c,d", {"runs"})]).runs) == ["c", "d"]

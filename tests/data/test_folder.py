@@ -329,6 +329,16 @@ def test_images_that_are_trained_on_and_validated_are_counted(tmp_path):
     assert "The training sees 1 of the 2 validation images" in said
 
 
+def test_the_largest_evaluated_image_tells_of_untrained_taps(tmp_path):
+    put(tmp_path, "images/1.png", "masks/1.png", mask=np.zeros((32, 32), np.uint8))
+    put(tmp_path, "images/2.png", "masks/2.png", mask=np.zeros((32, 320), np.uint8))
+    (tmp_path / "train.txt").write_text("1\n")
+    (tmp_path / "val.txt").write_text("1\n2\n")
+    parts = {f"{split}_source": opened(tmp_path, split) for split in ("train", "val")}
+    data = DatasetConfig(name="folder", root=str(tmp_path), crop_size=[64, 64])
+    assert "maps of 4 x 40" in find_warning(TrainConfig(dataset=data), SimpleNamespace(**parts))
+
+
 def test_shades_of_grey_that_are_colours_of_other_classes_are_refused(tmp_path):
     classes = "object 255 255 255\nbackground 0 0 0\n"
     mask = np.array([[0, 255], [255, 0]], np.uint8)

@@ -370,7 +370,7 @@ def test_a_folder_that_took_anothers_name_is_predicted_anew(tmp_path):
     assert predict_all(cfg)[0] == 1
 
 
-def test_a_picture_of_the_same_name_is_predicted_anew(tmp_path):
+def test_a_picture_of_the_same_name_is_predicted_anew(tmp_path, capsys):
     """Of another folder, and older than the first one's output."""
     from cyclenet.config.commands import PredictConfig
     from cyclenet.runs.predict import predict_all
@@ -387,13 +387,23 @@ def test_a_picture_of_the_same_name_is_predicted_anew(tmp_path):
         assert done == 1
     label = np.asarray(Image.open(tmp_path / "out/label/a.png"))
     np.testing.assert_array_equal(label, load(path, device="cpu").predict(picture).labels)
+    # Of another input there are labels, which confidence alone would not replace.
+    with pytest.raises(ValueError, match=r"out/(color|label|overlay) is of another network, input"):
+        predict_all(PredictConfig(input=str(tmp_path / "A"), save=["confidence"], **options))
+    Image.fromarray(picture).save(tmp_path / "A/b.png")
+    predict_all(PredictConfig(input=str(tmp_path / "A"), **options))
+    assert "earlier predictions" not in capsys.readouterr().err
+    (tmp_path / "A/a.png").unlink()
+    (tmp_path / "A").rename(tmp_path / "C")
+    predict_all(PredictConfig(input=str(tmp_path / "C"), **options))
+    assert f"earlier predictions in {tmp_path}/out: 1." in capsys.readouterr().err
     # A user's own masks are no outputs.
     (tmp_path / "mine/label").mkdir(parents=True)
     Image.fromarray(label).save(tmp_path / "mine/label/a.png")
     before = (tmp_path / "mine/label/a.png").read_bytes()
     options["output"] = str(tmp_path / "mine")
     with pytest.raises(ValueError, match="holds files that no prediction wrote"):
-        predict_all(PredictConfig(input=str(tmp_path / "A"), **options))
+        predict_all(PredictConfig(input=str(tmp_path / "B"), **options))
     assert (tmp_path / "mine/label/a.png").read_bytes() == before
 
 

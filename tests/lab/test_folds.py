@@ -2,11 +2,13 @@
 
 import csv
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from conftest import noise_image, write
+from cyclenet.config.commands import EvaluateConfig
 from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.camvid import number_folds
 from cyclenet.data.images import DataError
@@ -18,6 +20,7 @@ from cyclenet.lab.intervals import (
     holm,
     near_minus_far,
 )
+from cyclenet.runs.evaluate import trained_on
 from cyclenet.scoring.metrics import mean_iou
 
 
@@ -57,6 +60,21 @@ def test_a_folders_folds_cover_splits_and_share_no_image(folder):
     assert train.image(0).shape == (40, 50, 3) and train.mask(0).max() == 1
 
 
+def test_evaluated_images_that_were_trained_on_are_counted(folder):
+    names = [f"{split}/{number}" for split in ("train", "val") for number in range(3)]
+    write_folds(folder, [(name, min(number, 2)) for number, name in enumerate(names)])
+    data = DatasetConfig(name="folder", root=str(folder), fold=2)
+    asked = [(data, None, 0), (data, "fold1", 1), (replace(data, fold=None), "val", 0)]
+    asked += [(replace(data, fold=None), "train", 2), (data, "not-fold1", 1)]
+    for cfg, split, count in asked:
+        wanted = EvaluateConfig("last.ckpt", cfg, split=split)
+        assert trained_on(data, wanted, open_validation(cfg, split)) == count, split
+    drawn = DatasetConfig()
+    wanted = EvaluateConfig("last.ckpt", drawn, split="train")
+    assert trained_on(drawn, wanted, open_validation(drawn, "train")) == drawn.scenes_train
+    assert trained_on(data, wanted, open_validation(drawn, "train")) == 0
+
+
 def test_images_that_folds_csv_does_not_name_are_told_once(folder, capsys):
     write_folds(folder, [("train/0", 0), ("train/1", 1), ("val/0", 0)])
     cfg = DatasetConfig(name="folder", root=str(folder), fold=1)
@@ -71,6 +89,7 @@ def test_images_that_folds_csv_does_not_name_are_told_once(folder, capsys):
         ([("train/0", "x")], "line 2: 'train/0,x' is not an image"),
         ([("train/0", 0), ("train/0", 1)], "line 3"),
         ([("train/9", 0)], "names train/9, but there is no such image"),
+        ([("train/0", 0), ("train/1", 0)], "none is left to train on"),
         ([("train/0", 2)], "There is no fold 0; there are 2"),
     ],
 )

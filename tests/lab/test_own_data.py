@@ -108,7 +108,7 @@ def test_a_single_number_and_a_test_split_are_told(tmp_path):
         write(tmp_path / f"masks/{split}/1.png", ids(3, 255))
     found = propose(tmp_path, out(tmp_path))
     told = " ".join(found.unknown)
-    assert "must name 2 to 255 different classes" in told and "Whether test may be" in told
+    assert "must name 2 to 255 classes" in told and "Whether test may be" in told
 
 
 def test_palettes_that_number_colours_differently_are_told(tmp_path):

@@ -135,7 +135,11 @@ def test_the_result_is_written_with_what_it_depends_on(task, tmp_path, monkeypat
     assert evaluate(model_of(task), CFG, tmp_path)[0] == result
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/scores.json").write_text('{"mine": 1}')
-    with pytest.raises(ValueError, match="is of no evaluation"):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/trimap.png").write_text("mine")
+    with pytest.raises(ValueError, match=r"trimap\.png is of no evaluation"):
+        evaluate(model_of(task), replace(CFG, output=str(tmp_path / "pictures")), tmp_path)
+    with pytest.raises(ValueError, match=r"scores\.json is of no evaluation"):
         evaluate(model_of(task), replace(CFG, output=str(tmp_path / "mine")), tmp_path)
     assert (tmp_path / "mine/scores.json").read_text() == '{"mine": 1}'
     plain = EvaluateConfig(CFG.ckpt_path, CFG.dataset, CFG.protocol, boundary=False)

@@ -19,6 +19,11 @@ def run(cfg: EvaluateConfig) -> None:
     model = load(cfg.ckpt_path, device=cfg.accelerator, precision=cfg.precision)
     result, output = evaluate(model, cfg, run_of(cfg.ckpt_path))
     print(score_table(result))
+    if result.trained_on:
+        print(
+            f"Warning: the network was trained on {result.trained_on} of these {result.images} "
+            "images, so the scores on them say nothing about others."
+        )
     print(boundary_line(result))
     print(
         f"{result.dataset} {result.split}, {result.images} images. Protocol: {result.protocol}, "

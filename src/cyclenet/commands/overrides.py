@@ -54,8 +54,12 @@ def quote(word: str, lists: set[str], sweep: bool = False) -> str:
         return word
     if key in lists:
         if value[0] == "[":
-            return word
-        values = [value] if _exists(value) else value.split(",")
+            inner = value[1:-1]
+            if value[-1] != "]" or not inner or re.search(r"[\['\"\]{}$]", inner):
+                return word
+            values = [each.strip() for each in inner.split(",")]
+        else:
+            values = [value] if _exists(value) else value.split(",")
         return f"{key}=[{','.join(_literal(key, each) for each in values)}]"
     if key not in LITERAL or (sweep and "," in value and not _exists(value)):
         return word

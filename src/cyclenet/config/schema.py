@@ -83,6 +83,10 @@ class LossConfig:
         bounds = {"aux_weight": "[0, inf]", "class_weights": "[0, inf); 0 or more, and finite"}
         bounds |= {"ohem_threshold": "(0, 1]; in (0, 1] or null", "ohem_min_kept": "(0, inf]"}
         require_within(self, "loss.", bounds)
+        require(
+            not self.class_weights or any(self.class_weights),
+            "loss.class_weights are all 0, so there is nothing to learn: give a class a weight.",
+        )
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """What the numbers or colours of one's own masks mean."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +82,7 @@ def read_legend(path: Path, ids: list[str], ignore_id: int, reduce_zero_label: b
             table[0] = IGNORE
         where = str(path)
         legal = f"{first}..{first + len(lines) - 1} (the lines of {path.name}) and {ignore_id}"
-    if not 2 <= len(names) <= 255 or len(set(names)) < len(names):
-        raise DataError(f"{where} must name 2 to 255 different classes; it has {len(names)}.")
+    _check_names(names, where)
     palette, packed = color_map(len(names)), {}
     for name, color in colors:
         packed[_pack(color)] = names.index(name) if name in names else IGNORE
@@ -105,6 +105,13 @@ def _parse_id(word: str) -> tuple[int, str]:
             f"{MOST_ID}; got {word!r}."
         )
     return int(number), name
+
+
+def _check_names(names: list[str], where: str) -> None:
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise DataError(f"{where} names {twice[0]} twice: give each class a name of its own.")
+    if not 2 <= len(names) <= 255:
+        raise DataError(f"{where} must name 2 to 255 classes; it has {len(names)}.")
 
 
 def _read_names(path: Path) -> tuple[list[str], list[tuple[str, tuple[int, int, int]]]]:

@@ -77,6 +77,14 @@ def open_validation(cfg: DatasetConfig, split: str | None = None) -> Source:
     return Limited(source, cfg.val_limit) if cfg.val_limit else source
 
 
+def count_trained_on(source: Source, split: str, trained: Source, training_split: str) -> int:
+    """Count the images of a split that a training split has, too."""
+    if split in training_split.split("+"):  # Drawn images have no files to compare.
+        return len(source)
+    seen = {pair.image.resolve() for pair in trained.pairs}
+    return sum(pair.image.resolve() in seen for pair in source.pairs)
+
+
 def check_classes(source: Source, classes: list[str], dataset: str, checkpoint: str) -> None:
     """Raise `ValueError` where a checkpoint was trained on other classes than a data set has."""
     if source.classes != classes:

@@ -19,8 +19,9 @@ from cyclenet.config.choices import FOLDER_KEYS
 from cyclenet.config.commands import EvaluateConfig
 from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.base import Source
+from cyclenet.data.images import DataError
 from cyclenet.data.loader import eval_loader
-from cyclenet.data.open import check_classes, open_validation
+from cyclenet.data.open import check_classes, count_trained_on, open_split, open_validation
 from cyclenet.deploy.model import Model
 from cyclenet.environment import loader_problem
 from cyclenet.files import atomic_write, read_json, safe_name, write_json
@@ -61,14 +62,30 @@ def evaluate(
     there = folder / SCORES
     # In the run's own folder a damaged file is replaced, as reports ask for; elsewhere it may be
     # the user's.
-    if cfg.output and there.is_file() and read_json(EvaluationResult, there) is None:
-        raise ValueError(f"{there} is of no evaluation: give another output.")
+    if cfg.output and read_json(EvaluationResult, there) is None:
+        for path in (there, *folder.glob("confusion.png"), *folder.glob("trimap.png")):
+            if path.is_file():
+                raise ValueError(f"{path} is of no evaluation: give another output.")
     counts = count(model, source, cfg, rank, world_size)
     counts["names"] = np.array([source.name(index) for index in range(len(source))])
     result = summarise(counts, source.classes, cfg)
+    result.trained_on = trained_on(model.cfg.dataset, cfg, source)
     if rank == 0:
         write(folder, counts, result)
     return result, folder
+
+
+def trained_on(trained: DatasetConfig, cfg: EvaluateConfig, source: Source) -> int:
+    """Count the evaluated images that the network was trained on, as far as its images are here."""
+    if trained.name != cfg.dataset.name:
+        return 0
+    there = replace(trained, root=cfg.dataset.root, download=False)
+    try:
+        images = open_split(there, trained.training_split)
+    except DataError:
+        return 0
+    split = cfg.dataset.split_or_usual(cfg.split)
+    return count_trained_on(source, split, images, trained.training_split)
 
 
 def _folder_name(cfg: EvaluateConfig, images: int) -> str:

@@ -78,20 +78,27 @@ class Predictor:
         made_by += [str(source.resolve()), cfg.protocol.describe(), cfg.precision]
         if source.is_dir():  # Another folder may have taken its name.
             made_by.append(source.stat().st_ino)
-        settings = Settings(made_by, sorted({*cfg.save, *self._written(path)}))
+        settings = Settings(made_by, sorted({*cfg.save, *self._written(path, made_by)}))
         if read_json(Settings, path) != settings:
             write_json(path, settings)
         # Outputs that are older than the settings are another command's, and are replaced.
         self.since = path.stat().st_mtime_ns
 
-    def _written(self, path: Path) -> list[str]:
+    def _written(self, path: Path, made_by: list[str | int]) -> list[str]:
         """Return the kinds of output that predictions wrote here.
 
         Raises:
-            ValueError: a folder of this prediction's outputs holds files that none wrote.
+            ValueError: a folder of this prediction's outputs holds files that none wrote, or
+                another network, rule or input made outputs that this prediction does not replace.
         """
         before = read_json(Settings, path)
-        written = before.kinds if before else []
+        written = [kind for kind in before.kinds if (self.output / kind).is_dir()] if before else []
+        stays = [kind for kind in written if kind not in self.cfg.save]
+        if before and before.by != made_by and stays:
+            raise ValueError(
+                f"{self.output / stays[0]} is of another network, input or protocol: give another "
+                f"output, or save=[{','.join(written)}]."
+            )
         for kind in set(self.cfg.save) - set(written):
             folder = self.output / kind
             if folder.is_dir() and any(each.name[0] != "." for each in folder.iterdir()):
@@ -107,6 +114,11 @@ class Predictor:
             pictures, probabilities=wanted["probability"], confidence=wanted["confidence"]
         )
         return found
+
+    def count_older(self) -> int:
+        """Count the label images that an earlier prediction left."""
+        older = (self.output / "label").rglob("*.png") if "label" in self.cfg.save else []
+        return sum(path.stat().st_mtime_ns < self.since for path in older)
 
     def predict_images(self, inputs: list[Input], tally: Tally) -> None:
         """Predict image files. Threads read the next ones and write the last ones meanwhile."""
@@ -249,6 +261,8 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
             tally.add(path, predictor.predict_video(path, name))
         except (DataError, RuntimeError, cv2.error) as error:
             tally.skip(path, error)
+    if older := predictor.count_older():
+        print(f"Labels of earlier predictions in {cfg.output}: {older}.", file=sys.stderr)
     return tally.done, tally.skipped
 
 

@@ -11,6 +11,8 @@ from cyclenet.config.commands import EvaluateConfig
 from cyclenet.config.reach import untrained_taps
 from cyclenet.config.schema import ProtocolConfig, TrainConfig
 from cyclenet.data.datamodule import SegmentationData
+from cyclenet.data.meaning import LOOKED_AT
+from cyclenet.data.open import count_trained_on
 from cyclenet.data.views import AS_IT_IS, Views
 from cyclenet.deploy.load import load
 from cyclenet.deploy.model import Model
@@ -27,6 +29,7 @@ from cyclenet.runs.results import (
     wanted_protocols,
 )
 from cyclenet.scoring.results import EvaluationResult, boundary_line, score_table
+from cyclenet.seeding import spread
 from cyclenet.training.initial import begin_from, fit_to_masks
 from cyclenet.training.keep import LAST, KeepBest
 from cyclenet.training.resumable_wandb import ResumableWandb
@@ -157,13 +160,11 @@ def find_warning(cfg: TrainConfig, data: SegmentationData) -> str:
             "No split is validated on (dataset.val_split=null), so the run has no score and no "
             "best checkpoint; its last one is the result."
         )
-    height, width = data.val_source.mask(0).shape
-    found = untrained_taps(cfg, [(height, width)])
-    seen = {pair.image.resolve() for pair in data.train_source.pairs}
-    both = sum(pair.image.resolve() in seen for pair in data.val_source.pairs)
-    if cfg.dataset.validation_split in cfg.dataset.training_split.split("+"):
-        both = len(data.val_source)
-    if both:
+    source = data.val_source
+    sizes = {source.mask(index).shape for index in spread(len(source), LOOKED_AT)}
+    found = untrained_taps(cfg, sorted((height, width) for height, width in sizes))
+    splits = cfg.dataset.split_or_usual(None), cfg.dataset.training_split
+    if both := count_trained_on(data.val_source, splits[0], data.train_source, splits[1]):
         found += (
             f" The training sees {both} of the {len(data.val_source)} validation images, so the "
             "scores on them say nothing about others."
