@@ -238,6 +238,8 @@ def test_no_score_is_no_score(tmp_path):
     output = run("train", *words, "hydra.run.dir=r", cwd=tmp_path, ok=False)
     assert "every pixel is ignored (255)" in output
     assert not (tmp_path / "r/checkpoints").exists()
+    output = run("check_data", *words[:2], cwd=tmp_path, ok=False)
+    assert "BAD: Every pixel is ignored" in output
 
 
 # 2. Files of the user.

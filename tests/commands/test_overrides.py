@@ -37,12 +37,23 @@ def test_the_home_folder_and_lists(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     words = [quote(word, list_keys(ReportConfig)) for word in ("runs=a,b", "protocols=x,y")]
     cfg = compose_config("report", words)
-    names = "dataset.ids=[0:Straße, 1:b (c),2:d]"
-    words = ["dataset=folder", quote(names, {"dataset.ids"})]
-    assert list(compose_config("train", words).dataset.ids) == [*("0:Straße", "1:b (c)", "2:d")]
     # A path that exists is one path; other commas separate.
     assert (list(cfg.runs), list(cfg.protocols)) == (["a,b"], ["x", "y"])
     assert list(compose_config("report", [quote("runs=c,d", {"runs"})]).runs) == ["c", "d"]
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [
+        ("[0:Straße, 1:b (c)]", "['0:Straße','1:b (c)']"),
+        ("[a,b]", "[a,b]"),
+        *((value, value) for value in ("[]", "[ ]", "[null]", "['a b',c]", "[a\\,b]", "[a],[b]")),
+    ],
+)
+def test_a_list_in_brackets_needs_no_quotes(value, quoted, sweep):
+    keys = list_keys(TrainConfig)
+    assert quote(f"dataset.ids={value}", keys, sweep) == f"dataset.ids={quoted}"
 
 
 def test_a_sweep_lists_values_unless_they_are_a_path(tmp_path, monkeypatch):

@@ -396,7 +396,7 @@ def test_a_picture_of_the_same_name_is_predicted_anew(tmp_path, capsys):
     (tmp_path / "A/a.png").unlink()
     (tmp_path / "A").rename(tmp_path / "C")
     predict_all(PredictConfig(input=str(tmp_path / "C"), **options))
-    assert f"earlier predictions in {tmp_path}/out: 1." in capsys.readouterr().err
+    assert f"Files of earlier predictions in {tmp_path}/out: 3." in capsys.readouterr().err
     # A user's own masks are no outputs.
     (tmp_path / "mine/label").mkdir(parents=True)
     Image.fromarray(label).save(tmp_path / "mine/label/a.png")

@@ -2,13 +2,13 @@
 
 import csv
 import itertools
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from conftest import noise_image, write
-from cyclenet.config.commands import EvaluateConfig
 from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.camvid import number_folds
 from cyclenet.data.images import DataError
@@ -64,15 +64,21 @@ def test_evaluated_images_that_were_trained_on_are_counted(folder):
     names = [f"{split}/{number}" for split in ("train", "val") for number in range(3)]
     write_folds(folder, [(name, min(number, 2)) for number, name in enumerate(names)])
     data = DatasetConfig(name="folder", root=str(folder), fold=2)
-    asked = [(data, None, 0), (data, "fold1", 1), (replace(data, fold=None), "val", 0)]
-    asked += [(replace(data, fold=None), "train", 2), (data, "not-fold1", 1)]
-    for cfg, split, count in asked:
-        wanted = EvaluateConfig("last.ckpt", cfg, split=split)
-        assert trained_on(data, wanted, open_validation(cfg, split)) == count, split
-    drawn = DatasetConfig()
-    wanted = EvaluateConfig("last.ckpt", drawn, split="train")
-    assert trained_on(drawn, wanted, open_validation(drawn, "train")) == drawn.scenes_train
-    assert trained_on(data, wanted, open_validation(drawn, "train")) == 0
+    plain = replace(data, fold=None)
+    asked = [(data, None, 0), (data, "fold1", 1), (plain, "val", 0), (plain, "train", 2)]
+    for cfg, split, count in [*asked, (data, "not-fold1", 1)]:
+        assert trained_on(data, cfg, open_validation(cfg, split)) == count, split
+    limited = replace(data, train_limit=1)
+    assert trained_on(limited, plain, open_validation(plain, "train")) == 1
+    # Other images of the same names, a class list that has moved, and no training images.
+    moved = folder.with_name("moved")
+    shutil.copytree(folder, moved)
+    elsewhere = replace(plain, root=str(moved))
+    assert trained_on(data, elsewhere, open_validation(elsewhere, "train")) == 2
+    source = open_validation(plain, "train")
+    assert trained_on(data, elsewhere, source) == 0
+    assert trained_on(replace(data, classes="/gone/classes.txt"), plain, source) == 2
+    assert trained_on(replace(data, fold=None, train_split="gone"), plain, source) == 0
 
 
 def test_images_that_folds_csv_does_not_name_are_told_once(folder, capsys):
@@ -89,7 +95,6 @@ def test_images_that_folds_csv_does_not_name_are_told_once(folder, capsys):
         ([("train/0", "x")], "line 2: 'train/0,x' is not an image"),
         ([("train/0", 0), ("train/0", 1)], "line 3"),
         ([("train/9", 0)], "names train/9, but there is no such image"),
-        ([("train/0", 0), ("train/1", 0)], "none is left to train on"),
         ([("train/0", 2)], "There is no fold 0; there are 2"),
     ],
 )
@@ -97,6 +102,14 @@ def test_wrong_folds_are_told(folder, rows, message):
     write_folds(folder, rows)
     with pytest.raises(DataError, match=message):
         open_validation(DatasetConfig(name="folder", root=str(folder), fold=0))
+
+
+def test_a_single_fold_can_be_evaluated_and_not_trained(folder):
+    write_folds(folder, [("train/0", 0), ("train/1", 0)])
+    cfg = DatasetConfig(name="folder", root=str(folder), fold=0)
+    assert len(open_validation(cfg)) == 2
+    with pytest.raises(DataError, match="none is left to train on"):
+        open_split(cfg, cfg.training_split)
 
 
 def test_folds_are_refused_where_there_are_none():
@@ -132,7 +145,7 @@ def test_the_spread_of_trainings_is_pooled_over_folds():
 
 @pytest.mark.parametrize("spread", [[1, 1, 1, 1, 1], [4, 0.5, 0.5, 0.5, 1.5]])
 def test_the_interval_holds_where_folds_vary_unequally(spread):
-    """With as many degrees of freedom as equal folds have, the second would be held 89 times."""
+    """With the degrees of freedom of equal folds, the second would hold 89 times in 100."""
     held, rng = 0, np.random.default_rng(0)
     for _ in range(2000):
         trainings = rng.normal(0, spread, (3, 5))

@@ -132,6 +132,7 @@ def test_the_average_of_what_does_not_change_is_that():
     ("words", "said"),
     [
         (["optim.ema_decay=0.9", "trainer.precision=64-true"], "keeps its average in float32"),
+        (["loss.class_weights=[0,0]"], "are all 0"),
         (["objective=val/mIou"], "objective must be val/mIoU"),
         (["objective=val/mIoU", "dataset.val_split=null"], "objective needs validations"),
         (

@@ -22,8 +22,7 @@ def run(cfg: CheckConfig) -> int:
 
     workers, bad = cfg.num_workers if cfg.num_workers > 0 else cores(), 0
     strange = cfg.dataset.name == "folder"
-    trained = cfg.dataset.training_split.split("+")
-    usual = [*trained, cfg.dataset.validation_split]
+    usual = [*cfg.dataset.training_split.split("+"), cfg.dataset.validation_split]
     for split in cfg.splits or [each for each in usual if each]:
         try:
             source, report = read_split(cfg.dataset, split, workers)
@@ -33,7 +32,7 @@ def run(cfg: CheckConfig) -> int:
             print(f"error: {error}", file=sys.stderr)
             bad += 1
             break
-        if split in trained and not (report.problems or report.histogram[:IGNORE].any()):
+        if split in usual and not (report.problems or report.histogram[:IGNORE].any()):
             report.problems.append("Every pixel is ignored, so there is nothing to learn.")
         print(describe_split(f"{cfg.dataset.name} {split}", source, report))
         bad += len(report.problems)

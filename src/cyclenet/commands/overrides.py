@@ -52,14 +52,15 @@ def quote(word: str, lists: set[str], sweep: bool = False) -> str:
     key, _, value = word.partition("=")
     if value in ("", "null") or value[0] in "'\"":
         return word
-    if key in lists:
-        if value[0] == "[":
-            inner = value[1:-1]
-            if value[-1] != "]" or not inner or re.search(r"[\['\"\]{}$]", inner):
-                return word
-            values = [each.strip() for each in inner.split(",")]
-        else:
-            values = [value] if _exists(value) else value.split(",")
+    if key in lists and value[0] == "[":
+        # Quotes, nested lists, escapes, interpolations and null are Hydra's.
+        words = re.fullmatch(r"\[([^\[\]{}'\"\\$]+)\]", value)
+        values = [each.strip() for each in words[1].split(",")] if words else [""]
+        if {"", "null"} & set(values):
+            return word
+        return f"{key}=[{','.join(_literal(key, each) for each in values)}]"
+    if key in lists and not sweep:
+        values = [value] if _exists(value) else value.split(",")
         return f"{key}=[{','.join(_literal(key, each) for each in values)}]"
     if key not in LITERAL or (sweep and "," in value and not _exists(value)):
         return word

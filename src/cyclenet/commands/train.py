@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cyclenet.commands.cli import HELP, show_help, user_errors
-from cyclenet.commands.overrides import quote
+from cyclenet.commands.overrides import list_keys, quote
 from cyclenet.config.errors import USER_ERRORS, sentence
 from cyclenet.config.load import register, to_config
 from cyclenet.config.restore import CONF
@@ -123,7 +123,7 @@ def prepare_arguments() -> None:
     words = sys.argv[1:]
     flags = [word for word in words if word.startswith("-")]
     sweep = bool(SWEEP & set(flags))
-    words = [quote(word, set(), sweep) for word in words if word not in SWEEP]
+    words = [quote(word, list_keys(TrainConfig), sweep) for word in words if word not in SWEEP]
     # Hydra takes its flag before all overrides or after them, and users write it anywhere.
     sys.argv[1:] = ["-m"] * sweep + words
     register()

@@ -83,10 +83,6 @@ class LossConfig:
         bounds = {"aux_weight": "[0, inf]", "class_weights": "[0, inf); 0 or more, and finite"}
         bounds |= {"ohem_threshold": "(0, 1]; in (0, 1] or null", "ohem_min_kept": "(0, inf]"}
         require_within(self, "loss.", bounds)
-        require(
-            not self.class_weights or any(self.class_weights),
-            "loss.class_weights are all 0, so there is nothing to learn: give a class a weight.",
-        )
 
 
 @dataclass
@@ -293,6 +289,11 @@ class TrainConfig:
             ValueError: keys contradict each other.
         """
         data, objective = self.dataset, self.objective or "train/"
+        weights = self.loss.class_weights
+        require(
+            not weights or any(weights),
+            "loss.class_weights are all 0, so there is nothing to learn: give a class a weight.",
+        )
         require(
             not (self.model.strip_pooling and self.model.freeze_norm),
             "model.strip_pooling has batch norms of its own inside the backbone, which "

@@ -77,10 +77,8 @@ def open_validation(cfg: DatasetConfig, split: str | None = None) -> Source:
     return Limited(source, cfg.val_limit) if cfg.val_limit else source
 
 
-def count_trained_on(source: Source, split: str, trained: Source, training_split: str) -> int:
-    """Count the images of a split that a training split has, too."""
-    if split in training_split.split("+"):  # Drawn images have no files to compare.
-        return len(source)
+def count_shared(source: Source, trained: Source) -> int:
+    """Count the image files of a split that a training split has, too."""
     seen = {pair.image.resolve() for pair in trained.pairs}
     return sum(pair.image.resolve() in seen for pair in source.pairs)
 

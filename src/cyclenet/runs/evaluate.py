@@ -17,11 +17,11 @@ from rich.progress import track
 
 from cyclenet.config.choices import FOLDER_KEYS
 from cyclenet.config.commands import EvaluateConfig
+from cyclenet.config.restore import PLACES
 from cyclenet.config.schema import DatasetConfig
-from cyclenet.data.base import Source
-from cyclenet.data.images import DataError
+from cyclenet.data.base import Limited, Source
 from cyclenet.data.loader import eval_loader
-from cyclenet.data.open import check_classes, count_trained_on, open_split, open_validation
+from cyclenet.data.open import check_classes, count_shared, open_split, open_validation
 from cyclenet.deploy.model import Model
 from cyclenet.environment import loader_problem
 from cyclenet.files import atomic_write, read_json, safe_name, write_json
@@ -34,6 +34,7 @@ from cyclenet.scoring.results import Counts, EvaluationResult, boundary_scores, 
 from cyclenet.seeding import derive
 
 SCORES = "scores.json"
+PICTURES = ("confusion.png", "trimap.png")
 
 
 def evaluate(
@@ -63,29 +64,36 @@ def evaluate(
     # In the run's own folder a damaged file is replaced, as reports ask for; elsewhere it may be
     # the user's.
     if cfg.output and read_json(EvaluationResult, there) is None:
-        for path in (there, *folder.glob("confusion.png"), *folder.glob("trimap.png")):
+        cut_off = any(folder.glob("images-*.npz"))  # Counts are written first.
+        for path in [there] if cut_off else [there, *(folder / name for name in PICTURES)]:
             if path.is_file():
                 raise ValueError(f"{path} is of no evaluation: give another output.")
+    seen = trained_on(model.cfg.dataset, cfg.dataset, source)
     counts = count(model, source, cfg, rank, world_size)
     counts["names"] = np.array([source.name(index) for index in range(len(source))])
     result = summarise(counts, source.classes, cfg)
-    result.trained_on = trained_on(model.cfg.dataset, cfg, source)
+    result.trained_on = seen
     if rank == 0:
         write(folder, counts, result)
     return result, folder
 
 
-def trained_on(trained: DatasetConfig, cfg: EvaluateConfig, source: Source) -> int:
-    """Count the evaluated images that the network was trained on, as far as its images are here."""
-    if trained.name != cfg.dataset.name:
+def trained_on(trained: DatasetConfig, cfg: DatasetConfig, source: Source) -> int:
+    """Count the evaluated images that a network was trained on, as far as files tell.
+
+    Args:
+        trained: the data set of the training.
+        cfg: the data set that is evaluated; it says where files are.
+        source: its evaluated split.
+    """
+    if trained.name != cfg.name:
         return 0
-    there = replace(trained, root=cfg.dataset.root, download=False)
+    here = replace(trained, **{key: getattr(cfg, key) for key in PLACES})
     try:
-        images = open_split(there, trained.training_split)
-    except DataError:
+        images = open_split(here, here.training_split)
+    except (ValueError, OSError):  # The training images are not here.
         return 0
-    split = cfg.dataset.split_or_usual(cfg.split)
-    return count_trained_on(source, split, images, trained.training_split)
+    return count_shared(source, Limited(images, here.train_limit or len(images)))
 
 
 def _folder_name(cfg: EvaluateConfig, images: int) -> str:

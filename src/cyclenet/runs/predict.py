@@ -97,7 +97,7 @@ class Predictor:
         if before and before.by != made_by and stays:
             raise ValueError(
                 f"{self.output / stays[0]} is of another network, input or protocol: give another "
-                f"output, or save=[{','.join(written)}]."
+                f"output, or save=[{','.join(sorted({*written, *self.cfg.save}))}]."
             )
         for kind in set(self.cfg.save) - set(written):
             folder = self.output / kind
@@ -116,9 +116,9 @@ class Predictor:
         return found
 
     def count_older(self) -> int:
-        """Count the label images that an earlier prediction left."""
-        older = (self.output / "label").rglob("*.png") if "label" in self.cfg.save else []
-        return sum(path.stat().st_mtime_ns < self.since for path in older)
+        """Count the files that earlier predictions left beside this one's."""
+        files = [path for kind in self.cfg.save for path in (self.output / kind).rglob("[!.]*.*")]
+        return sum(path.stat().st_mtime_ns < self.since for path in files if path.is_file())
 
     def predict_images(self, inputs: list[Input], tally: Tally) -> None:
         """Predict image files. Threads read the next ones and write the last ones meanwhile."""
@@ -262,7 +262,7 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
         except (DataError, RuntimeError, cv2.error) as error:
             tally.skip(path, error)
     if older := predictor.count_older():
-        print(f"Labels of earlier predictions in {cfg.output}: {older}.", file=sys.stderr)
+        print(f"Files of earlier predictions in {cfg.output}: {older}.", file=sys.stderr)
     return tally.done, tally.skipped
 
 

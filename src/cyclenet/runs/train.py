@@ -12,7 +12,7 @@ from cyclenet.config.reach import untrained_taps
 from cyclenet.config.schema import ProtocolConfig, TrainConfig
 from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.meaning import LOOKED_AT
-from cyclenet.data.open import count_trained_on
+from cyclenet.data.open import count_shared
 from cyclenet.data.views import AS_IT_IS, Views
 from cyclenet.deploy.load import load
 from cyclenet.deploy.model import Model
@@ -163,10 +163,13 @@ def find_warning(cfg: TrainConfig, data: SegmentationData) -> str:
     source = data.val_source
     sizes = {source.mask(index).shape for index in spread(len(source), LOOKED_AT)}
     found = untrained_taps(cfg, sorted((height, width) for height, width in sizes))
-    splits = cfg.dataset.split_or_usual(None), cfg.dataset.training_split
-    if both := count_trained_on(data.val_source, splits[0], data.train_source, splits[1]):
+    both = count_shared(source, data.train_source)
+    drawn = not source.pairs  # They have no files to compare.
+    if drawn and cfg.dataset.validation_split in cfg.dataset.training_split.split("+"):
+        both = len(source)
+    if both:
         found += (
-            f" The training sees {both} of the {len(data.val_source)} validation images, so the "
+            f" The training sees {both} of the {len(source)} validation images, so the "
             "scores on them say nothing about others."
         )
     return found.strip()
