@@ -54,8 +54,8 @@ def quote(word: str, lists: set[str], sweep: bool = False) -> str:
         return word
     if key in lists and value[0] == "[":
         # Quotes, nested lists, escapes, interpolations and null are Hydra's.
-        words = re.fullmatch(r"\[([^\[\]{}'\"\\$]+)\]", value)
-        values = [each.strip() for each in words[1].split(",")] if words else [""]
+        plain = re.fullmatch(r"\[([^\[\]{}'\"\\$]+)\]", value)
+        values = [each.strip() for each in plain[1].split(",")] if plain else [""]
         if {"", "null"} & set(values):
             return word
         return f"{key}=[{','.join(_literal(key, each) for each in values)}]"

@@ -88,8 +88,8 @@ def trained_on(trained: DatasetConfig, cfg: DatasetConfig, source: Source) -> in
     """
     if trained.name != cfg.name:
         return 0
-    here = replace(trained, **{key: getattr(cfg, key) for key in PLACES})
     try:
+        here = replace(trained, **{key: getattr(cfg, key) for key in PLACES})
         images = open_split(here, here.training_split)
     except (ValueError, OSError):  # The training images are not here.
         return 0
