@@ -53,7 +53,7 @@ def quote(word: str, lists: set[str], sweep: bool = False) -> str:
     if value in ("", "null") or value[0] in "'\"":
         return word
     if key in lists and value[0] == "[":
-        # Quotes, nested lists, escapes, interpolations and null are Hydra's.
+        # A list with quotes, lists, escapes, interpolations or null stays as it is.
         plain = re.fullmatch(r"\[([^\[\]{}'\"\\$]+)\]", value)
         values = [each.strip() for each in plain[1].split(",")] if plain else [""]
         if {"", "null"} & set(values):

@@ -35,10 +35,10 @@ def choose_fold(
         there = ", ".join(map(str, sorted(set(folds.values()))))
         raise DataError(f"There is no fold {wanted}; there are {there}: check dataset.fold.")
     pairs = sorted((pair for pair in pairs if pair.name in folds), key=lambda pair: pair.name)
-    if not held_out and len(set(folds.values())) < 2:
-        raise DataError(f"All images are of fold {wanted}, so none is left to train on: add folds.")
     if held_out:
         return [pair for pair in pairs if folds[pair.name] == wanted]
+    if set(folds.values()) == {wanted}:
+        raise DataError(f"All images are of fold {wanted}, so none is left to train on: add folds.")
     return [p for p in pairs if folds[p.name] != wanted and near.get(p.name) != wanted]
 
 

@@ -184,20 +184,20 @@ def fold_half_width(a: np.ndarray, b: np.ndarray, paired: bool) -> HalfWidth:
     """Return the half width of the 95 % t interval over trainings, from `fold_deviations`.
 
     A fold has as many trainings as there are seeds, and their variances add up. The
-    degrees of freedom are those of a sum of unequal ones (Satterthwaite 1946).
+    degrees of freedom are those of a sum of unequal variances (Satterthwaite 1946).
     """
     arms = [a - b] if paired and a.shape == b.shape else [a, b]
     if min(len(arm) for arm in arms) < 2:
         return NOTHING
-    parts, less = [], []  # The variance of each fold's mean, and the seeds but one.
+    parts, degrees = [], []  # The variance of each fold's mean, and its degrees of freedom.
     for arm in arms:
         parts.append((arm**2).sum(0) / ((len(arm) - 1) * len(arm)))
-        less.append(np.full(arm.shape[1], len(arm) - 1))
+        degrees.append(np.full(arm.shape[1], len(arm) - 1))
     variances = np.concatenate(parts)
     variance = variances.sum()
     if variance == 0:
         return NOTHING
-    freedom = float(variance**2 / (variances**2 / np.concatenate(less)).sum())
+    freedom = float(variance**2 / (variances**2 / np.concatenate(degrees)).sum())
     return HalfWidth(float(stats.t.ppf(0.975, freedom) * np.sqrt(variance)), freedom)
 
 
