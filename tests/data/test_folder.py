@@ -193,6 +193,18 @@ def test_names_with_spaces_and_joined_splits_with_equal_names(tmp_path):
         DatasetConfig(train_split="day+night")
 
 
+def test_two_spellings_of_an_umlaut_are_one_name(tmp_path):
+    one, two = "m\u00fcnster", "mu\u0308nster"  # As most write it, and as a Mac may store it.
+    put(tmp_path, f"images/{two}.jpg", f"masks/{one}.png", "images/x.jpg", "masks/x.png")
+    for spelling in (one, two):
+        (tmp_path / "train.txt").write_text(f"{spelling}.jpg masks/{two}.png\n")
+        source = opened(tmp_path)
+        assert [pair.name for pair in source.pairs] == [one] and not source.strays()
+        np.testing.assert_array_equal(source.mask(0), IDS)
+        (tmp_path / "folds.csv").write_text(f"{spelling},0\nx,1\n")
+        assert [pair.name for pair in opened(tmp_path, "fold0").pairs] == [one]
+
+
 def test_contradictions_about_numbers_are_refused(tmp_path):
     put(tmp_path, "images/train/1.png", "masks/train/1.png")
     with pytest.raises(DataError, match="gives a number twice"):

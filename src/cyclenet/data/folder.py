@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 import numpy as np
 
@@ -120,8 +121,7 @@ class Folder(FolderSource):
             return (images, masks), None
         if listed.is_file() and not (images / part).is_dir():
             list_split(images, "*")
-            lines = (line.strip() for line in read_text(listed).splitlines())
-            return (images, masks), [line for line in lines if line]
+            return (images, masks), _lines(listed)
         list_split(images / part, "*")  # It names the splits that there are.
         return (images / part, masks / part), None
 
@@ -130,7 +130,7 @@ class Folder(FolderSource):
         stems = Counter(PurePosixPath(name).name for name in images)
         unique = {PurePosixPath(name).name: name for name in images}
         named = set()
-        for line in filter(None, map(str.strip, read_text(listed).splitlines())):
+        for line in _lines(listed):
             found = None
             for word in (line, line.split()[0]):  # A name may have spaces.
                 parts = PurePosixPath(self._bare(word)).parts
@@ -170,7 +170,7 @@ class Folder(FolderSource):
         """List files by their names without ending and suffix, but for those of a folder inside."""
         found: dict[str, Path] = {}
         for path in find_files(folder, endings):
-            name = path.relative_to(folder).with_suffix("").as_posix()
+            name = normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
             if name in found:
                 raise DataError(
                     f"{found[name]} and {path.name} have one name without their endings: remove "
@@ -290,6 +290,15 @@ class Folder(FolderSource):
             for path in files
             if path.suffix.lower() not in endings
         ]
+
+
+def _lines(listed: Path) -> list[str]:
+    """Read the lines of a list of names.
+
+    A Mac may store an umlaut as two characters; names here always have one (NFC).
+    """
+    lines = normalize("NFC", read_text(listed)).splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _classes(root: Path, name: str) -> Path:

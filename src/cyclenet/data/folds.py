@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from unicodedata import normalize
 
 from cyclenet.data.base import Pair
 from cyclenet.data.images import DataError
@@ -54,7 +55,8 @@ def read_folds(path: Path) -> dict[str, int]:
             "train/a/0001,2."
         )
     folds: dict[str, int] = {}
-    for number, row in enumerate(csv.reader(read_text(path).splitlines()), 1):
+    text = normalize("NFC", read_text(path))  # As names of images are.
+    for number, row in enumerate(csv.reader(text.splitlines()), 1):
         if not row or (number == 1 and row == ["image", "fold"]):
             continue
         if len(row) != 2 or not row[1].strip().isdecimal() or row[0] in folds:

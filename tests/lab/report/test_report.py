@@ -183,6 +183,18 @@ def test_one_seed_other_images_and_missing_checkpoints_are_said(runs, tmp_path):
     )
 
 
+def test_a_report_replaces_an_earlier_one_but_no_file_of_the_users(runs, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/report.md").write_text("my thesis")
+    with pytest.raises(ValueError, match=r"report\.md was not written by a report: give another"):
+        write_report(find_runs([runs]), tmp_path / "notes", "x", images=0)
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["report.md"]
+    assert (tmp_path / "notes/report.md").read_text() == "my thesis"
+    for title in ("first", "second"):
+        page = write_report(find_runs([runs]), tmp_path / "out", title, images=0)
+    assert "<title>second</title>" in page.read_text()
+
+
 def test_nothing_finished_is_a_sentence(tmp_path):
     make_run(tmp_path / "runs", run_config(), number=0, status="failed")
     output = run("report", "runs=runs", cwd=tmp_path, ok=False)

@@ -22,6 +22,20 @@ h2 { margin-top: 2em; }
 """
 
 
+def check_replaceable(folder: Path) -> None:
+    """Refuse a folder with a report that was not written here.
+
+    Raises:
+        ValueError: ``report.md`` or ``report.html`` is there, and may be the user's own.
+    """
+    text, page = folder / "report.md", folder / "report.html"
+    if page.is_file() and POLICY in page.read_text("utf-8", errors="replace"):
+        return
+    for path in (text, page):
+        if path.exists():
+            raise ValueError(f"{path} was not written by a report: give another output.")
+
+
 def write_page(parts: list[str], output: Path, title: str, refresh: float) -> Path:
     """Write ``report.md`` and ``report.html``; return the page.
 

@@ -11,7 +11,7 @@ from cyclenet.lab.report.compare import comparable
 from cyclenet.lab.report.cost import cost_of_arms, describe_cost
 from cyclenet.lab.report.inside import describe_inside
 from cyclenet.lab.report.live import describe_progress
-from cyclenet.lab.report.page import write_page
+from cyclenet.lab.report.page import check_replaceable, write_page
 from cyclenet.lab.report.panel import describe_panel
 from cyclenet.lab.report.published import describe_published
 from cyclenet.lab.report.runs import Run, read_curve
@@ -39,7 +39,7 @@ def write_report(
 
     Args:
         runs: runs in the order of the table; those that did not finish are listed as such.
-        output: folder; the files there are replaced.
+        output: folder; an earlier report there is replaced.
         title: title of the report.
         baseline: a part of the label of the arm that the others are compared with; None takes the
             first arm.
@@ -53,9 +53,10 @@ def write_report(
         The HTML page.
 
     Raises:
-        ValueError: no run has finished, the runs are of different data, or there is no such
-            baseline.
+        ValueError: no run has finished, the runs are of different data, there is no such
+            baseline, or ``output`` holds a report that may be the user's own.
     """
+    check_replaceable(output)
     arms = _arms_with_baseline_first(runs, baseline, in_progress=bool(refresh))
     output.mkdir(parents=True, exist_ok=True)
     progress = describe_progress(runs, output) if refresh else []
