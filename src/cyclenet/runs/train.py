@@ -10,6 +10,7 @@ import torch
 from cyclenet.config.commands import EvaluateConfig
 from cyclenet.config.reach import untrained_taps
 from cyclenet.config.schema import ProtocolConfig, TrainConfig
+from cyclenet.config.unread import describe_unread
 from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.meaning import LOOKED_AT
 from cyclenet.data.open import count_shared
@@ -148,6 +149,8 @@ def announce(run: RunFolder, trainer: L.Trainer, data: SegmentationData) -> None
         trainer.print(f"Validated by {run.cfg.protocol.describe()}")
     if run.cfg.model.freeze_backbone and not run.cfg.model.aux_head:
         trainer.print("The backbone is frozen, so there is no auxiliary head.")
+    for unread in describe_unread(run.cfg, run.result.overrides):
+        trainer.print(f"Note: {unread}")
     run.result.warning = find_warning(run.cfg, data) or None
     if run.result.warning:
         trainer.print(f"Warning: {run.result.warning}")
