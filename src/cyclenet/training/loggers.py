@@ -104,6 +104,8 @@ def _build_wandb(
         resume="allow",
         offline=not online,
     )
+    # Lightning hands it on as None, and wandb then warns that it has no effect.
+    vars(wandb).get("_wandb_init", {}).pop("anonymous", None)
     if first and not online:
         wandb.replay(folder, rows)
     return wandb
