@@ -23,6 +23,7 @@ def probabilities(network, image, protocol, align_corners=False):
     joined = torch.cat(parts, 2)
     assert torch.equal(predict(network, image, protocol, grid), joined.argmax(1).byte())
     single = len(scales) == len(scales[0].windows) == len(scales[0].windows[0].logits) == 1
+    single = single and scales[0].size == tuple(image.shape[-2:])
     return joined.softmax(1) if single else joined
 
 
@@ -74,6 +75,33 @@ def test_one_window_over_all_is_the_whole_image(network, average):
     torch.testing.assert_close(
         probabilities(network, IMAGE, sliding(100, 50, window_average=average)), whole
     )
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1, 1.5, 2])
+@pytest.mark.parametrize("stride", [8, 32])
+def test_one_scale_alone_lies_over_the_image_as_beside_others(stride, scale, corners):
+    grid = Grid(stride, corners)
+
+    def network(x):  # Logits on the grid: where a cell's middle lies, to the right and downwards.
+        height, width = grid.padded(x.shape[-2:])
+        rows, columns = grid.cells(x.shape[-2:])
+        start = 0 if corners else stride / 2
+        down = (start + stride * torch.arange(rows)) / x.shape[-2]
+        right = (start + stride * torch.arange(columns)) / x.shape[-1]
+        assert down[-1] * x.shape[-2] <= height and right[-1] * x.shape[-1] <= width
+        lies = torch.stack([down[:, None] - 0.5 + 0 * right, right - 0.5 + 0 * down[:, None]])
+        return torch.cat([lies, torch.zeros_like(lies[:1])])[None]
+
+    image = torch.zeros(1, 3, 150, 215)
+    found = predict(network, image, ProtocolConfig(scales=[scale]), grid)
+    twice = predict(network, image, ProtocolConfig(scales=[scale, scale]), grid)
+    assert (found != twice).float().mean() < 0.005  # Ties.
+    # The network says where a pixel lies, so the labels are known.
+    down = ((torch.arange(150) + 0.5) / 150 - 0.5)[:, None]
+    right = (torch.arange(215) + 0.5) / 215 - 0.5
+    truth = torch.stack([down + 0 * right, right + 0 * down, 0 * (down + right)]).argmax(0)
+    assert (found[0] != truth).float().mean() < 0.05
 
 
 @pytest.mark.parametrize("average", ["probs", "logits"])

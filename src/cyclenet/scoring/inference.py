@@ -170,10 +170,10 @@ def merge(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield strips of the image: their rows, and their mean class probabilities over all views.
 
-    These are (N, C, rows, W), float32. With a single view there is nothing to average: its logits
-    are yielded without a softmax, and give the same labels.
+    These are (N, C, rows, W), float32. With a single view of the image's own size there is nothing
+    to average: its logits are yielded without a softmax, and give the same labels.
     """
-    single = _single(scales)
+    single = _single(scales, size)
     for rows in strips(size[0], STRIP_ROWS):
         if single:
             yield rows, resize_rows(scales[0].windows[0].logits[0], size, rows, grid)
@@ -199,14 +199,16 @@ def probability_strips(
     """Yield what `merge` does, always as probabilities."""
     size = (image.shape[-2], image.shape[-1])
     scales = predict_views(network, image, protocol, grid)
-    single = _single(scales)
+    single = _single(scales, size)
     for rows, scores in merge(scales, size, protocol, grid):
         yield rows, scores.softmax(1) if single else scores
 
 
-def _single(scales: list[Scaled]) -> bool:
+def _single(scales: list[Scaled], size: tuple[int, int]) -> bool:
+    """Tell whether the only view is the image of ``size`` as it is."""
     first = scales[0].windows
-    return len(scales) == len(first) == len(first[0].logits) == 1
+    alone = len(scales) == len(first) == len(first[0].logits) == 1
+    return alone and scales[0].size == size
 
 
 def _probabilities(scaled: Scaled, rows: slice, protocol: ProtocolConfig, grid: Grid) -> Tensor:
