@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 
 from conftest import TINY, noise_image, run, write
+from cyclenet.data.images import DataError
+from cyclenet.runs.video import VideoWriter
 
 ROOTS = {"camvid": "camvid", "cityscapes": "cityscapes", "ade20k": "ade"}
 
@@ -152,6 +155,29 @@ def test_predict_a_video(checkpoint, tmp_path):
     writer.release()
     run("predict", f"ckpt_path={checkpoint}", "input=drive.avi", "output=out", cwd=tmp_path)
     assert [p.name for p in (tmp_path / "out/label/drive").iterdir()] == ["000000.png"]
+
+
+def test_a_video_that_is_not_whole_replaces_none(tmp_path):
+    """OpenCV drops frames without a word where the disk is full."""
+
+    class Full:
+        def write(self, frame):
+            pass
+
+        def isOpened(self):
+            return True
+
+        def release(self):
+            writer.file.release()
+
+    (tmp_path / "a.mp4").write_bytes(b"before")
+    frame = np.zeros((64, 96, 3), np.uint8)
+    message = r"a\.mp4 could not be written whole: free disk space in"
+    with pytest.raises(DataError, match=message), VideoWriter(tmp_path / "a.mp4") as video:
+        video.add(frame, 5)
+        writer, video.file = SimpleNamespace(file=video.file), Full()
+        video.add(frame, 5)
+    assert (tmp_path / "a.mp4").read_bytes() == b"before"
 
 
 def test_evaluating_on_other_classes_is_refused(checkpoint, camvid, tmp_path):

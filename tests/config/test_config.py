@@ -2,7 +2,8 @@
 
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -19,6 +20,7 @@ from cyclenet.config.reach import untrained_taps
 from cyclenet.config.restore import CONF
 from cyclenet.config.schema import TrainConfig, TrainerConfig
 from cyclenet.runs.results import wanted_protocols
+from cyclenet.training.checkpoint import check_resumable
 from made import save_checkpoint, task_of
 
 
@@ -379,6 +381,17 @@ def test_devices_are_of_the_result_where_batch_norm_is_not_joined():
         assert bool(differences(a, b)) == differ
     told = differences(TrainConfig(trainer=joined), TrainConfig(trainer=apart))
     assert told == ["trainer.sync_batchnorm (True there, False here)"]
+    # What `auto` stands for is known when the checkpoint is read.
+    apart = TrainerConfig(sync_batchnorm=False, accelerator="cpu")
+    cfg = TrainConfig(trainer=apart)
+    stored = {"cfg": asdict(cfg), "classes": [], "palette": []}
+    checkpoint = {"hyper_parameters": stored, "run": {"layout": 3, "processes": 1}}
+    check_resumable(checkpoint, Path("last.ckpt"), cfg)
+    check_resumable(checkpoint, Path("last.ckpt"), TrainConfig(trainer=replace(apart, devices="1")))
+    checkpoint["run"]["processes"] = 4
+    with pytest.raises(ValueError, match=r"another number of processes \(4 there, 1 here\)"):
+        check_resumable(checkpoint, Path("last.ckpt"), cfg)
+    check_resumable(checkpoint, Path("last.ckpt"), TrainConfig(trainer=joined, force=True))
 
 
 def test_another_data_set_gets_none_of_the_checkpoints_keys(tmp_path):
@@ -386,7 +399,7 @@ def test_another_data_set_gets_none_of_the_checkpoints_keys(tmp_path):
     task.hparams["cfg"]["dataset"] |= {"val_limit": 20, "boundary_ratio": 0.005, "name": "camvid"}
     path = save_checkpoint(task, tmp_path / "last.ckpt")
     for words, expected in ((["dataset=scenes"], (0, 0.02)), ([], (20, 0.005))):
-        words = [f"ckpt_path={path}", *words]
+        words = ["ckpt_path=gone.ckpt", f"ckpt_path={path}", *words]  # The last counts.
         store_checkpoint_defaults(EvaluateConfig, words)
         dataset = compose_config("evaluate", words).dataset
         assert (dataset.val_limit, dataset.boundary_ratio) == expected

@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,7 +20,7 @@ from PIL import Image
 
 import cyclenet
 from conftest import ROOT, run
-from cyclenet.config.commands import EvaluateConfig, ExportConfig, PushConfig
+from cyclenet.config.commands import EvaluateConfig, ExportConfig, PredictConfig, PushConfig
 from cyclenet.config.load import compose_config
 from cyclenet.data.open import open_split
 from cyclenet.deploy import export as exporting
@@ -285,7 +287,6 @@ def test_an_exported_file_is_evaluated_and_predicted_like_its_checkpoint(tmp_pat
 
 def test_a_stopped_prediction_keeps_no_file_of_another_checkpoint(tmp_path):
     """The second command was stopped before its second image; the first one's files are there."""
-    from cyclenet.config.commands import PredictConfig
     from cyclenet.runs.predict import Predictor, Tally
 
     for name in ("a", "b"):
@@ -305,8 +306,37 @@ def test_a_stopped_prediction_keeps_no_file_of_another_checkpoint(tmp_path):
     np.testing.assert_array_equal(label, load(two, device="cpu").predict(PICTURE).labels)
 
 
+def test_another_folder_of_the_same_name_is_predicted_anew(tmp_path):
+    from cyclenet.runs.predict import predict_all
+
+    def put(folder, shade, name="0.png"):
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((41, 67, 3), shade, np.uint8)).save(folder / name)
+
+    for day, shade in (("in/day", 10), ("other", 240), ("in/night", 0)):
+        put(tmp_path / day, shade)
+    path = save_checkpoint(task_of(), tmp_path / "last.ckpt")
+    options = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out")}
+    cfg = PredictConfig(ckpt_path=str(path), accelerator="cpu", save=["confidence"], **options)
+    assert predict_all(cfg)[0] == 2 and predict_all(cfg)[0] == 0
+    # An added folder alone is predicted, also after a stop.
+    put(tmp_path / "in/dusk", 90)
+    put(tmp_path / "in/dusk", 90, "1.png")
+    assert predict_all(cfg)[0] == 2
+    (tmp_path / "out/confidence/dusk/1.png").unlink()
+    assert predict_all(cfg)[0] == 1
+    first = (tmp_path / "out/confidence/day/0.png").read_bytes()
+    (tmp_path / "in/day").rename(tmp_path / "gone")
+    (tmp_path / "other").rename(tmp_path / "in/day")
+    assert predict_all(cfg)[0] == 4 and predict_all(cfg)[0] == 0
+    assert (tmp_path / "out/confidence/day/0.png").read_bytes() != first
+    # A file that a clock of the future dated is no proof.
+    future = time.time() + 3600
+    os.utime(tmp_path / "out/confidence/day/0.png", (future, future))
+    assert predict_all(cfg)[0] == 1
+
+
 def test_pictures_of_one_size_are_predicted_together_where_that_is_faster(tmp_path, monkeypatch):
-    from cyclenet.config.commands import PredictConfig
     from cyclenet.runs.predict import Predictor, Tally
 
     rng = np.random.default_rng(1)
@@ -350,7 +380,6 @@ def test_pictures_of_one_size_are_predicted_together_where_that_is_faster(tmp_pa
 
 
 def test_a_folder_that_took_anothers_name_is_predicted_anew(tmp_path):
-    from cyclenet.config.commands import PredictConfig
     from cyclenet.runs.predict import predict_all
 
     rng = np.random.default_rng(1)
@@ -372,7 +401,6 @@ def test_a_folder_that_took_anothers_name_is_predicted_anew(tmp_path):
 
 def test_a_picture_of_the_same_name_is_predicted_anew(tmp_path, capsys):
     """Of another folder, and older than the first one's output."""
-    from cyclenet.config.commands import PredictConfig
     from cyclenet.runs.predict import predict_all
 
     rng = np.random.default_rng(1)

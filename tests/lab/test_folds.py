@@ -11,7 +11,9 @@ import pytest
 from conftest import noise_image, write
 from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.camvid import number_folds
+from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.images import DataError
+from cyclenet.data.meaning import digest_names
 from cyclenet.data.open import open_split, open_validation
 from cyclenet.lab.intervals import (
     difference,
@@ -79,6 +81,35 @@ def test_evaluated_images_that_were_trained_on_are_counted(folder):
     assert trained_on(data, elsewhere, source) == 0
     assert trained_on(replace(data, classes="/gone/classes.txt"), plain, source) == 2
     assert trained_on(replace(data, fold=None, train_split="gone"), plain, source) == 0
+    # Drawn images have no files.
+    scenes = DatasetConfig(name="scenes", scenes_train=5, scenes_val=3, train_limit=4)
+    for cfg, split, count in ((scenes, "val", 0), (scenes, "train", 4)):
+        assert trained_on(scenes, cfg, open_validation(cfg, split)) == count
+    other = replace(scenes, scenes_seed=1)
+    assert trained_on(scenes, other, open_validation(other, "train")) == 0
+
+
+def test_a_run_does_not_go_on_with_other_images_of_the_same_number(folder):
+    """A fold or a held-out share that moved would validate on images that were trained on."""
+    names = [f"{split}/{number}" for split in ("train", "val") for number in range(3)]
+    write_folds(folder, [(name, number % 2) for number, name in enumerate(names)])
+    cfg = DatasetConfig(name="folder", root=str(folder), fold=1, batch_size=2)
+    data = SegmentationData(cfg, 0)
+    state = data.state_dict()
+    SegmentationData(cfg, 0).check_same(state)
+    before = digest_names(data.train_source)
+    write_folds(folder, [(name, (number + 1) % 2) for number, name in enumerate(names)])
+    swapped = SegmentationData(cfg, 0)
+    with pytest.raises(ValueError, match="the training images have other names, so they are other"):
+        swapped.check_same(state)
+    images = open_validation(cfg)
+    assert trained_on(cfg, cfg, images) == 0 and trained_on(cfg, cfg, images, before) is None
+    # Checkpoints from before there were names.
+    del state["meaning"]["train_names"]
+    with pytest.raises(ValueError, match="the validation images have other names"):
+        swapped.check_same(state)
+    del state["meaning"]["val_names"]
+    swapped.check_same(state)
 
 
 def test_images_that_folds_csv_does_not_name_are_told_once(folder, capsys):

@@ -14,7 +14,7 @@ from cyclenet.config.schema import DatasetConfig, ProtocolConfig, TrainConfig
 from cyclenet.data.base import Source
 from cyclenet.lab.report.evaluations import read_evaluation
 from cyclenet.runs.evaluate import count, evaluate, summarise
-from cyclenet.runs.results import missing_protocols
+from cyclenet.runs.results import RunResult, missing_protocols
 from cyclenet.scoring.metrics import scores
 from cyclenet.training.task import SegmentationTask
 from made import model_of
@@ -145,6 +145,12 @@ def test_the_result_is_written_with_what_it_depends_on(task, tmp_path, monkeypat
     plain = EvaluateConfig(CFG.ckpt_path, CFG.dataset, CFG.protocol, boundary=False)
     other, where = evaluate(model_of(task), plain, tmp_path)
     assert where != folder and other.trimap is None and other.mIoU == result.mIoU
+    # Where the data were elsewhere in the training, the run's own evaluation stands.
+    monkeypatch.setattr("cyclenet.runs.evaluate.data_root", lambda dataset: "/data/fog")
+    RunResult("finished", data_root="/data/fog").write(tmp_path)
+    assert evaluate(model_of(task), CFG, tmp_path)[1] == folder
+    RunResult("finished", data_root="/data/clear").write(tmp_path)
+    assert evaluate(model_of(task), CFG, tmp_path)[1] != folder
 
 
 def test_training_ends_with_every_protocol_that_was_asked_for(tmp_path):

@@ -111,6 +111,21 @@ def test_a_start_afresh_does_not_remove_what_it_begins_from(tmp_path):
     assert read_result(tmp_path / "new").status == "failed"
 
 
+def test_a_lock_of_another_user_is_no_missing_lock(tmp_path, monkeypatch):
+    def refuse(path, seconds):
+        raise error
+
+    monkeypatch.setattr("cyclenet.runs.folder.lock", refuse)
+    error = PermissionError(13, "Permission denied")
+    message = "run.lock is another user's"
+    with pytest.raises(ValueError, match=message), RunFolder(tmp_path, short_config(), []):
+        pass
+    assert not list(tmp_path.iterdir())
+    error = OSError(38, "Function not implemented")
+    with RunFolder(tmp_path, short_config(), []):
+        assert (tmp_path / "config.yaml").exists()
+
+
 @pytest.mark.parametrize(
     ("error", "status", "sentence"),
     [

@@ -79,7 +79,8 @@ def store_checkpoint_defaults(schema: type[Any], overrides: list[str]) -> None:
     from cyclenet.deploy.load import find, read_checkpoint
     from cyclenet.models.stored import stored_config
 
-    word = next((word for word in overrides if word.startswith("ckpt_path=")), "ckpt_path=")
+    given = [word for word in overrides if word.startswith("ckpt_path=")]
+    word = given[-1] if given else "ckpt_path="  # The last counts, as for Hydra.
     path = str(OverridesParser.create().parse_override(word).value())
     if not path:
         raise ValueError("ckpt_path is missing: give the .ckpt file in a run's checkpoints folder.")

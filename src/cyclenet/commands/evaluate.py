@@ -24,6 +24,11 @@ def run(cfg: EvaluateConfig) -> None:
             f"Warning: the network was trained on {result.trained_on} of these {result.images} "
             "images, so the scores on them say nothing about others."
         )
+    if result.trained_on is None:
+        print(
+            "Warning: the training split has other images now than in the training, so it is not "
+            "known on which of these the network was trained."
+        )
     print(boundary_line(result))
     print(
         f"{result.dataset} {result.split}, {result.images} images. Protocol: {result.protocol}, "

@@ -77,7 +77,7 @@ def _exists(value: str) -> bool:
 def _literal(key: str, value: str) -> str:
     if key in LITERAL and value.startswith("~"):
         value = str(Path(value).expanduser())
-    if re.fullmatch(r"[A-Za-z_/][\w./-]*", value) and value.lower() not in WORDS_OF_HYDRA:
+    if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", value) and value.lower() not in WORDS_OF_HYDRA:
         return value
     # In Hydra's quotes a backslash is a backslash, unless a quote follows.
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)

@@ -48,7 +48,8 @@ class OptimConfig:
     poly_power: float = 0.9
     # Iterations of linear warm-up.
     warmup_steps: int = 0
-    # Floor of the schedule (mmsegmentation: 1e-4).
+    # Floor of the schedule (mmsegmentation: 1e-4), for `lr`; another rate (head_lr_scale,
+    # layer_decay) has it in proportion.
     min_lr: float = 0.0
 
     def __post_init__(self) -> None:

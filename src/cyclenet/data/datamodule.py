@@ -20,7 +20,7 @@ from cyclenet.data.loader import (
     ViewDataset,
     eval_loader,
 )
-from cyclenet.data.meaning import check_meaning, describe_meaning
+from cyclenet.data.meaning import check_meaning, describe_change, describe_meaning
 from cyclenet.data.open import open_split, open_validation
 from cyclenet.data.transforms import TrainTransform
 from cyclenet.data.views import Views
@@ -149,8 +149,8 @@ class SegmentationData(L.LightningDataModule):
 
     @cached_property
     def meaning(self) -> dict[str, Any]:
-        """What the training images and their ids mean."""
-        return describe_meaning(self.train_source, len(self.train_source))
+        """What the images are, and what their ids mean."""
+        return describe_meaning(self.train_source, self.val_source)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue at a position.
@@ -163,14 +163,11 @@ class SegmentationData(L.LightningDataModule):
 
     def check_same(self, state_dict: dict[str, Any]) -> None:
         """Raise `ValueError` where the data mean something else than in a checkpoint's state."""
-        before, now = state_dict.get("meaning", self.meaning), self.meaning
-        for key in now:
-            if before[key] != now[key]:
-                raise ValueError(
-                    f"The data have changed since the checkpoint was written: {key} was "
-                    f"{before[key]} and is {now[key]}. Restore them, or train anew in another "
-                    "hydra.run.dir."
-                )
+        if change := describe_change(state_dict.get("meaning", {}), self.meaning):
+            raise ValueError(
+                f"The data have changed since the checkpoint was written: {change}. Restore them, "
+                "or train anew in another hydra.run.dir."
+            )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         workers = min(self._workers(), 1)

@@ -37,15 +37,30 @@ def check_meaning(source: Source) -> None:
         )
 
 
-def describe_meaning(source: Source, images: int) -> dict[str, Any]:
-    """Return plain values by which it is told whether a split means the same as before.
-
-    Args:
-        source: the training split.
-        images: number of its images.
-    """
-    inner = source
+def describe_meaning(train: Source, val: Source) -> dict[str, Any]:
+    """Return plain values by which it is told whether two splits mean the same as before."""
+    inner = train
     while isinstance(inner, Limited | CachedSource):
         inner = inner.source
     ids = derive(*inner.meaning) if isinstance(inner, FolderSource) else 0
-    return {"classes": list(source.classes), "train_images": images, "ids": ids}
+    names = {"train_names": digest_names(train), "val_names": digest_names(val)}
+    return {"classes": list(train.classes), "train_images": len(train), "ids": ids} | names
+
+
+def digest_names(source: Source) -> int:
+    """Return a number that the names of a split's images have in common with no others."""
+    return derive(*(source.name(index) for index in range(len(source))))
+
+
+def describe_change(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Say what a split means that it did not mean before; "" where nothing changed.
+
+    Checkpoints that were written before a key existed do not have it.
+    """
+    for key in now:
+        if before.get(key, now[key]) != now[key]:
+            if key in ("train_names", "val_names"):
+                part = "training" if key == "train_names" else "validation"
+                return f"the {part} images have other names, so they are others"
+            return f"{key} was {before[key]} and is {now[key]}"
+    return ""

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from cyclenet.config.choices import DATASETS
 from cyclenet.config.schema import DatasetConfig
@@ -78,9 +79,19 @@ def open_validation(cfg: DatasetConfig, split: str | None = None) -> Source:
 
 
 def count_shared(source: Source, trained: Source) -> int:
-    """Count the image files of a split that a training split has, too."""
-    seen = {pair.image.resolve() for pair in trained.pairs}
-    return sum(pair.image.resolve() in seen for pair in source.pairs)
+    """Count the images of a split that a training split has, too."""
+    seen = set(_images(trained))
+    return sum(image in seen for image in _images(source))
+
+
+def _images(source: Source) -> list[Any]:
+    """Return what images are told apart by: their files, or what they are drawn from."""
+    if source.pairs:
+        return [pair.image.resolve() for pair in source.pairs]
+    try:
+        return [tuple(source.stamp(index)) for index in range(len(source))]
+    except ValueError:  # A source that someone added may have no stamps.
+        return []
 
 
 def check_classes(source: Source, classes: list[str], dataset: str, checkpoint: str) -> None:

@@ -52,7 +52,10 @@ def load(
         return _load_onnx(path, protocol)
     checkpoint = read_checkpoint(path)
     net = rebuild(checkpoint).to(where)
-    return Model(net, *stored(checkpoint), where, precision, protocol)
+    model = Model(net, *stored(checkpoint), where, precision, protocol)
+    meaning = checkpoint.get("SegmentationData", {}).get("meaning", {})
+    model.train_names = meaning.get("train_names")
+    return model
 
 
 def rebuild(checkpoint: Checkpoint) -> CycleNet:

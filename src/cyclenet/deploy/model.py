@@ -89,6 +89,9 @@ class Model:
         device: where views are made.
         precision: ``32-true``, or ``bf16-mixed``.
         protocol: the rule of a prediction; None takes the one that the training was validated by.
+
+    Attributes:
+        train_names: digest of the names of the training images, where a checkpoint has it.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Model:
         self.classes, self.palette = classes, palette
         self.device, self.precision = torch.device(device), precision
         self.protocol = _protocol(protocol, cfg.protocol)
+        self.train_names: int | None = None
 
     def labels(
         self,

@@ -21,6 +21,7 @@ from cyclenet.config.restore import PLACES
 from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.base import Limited, Source
 from cyclenet.data.loader import eval_loader
+from cyclenet.data.meaning import digest_names
 from cyclenet.data.open import check_classes, count_shared, open_split, open_validation
 from cyclenet.deploy.model import Model
 from cyclenet.environment import loader_problem
@@ -28,6 +29,7 @@ from cyclenet.files import atomic_write, read_json, safe_name, write_json
 from cyclenet.models.cyclenet import CycleNet
 from cyclenet.plots.charts import confusion_chart, trimap_chart
 from cyclenet.runs.features import open_features
+from cyclenet.runs.results import data_root, read_result
 from cyclenet.scoring.boundary import TRIMAP_WIDTHS, boundary_counts, trimap_counts
 from cyclenet.scoring.metrics import ConfusionMatrix, scores, triples
 from cyclenet.scoring.results import Counts, EvaluationResult, boundary_scores, trimap_scores
@@ -59,7 +61,10 @@ def evaluate(
     cfg = replace(cfg, precision=model.precision)
     source = open_validation(cfg.dataset, cfg.split)
     check_classes(source, model.classes, cfg.dataset.name, cfg.ckpt_path)
-    folder = Path(cfg.output) if cfg.output else run / "evaluate" / _folder_name(cfg, len(source))
+    before, here = read_result(run).data_root, data_root(cfg.dataset)
+    # A variable or a link may lead elsewhere than it did for the run's own evaluation.
+    elsewhere = here if before and here and here != before else None
+    folder = Path(cfg.output or run / "evaluate" / _folder_name(cfg, len(source), elsewhere))
     there = folder / SCORES
     # In the run's own folder a damaged file is replaced, as reports ask for; elsewhere it may be
     # the user's.
@@ -68,7 +73,8 @@ def evaluate(
         for path in [there] if cut_off else [there, *(folder / name for name in PICTURES)]:
             if path.is_file():
                 raise ValueError(f"{path} is of no evaluation: give another output.")
-    seen = trained_on(model.cfg.dataset, cfg.dataset, source)
+    names = model.train_names if here == before else None  # Another data set has other names.
+    seen = trained_on(model.cfg.dataset, cfg.dataset, source, names)
     counts = count(model, source, cfg, rank, world_size)
     counts["names"] = np.array([source.name(index) for index in range(len(source))])
     result = summarise(counts, source.classes, cfg)
@@ -78,13 +84,19 @@ def evaluate(
     return result, folder
 
 
-def trained_on(trained: DatasetConfig, cfg: DatasetConfig, source: Source) -> int:
+def trained_on(
+    trained: DatasetConfig, cfg: DatasetConfig, source: Source, names: int | None = None
+) -> int | None:
     """Count the evaluated images that a network was trained on, as far as files tell.
 
     Args:
         trained: the data set of the training.
         cfg: the data set that is evaluated; it says where files are.
         source: its evaluated split.
+        names: digest of the names of the training images; None where it is not known.
+
+    Returns:
+        None where the training split has other images now.
     """
     if trained.name != cfg.name:
         return 0
@@ -93,10 +105,13 @@ def trained_on(trained: DatasetConfig, cfg: DatasetConfig, source: Source) -> in
         images = open_split(here, here.training_split)
     except (ValueError, OSError):  # The training images are not here.
         return 0
-    return count_shared(source, Limited(images, here.train_limit or len(images)))
+    images = Limited(images, here.train_limit or len(images))
+    if names not in (None, digest_names(images)):
+        return None
+    return count_shared(source, images)
 
 
-def _folder_name(cfg: EvaluateConfig, images: int) -> str:
+def _folder_name(cfg: EvaluateConfig, images: int, elsewhere: str | None) -> str:
     """Name the folder of an evaluation by all that its numbers depend on."""
     dataset, split = cfg.dataset, cfg.dataset.split_or_usual(cfg.split)
     lower = [cfg.precision] if cfg.precision != "32-true" else []
@@ -105,6 +120,7 @@ def _folder_name(cfg: EvaluateConfig, images: int) -> str:
     usual, data = DatasetConfig(), asdict(dataset)
     keys = (*FOLDER_KEYS, "scenes_seed", "scenes_size")
     other = [f"{key}={data[key]}" for key in keys if data[key] != getattr(usual, key)]
+    other += [elsewhere] if elsewhere else []
     number = derive(protocol, dataset.root or "", images, cfg.boundary, ratio, *lower, *other)
     checkpoint = Path(cfg.ckpt_path).name.removesuffix(".ckpt")
     return safe_name(f"{checkpoint}-{dataset.name}-{split}-{cfg.protocol.name}-{number:08x}")

@@ -79,6 +79,7 @@ class RunFolder:
         precision: its precision; None where the run begins.
         data_state: the data module's state in it, by which the data are compared; empty where the
             run begins.
+        data_root: where the data were at the last start, if it left a result.
 
     Raises:
         ValueError: on entering, another process trains in the folder, its checkpoint does not fit,
@@ -95,6 +96,7 @@ class RunFolder:
         self.step = 0
         self.precision: str | None = None
         self.data_state: dict[str, Any] = {}
+        self.data_root: str | None = None
         self._lock: BaseFileLock | None = None
 
     def __enter__(self) -> "RunFolder":
@@ -112,6 +114,7 @@ class RunFolder:
                 self.checkpoint, self.step = str(path), checkpoint["global_step"]
                 self.precision = checkpoint.get("run", {}).get("precision")
                 self.data_state = checkpoint.get(SegmentationData.__qualname__, {})
+                self.data_root = read_result(self.path).data_root
             if self.first:
                 own = newest[0] if newest and self._is_own(newest[0]) else None
                 self._claim(own)
@@ -152,6 +155,11 @@ class RunFolder:
         except Timeout as error:
             raise ValueError(
                 f"{self.path} is being trained by another process; wait for it, or end it."
+            ) from error
+        except PermissionError as error:
+            raise ValueError(
+                f"{self.path}/run.lock is another user's, who may be training there: give another "
+                "hydra.run.dir."
             ) from error
         except (NotImplementedError, OSError):
             return None  # The file system has no locks.

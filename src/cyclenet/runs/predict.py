@@ -1,8 +1,9 @@
 """Segment images, folders of images, or a video with a trained checkpoint."""
 
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,10 +33,17 @@ Input = tuple[Path, str]  # A file to predict, and the name of its outputs.
 
 @dataclass
 class Settings:
-    """What made the files of an output: checkpoint, input and protocol; and their kinds."""
+    """What made the files of an output.
+
+    Attributes:
+        by: checkpoint, input and protocol.
+        kinds: kinds of the files.
+        folders: numbers of the folders of inputs (inodes): another may take a folder's name.
+    """
 
     by: list[str | int]
     kinds: list[str] = field(default_factory=lambda: list(SAVED_KINDS))
+    folders: dict[str, int] = field(default_factory=dict)
 
 
 class Tally:
@@ -64,9 +72,10 @@ class Predictor:
 
     Args:
         cfg: checkpoint, protocol and output.
+        inputs: all that will be predicted.
     """
 
-    def __init__(self, cfg: PredictConfig) -> None:
+    def __init__(self, cfg: PredictConfig, inputs: Sequence[Input] = ()) -> None:
         self.cfg, self.output = cfg, Path(cfg.output)
         file = find(cfg.ckpt_path)
         self.model = load(
@@ -78,11 +87,26 @@ class Predictor:
         made_by += [str(source.resolve()), cfg.protocol.describe(), cfg.precision]
         if source.is_dir():  # Another folder may have taken its name.
             made_by.append(source.stat().st_ino)
-        settings = Settings(made_by, sorted({*cfg.save, *self._written(path, made_by)}))
-        if read_json(Settings, path) != settings:
+        kinds = sorted({*cfg.save, *self._written(path, made_by)})
+        folders = {str(each.parent): each.parent.stat().st_ino for each, _ in inputs}
+        self.since = self._begin(path, Settings(made_by, kinds, folders))
+
+    def _begin(self, path: Path, settings: Settings) -> int:
+        """Write the settings; return since when outputs are theirs, in nanoseconds since 1970.
+
+        Older outputs are another command's, and are replaced.
+        """
+        before, since = read_json(Settings, path), None
+        if before and (before.by, before.kinds) == (settings.by, settings.kinds):
+            known = before.folders
+            if all(known.get(name, node) == node for name, node in settings.folders.items()):
+                since = path.stat().st_mtime_ns
+                settings.folders = known | settings.folders
+        if settings != before:
             write_json(path, settings)
-        # Outputs that are older than the settings are another command's, and are replaced.
-        self.since = path.stat().st_mtime_ns
+        if since is not None:
+            os.utime(path, ns=(since, since))  # Added folders leave the others' outputs valid.
+        return path.stat().st_mtime_ns
 
     def _written(self, path: Path, made_by: list[str | int]) -> list[str]:
         """Return the kinds of output that predictions wrote here.
@@ -169,7 +193,9 @@ class Predictor:
         # entry, or of the link, is new.
         stamps = (path.stat(), path.lstat())
         since = max(self.since, *(max(each.st_mtime_ns, each.st_ctime_ns) for each in stamps))
-        if all(out.is_file() and out.stat().st_mtime_ns > since for out in outputs):
+        # A file of the future is of a clock that was wrong, and tells nothing.
+        now = time.time_ns()
+        if all(out.is_file() and since < out.stat().st_mtime_ns <= now for out in outputs):
             return None
         image = read_image(path)
         pixels = image.shape[0] * image.shape[1]
@@ -249,7 +275,7 @@ def predict_all(cfg: PredictConfig) -> tuple[int, list[str]]:
             be used.
     """
     inputs = find_inputs(Path(cfg.input), Path(cfg.output))
-    predictor, tally = Predictor(cfg), Tally()
+    predictor, tally = Predictor(cfg, inputs), Tally()
     if unread := find_files(Path(cfg.input), UNREAD_ENDINGS - {".npy"}):
         count = f"{unread[0]} and {len(unread) - 1} more are" if unread[1:] else f"{unread[0]} is"
         print(f"{count} not read: images end in {_listed(IMAGE_ENDINGS)}.", file=sys.stderr)

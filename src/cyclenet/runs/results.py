@@ -148,9 +148,21 @@ def is_complete(cfg: TrainConfig, folder: Path) -> bool:
 def announce_finished(cfg: TrainConfig, folder: Path) -> None:
     """Say that a run had finished before."""
     print(f"Finished before: {folder / 'result.json'}. Train it anew with resume=never.")
-    before, now = read_result(folder).data_root, data_root(cfg.dataset)
-    if before and now and before != now:  # $CAMVID_ROOT, or a link, leads elsewhere today.
-        print(f"Note: it was trained on data in {before}, and the data are in {now} now.")
+    if moved := describe_move(read_result(folder).data_root, cfg.dataset):
+        print(moved)
+
+
+def describe_move(before: str | None, dataset: DatasetConfig) -> str:
+    """Say that a run's data lie elsewhere now; "" where they do not, or where it is not known.
+
+    Args:
+        before: the folder of the data, as `data_root` gave it.
+        dataset: the data set today. $CAMVID_ROOT, or a link, may lead elsewhere.
+    """
+    now = data_root(dataset)
+    if not before or not now or before == now:
+        return ""
+    return f"Note: it was trained on data in {before}, and the data are in {now} now."
 
 
 def data_root(dataset: DatasetConfig) -> str | None:

@@ -25,6 +25,7 @@ from cyclenet.runs.folder import AlreadyFinishedError, RunFolder
 from cyclenet.runs.results import (
     announce_finished,
     check_finished,
+    describe_move,
     missing_protocols,
     read_result,
     wanted_protocols,
@@ -145,6 +146,8 @@ def announce(run: RunFolder, trainer: L.Trainer, data: SegmentationData) -> None
     trainer.print(f"{counts}; run folder {run.path}")
     if run.checkpoint:
         trainer.print(f"Continuing from {run.checkpoint}, step {run.step}")
+        if moved := describe_move(run.data_root, run.cfg.dataset):
+            trainer.print(moved)
     if len(data.val_source):
         trainer.print(f"Validated by {run.cfg.protocol.describe()}")
     if run.cfg.model.freeze_backbone and not run.cfg.model.aux_head:
@@ -167,9 +170,6 @@ def find_warning(cfg: TrainConfig, data: SegmentationData) -> str:
     sizes = {source.mask(index).shape for index in spread(len(source), LOOKED_AT)}
     found = untrained_taps(cfg, sorted((height, width) for height, width in sizes))
     both = count_shared(source, data.train_source)
-    drawn = not source.pairs  # They have no files to compare.
-    if drawn and cfg.dataset.validation_split in cfg.dataset.training_split.split("+"):
-        both = len(source)
     if both:
         found += (
             f" The training sees {both} of the {len(source)} validation images, so the "
@@ -233,13 +233,13 @@ def complete(cfg: TrainConfig, folder: Path) -> None:
         ValueError: the run was trained with another configuration.
     """
     check_finished(cfg, folder)
-    result = read_result(folder)
     missing = missing_protocols(cfg, folder)
     if missing and is_first_process():
         device = "cpu" if cfg.trainer.accelerator == "cpu" else "auto"
         model = load(folder / LAST, device=device)
         for protocol in missing:
             scores, where = evaluate_last(model, cfg, folder, protocol)
+            result = read_result(folder)  # Another process may have added others meanwhile.
             result.evaluations[scores.protocol] = where.relative_to(folder).as_posix()
-        result.write(folder)
+            result.write(folder)
     announce_finished(cfg, folder)

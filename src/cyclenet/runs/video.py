@@ -45,11 +45,15 @@ class VideoWriter:
     """Write frames of one size to an .mp4, which is opened with the first of them.
 
     The file appears when the last frame is written.
+
+    Raises:
+        DataError: there is no encoder; or, at the end, the disk was full.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file: cv2.VideoWriter | None = None
+        self.frames = 0
         # OpenCV itself cannot write to all names that a file may have.
         self.folder = tempfile.TemporaryDirectory()
         self.part = Path(self.folder.name) / "video.mp4"
@@ -68,11 +72,18 @@ class VideoWriter:
                     "overlay out of save."
                 )
         self.file.write(frame[..., ::-1])
+        self.frames += 1
 
     def __exit__(self, kind: object, *rest: object) -> None:
         if self.file is not None and self.file.isOpened():
             self.file.release()
             if kind is None:
+                # OpenCV says nothing of a full disk.
+                if count_frames(self.part) < self.frames:
+                    raise DataError(
+                        f"{self.path} could not be written whole: free disk space in "
+                        f"{tempfile.gettempdir()}."
+                    )
                 with atomic_write(self.path) as part:
                     shutil.copyfile(self.part, part)
         self.folder.cleanup()

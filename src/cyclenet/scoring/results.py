@@ -46,7 +46,8 @@ class EvaluationResult(Scores):
         trimap: None where it was not computed.
         counts: name of the file beside this one that holds the counts of each image. New counts
             have a new name, so that these scores never stand beside others' counts.
-        trained_on: number of the images that the network was trained on.
+        trained_on: number of the images that the network was trained on; None where the training
+            split has other images now.
     """
 
     protocol: str
@@ -60,7 +61,7 @@ class EvaluationResult(Scores):
     boundary: BoundaryScores | None = None
     trimap: TrimapScores | None = None
     counts: str = "images.npz"  # As version 0.1 called it; today the name has a checksum.
-    trained_on: int = 0
+    trained_on: int | None = 0
 
 
 def boundary_scores(counts: np.ndarray, classes: list[str], ratio: float) -> BoundaryScores:

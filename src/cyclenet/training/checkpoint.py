@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from cyclenet.config.identity import differences
 from cyclenet.config.schema import TrainConfig
+from cyclenet.devices import count_devices
 from cyclenet.files import atomic_write
 from cyclenet.models.stored import Checkpoint, is_old_layout, load_checkpoint, stored_config
 
@@ -118,6 +119,10 @@ def check_resumable(checkpoint: Checkpoint, path: Path, cfg: TrainConfig) -> Non
             "evaluated, but its training cannot be continued. Start afresh with resume=never."
         )
     found = differences(stored_config(checkpoint), cfg)
+    processes = checkpoint.get("run", {}).get("processes")
+    wanted = count_devices(cfg.trainer.accelerator, cfg.trainer.devices) * cfg.trainer.num_nodes
+    if not cfg.trainer.sync_batchnorm and processes not in (None, wanted):
+        found.append(f"number of processes ({processes} there, {wanted} here)")
     if found and not cfg.force:
         raise ValueError(
             f"{path} was made with another {', '.join(found)}: give force=true to continue from it "

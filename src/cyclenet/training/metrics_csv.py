@@ -71,7 +71,10 @@ class MetricsCSV(Logger):
         if self.written == len(self.rows):
             return
         try:
-            with atomic_write(self.path) as part, part.open("w", newline="") as file:
+            with (
+                atomic_write(self.path) as part,
+                part.open("w", encoding="utf-8", newline="") as file,
+            ):
                 writer = csv.DictWriter(file, sorted(self.columns))
                 writer.writeheader()
                 writer.writerows(self.rows)

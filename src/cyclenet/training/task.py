@@ -157,6 +157,7 @@ class SegmentationTask(L.LightningModule):
             "cpu_seconds": self.cpu_seconds,
             "validated_at": self.validated_at,
             "precision": self.trainer.precision,
+            "processes": self.trainer.world_size,
             "layout": LAYOUT,
         }
 

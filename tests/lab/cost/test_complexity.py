@@ -71,6 +71,16 @@ def test_context_and_adc_by_hand():
     assert list(costs) == ["backbone", *parts, "decoder", "classifier"]
 
 
+def test_the_products_of_a_module_that_runs_again_count_once():
+    """CCNet's one criss-cross attention is applied twice."""
+    cfg = tiny_model(context="ccnet", head_channels=16, output_stride=8, decoder="none")
+    cost = total(count_cost(cfg, 64, 96, 7))
+    head, height, width = 16, 8, 12
+    filters = 2 * head * (head // 8) + head * head
+    products = (head // 8 + head) * (height + width)
+    assert cost.executed - cost.once == height * width * (filters + products)
+
+
 def test_a_projection_that_both_parts_use_counts_once():
     """With share_projections, PartII's filter of earlier layers is a part of PartI's."""
     cfg = tiny_model(feedback=2, output_stride=8, share_projections=True)

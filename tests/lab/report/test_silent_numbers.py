@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import asdict, replace
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from cyclenet.config.schema import DatasetConfig
+from cyclenet.data.base import Source
 from cyclenet.lab.intervals import NOTHING, HalfWidth, difference, near_minus_far, p_value
 from cyclenet.lab.report.arms import group_arms
 from cyclenet.lab.report.claims import Claim, Comparison
@@ -180,6 +183,63 @@ def test_the_panel_shows_the_images_of_the_fold_that_was_counted(tmp_path, monke
     monkeypatch.setattr("cyclenet.lab.report.panel.load", lambda *args, **options: None)
     write_report(find_runs([root]), tmp_path / "out", "x", images=1)
     assert opened == [0]
+
+
+class Blank(Source):
+    classes, palette = ["a", "b", "c"], np.zeros((3, 3), np.uint8)
+
+    def __init__(self, first, length):
+        self.names = [f"image {first + index}" for index in range(length)]
+
+    def __len__(self):
+        return len(self.names)
+
+    def name(self, index):
+        return self.names[index]
+
+    def image(self, index):
+        return np.zeros((40, 60, 3), np.uint8)
+
+    def mask(self, index):
+        return np.zeros((40, 60), np.uint8)
+
+
+def test_the_panel_is_of_the_images_that_were_counted_or_of_none(tmp_path, monkeypatch):
+    make_runs(tmp_path / "runs", run_config(0, **CYCLE), run_config(0, **DENSE))
+    model = SimpleNamespace(predict=lambda image: SimpleNamespace(labels=np.zeros((40, 60), int)))
+    monkeypatch.setattr("cyclenet.lab.report.panel.load", lambda *args, **options: model)
+    for first, length, same in ((0, 40, True), (1, 40, False), (0, 3, False)):
+        opened = partial(Blank, first, length)
+        monkeypatch.setattr("cyclenet.lab.report.panel.open_validation", lambda cfg, o=opened: o())
+        write_report(find_runs([tmp_path / "runs"]), tmp_path / "out", "x", images=2)
+        text = (tmp_path / "out/report.md").read_text()
+        assert ("The split has other images now" in text) != same
+        assert ("![image, truth" in text) == same
+
+
+def test_scores_on_trained_images_are_told(tmp_path):
+    runs = make_runs(tmp_path / "runs", run_config(0, **CYCLE), run_config(0, **DENSE))
+    assert "was trained on some of the images" not in report_of(runs, tmp_path)
+    for told in (3, None):
+        (path,) = runs[1].folder.glob("evaluate/*/scores.json")
+        edit_json(path, trained_on=told)
+        text = report_of(find_runs([tmp_path / "runs"]), tmp_path)
+        label = group_arms(runs)[1].label
+        assert f"**Warning:** {label}: the network was trained on some of the images" in text
+
+
+def test_holms_correction_is_of_the_claims_that_ask_for_it(tmp_path, monkeypatch):
+    root = tmp_path / "runs"
+    for number, (model, right) in enumerate([(CYCLE, 0.9), (DENSE, 0.6)]):
+        for seed in (0, 1):
+            make_run(root, run_config(seed, **model), right, number=2 * number + seed)
+    monkeypatch.setattr("cyclenet.lab.report.claims.holm", lambda p: [1.0] * len(p))
+    up, down = (arm.label for arm in group_arms(find_runs([root])))
+    need = [Comparison(up, down, "mIoU")]
+    plan = [Claim("corrected", need, holm=True), Claim("alone", need, refuted_below=0)]
+    text = report_of(find_runs([root]), tmp_path, plan=plan)
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    assert "**held**" in lines["alone"] and "**not decided**" in lines["corrected"]
 
 
 def test_a_comparison_of_one_seed_has_no_p_value(tmp_path):

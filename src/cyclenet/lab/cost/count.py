@@ -121,27 +121,31 @@ def run_in_parts(net: CycleNet, image: Tensor) -> Iterator[str]:
 
 
 class _UsedModules:
-    """Note which modules of the context run for the first time, and which again."""
+    """Note which modules of the context run for the first time, and which again.
+
+    A module runs again if it ran before and no part of it runs for the first time. Its own matrix
+    products are then repeated too.
+    """
 
     def __init__(self, context: nn.Module, counter: FlopCounterMode) -> None:
         self.counter = counter
-        self.before = 0
         self.seen: set[nn.Module] = set()
+        self.inside: list[tuple[int, int, int]] = []
         self.parameters = self.repeated = 0
         for module in context.modules():
-            if not list(module.children()):
-                module.register_forward_pre_hook(self._enter)
-                module.register_forward_hook(self._leave)
+            module.register_forward_pre_hook(self._enter)
+            module.register_forward_hook(self._leave)
 
     def _enter(self, module: nn.Module, args: Any) -> None:
-        self.before = self.counter.get_total_flops()
+        self.inside.append((self.counter.get_total_flops(), self.repeated, len(self.seen)))
 
     def _leave(self, module: nn.Module, args: Any, out: Any) -> None:
-        if module in self.seen:
-            self.repeated += (self.counter.get_total_flops() - self.before) // 2
-        else:
+        flops, repeated, seen = self.inside.pop()
+        if module not in self.seen:
             self.seen.add(module)
-            self.parameters += _count(module)
+            self.parameters += 0 if list(module.children()) else _count(module)
+        elif len(self.seen) == seen:
+            self.repeated = repeated + (self.counter.get_total_flops() - flops) // 2
 
     def take(self) -> tuple[int, int]:
         """Return the parameters of new modules and the multiply-adds of repeated ones since."""

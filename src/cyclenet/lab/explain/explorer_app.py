@@ -49,7 +49,7 @@ class Answers:
 
     def __init__(self, explorer: Explorer) -> None:
         self.explorer = explorer
-        self.page = (Path(__file__).parent / "explorer.html").read_text()
+        self.page = (Path(__file__).parent / "explorer.html").read_text("utf-8")
         # Images are decoded one at a time, and few are received at a time, so that many uploads
         # at once do not fill the memory.
         self.decoding = asyncio.Semaphore(1)

@@ -132,7 +132,10 @@ def describe_claims(plan: list[Claim], rows: list[Row], block: int) -> str:
         if claim.holm
     }
     adjusted = dict(zip(family, holm(list(family.values())), strict=True))
-    judged = [[one._replace(p=adjusted.get(one.need, one.p)) for one in found] for found in judged]
+    judged = [
+        [one._replace(p=adjusted[one.need]) for one in found] if claim.holm else found
+        for claim, found in zip(plan, judged, strict=True)
+    ]
     wider = block if block > 1 and not folds else 0
     lines = [
         line

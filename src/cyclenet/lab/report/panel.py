@@ -29,6 +29,9 @@ def describe_panel(arms: list[Arm], output: Path, count: int) -> str:
     try:
         models = [load(run.folder / LAST, device="cpu") for run in runs]
         source = open_validation(runs[0].config.dataset)
+        names = [source.name(index) for index in range(len(source))]
+        if names != list(evaluations[0].counts.get("names", names)):
+            raise ValueError("The split has other images now than the evaluations had.")
         rows = []
         for index in chosen:
             image, truth = source.image(index), source.mask(index)
@@ -39,10 +42,10 @@ def describe_panel(arms: list[Arm], output: Path, count: int) -> str:
     titles = [arm.label for arm in arms]
     picture = panel(rows, titles, source.classes, source.palette, COLUMN_WIDTH)
     save_png(output / "panel.png", picture)
-    names = plain(", ".join(source.name(index) for index in chosen))
+    shown = plain(", ".join(names[index] for index in chosen))
     return (
         f"These are the images of each part of the split on which the arms' pixel accuracies "
-        f"differ most ({names}), so they are not typical ones. Each arm is shown by its first "
+        f"differ most ({shown}), so they are not typical ones. Each arm is shown by its first "
         "seed. Red squares mark where most pixels are right in some arms and wrong in others."
         "\n\n![image, truth, predictions and their errors](panel.png)"
     )

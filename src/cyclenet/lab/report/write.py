@@ -147,6 +147,17 @@ def _warnings(runs: list[Run], arms: list[Arm]) -> list[str]:
         run.result.warning or untrained_taps(run.cfg) for run in runs if run.finished and run.cfg
     }
     lines = [f"**Warning:** {plain(warning)}" for warning in sorted(warnings) if warning]
+    known = {
+        plain(arm.label)
+        for arm in arms
+        for protocol in arm.protocols
+        if any(each.scores.trained_on != 0 for each in arm.evaluations(protocol))
+    }
+    if known:
+        lines.append(
+            f"**Warning:** {', '.join(sorted(known))}: the network was trained on some of the "
+            "images that it is scored on, or the training images have changed since."
+        )
     first = arms[0]
     unlike = [
         plain(arm.label)
