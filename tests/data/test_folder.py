@@ -385,6 +385,17 @@ def test_numbers_that_are_those_of_the_lines_or_names_are_read(tmp_path):
         assert opened(tmp_path).classes == classes.split("\n")[:3]
 
 
+@pytest.mark.parametrize("line", ["{n} 128 64 {n} road{n}", "road{n} 128 64 {n} 255"])
+def test_a_fifth_column_is_not_taken_for_a_name_or_a_colour(line, tmp_path):
+    lines = "".join(line.format(n=n) + "\n" for n in range(3))
+    put(tmp_path, "images/train/1.png", "masks/train/1.png", classes=lines)
+    with pytest.raises(DataError, match="has four numbers in a line"):
+        opened(tmp_path)
+    three = "128 64 0 3-wheeler\n128 64 1 class 2\n128 64 2 tree 255\n"
+    put(tmp_path, "images/train/1.png", "masks/train/1.png", classes=three)
+    assert opened(tmp_path).classes == ["3-wheeler", "class 2", "tree 255"]
+
+
 def test_classes_of_the_current_folder_are_read_only_by_their_name(tmp_path, monkeypatch):
     root = put(tmp_path / "data", "images/train/1.png", "masks/train/1.png", classes="")
     (tmp_path / "classes.txt").write_text("cat\ndog\nbird\n")

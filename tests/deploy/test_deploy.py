@@ -27,6 +27,7 @@ from cyclenet.deploy import export as exporting
 from cyclenet.deploy.load import load, read_checkpoint
 from cyclenet.lab import share
 from cyclenet.lab.share import push
+from cyclenet.models.layers import ZeroConv2d
 from cyclenet.runs.evaluate import summarise
 from cyclenet.runs.evaluate import write as write_scores
 from cyclenet.scoring import inference
@@ -155,8 +156,13 @@ ARMS = [
 @pytest.mark.parametrize("arm", ARMS, ids=lambda arm: "-".join(map(str, arm.values())) or "whole")
 def test_an_exported_graph_gives_what_pytorch_gives(arm, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "TRACED", (2, 64, 96))
-    monkeypatch.setattr(exporting, "CHECKED", ((1, 41, 97), (3, 72, 80)))
-    path = save_checkpoint(task_of(**arm), tmp_path / "last.ckpt")
+    # The last is one feature high.
+    monkeypatch.setattr(exporting, "CHECKED", ((1, 41, 97), (3, 72, 80), (1, 7, 50)))
+    task = task_of(**arm)
+    for module in task.modules():  # What starts at 0 would hide where it is applied.
+        if isinstance(module, ZeroConv2d):
+            torch.nn.init.normal_(module.weight, std=0.1)
+    path = save_checkpoint(task, tmp_path / "last.ckpt")
     output = str(tmp_path / "m.onnx")
     said = exporting.export(ExportConfig(ckpt_path=str(path), output=output))
     assert "what the checkpoint gives" in said[1]
@@ -580,6 +586,26 @@ def test_weights_alone_have_no_graph_to_choose():
     for key, value in (("gives", "labels"), ("deformable", "grid_sample")):
         with pytest.raises(ValueError, match="safetensors has no graph"):
             ExportConfig("x", "m.safetensors", format="safetensors", **{key: value})
+
+
+def test_a_card_tells_scores_on_training_images_and_on_other_data(tmp_path):
+    task = scenes_task()
+    path = save_checkpoint(task, tmp_path / "run/checkpoints/last.ckpt")
+    cfg = EvaluateConfig(str(path), task.cfg.dataset, task.cfg.protocol)
+    doubts = {"usual": {}, "train": {"trained_on": 3}, "fog": {"elsewhere": True}}
+    doubts["changed"] = {"trained_on": None}
+    counts = counts_of(np.random.default_rng(0), 0.7)
+    for name, keys in doubts.items():
+        result = replace(summarise(counts, RUN_CLASSES, cfg), **keys)
+        write_scores(tmp_path / "run/evaluate" / name, counts, result)
+    card = share.write_card("me/streets", task.cfg, task.classes, path, None)
+    rows = [line.split("|")[1].strip() for line in card.splitlines() if line.startswith("| scenes")]
+    assert sorted(row.removeprefix("scenes val, 40 images") for row in rows) == [
+        "",
+        ", 3 of them training images",
+        ", in another folder than in the training",
+        ", of which some may be training images",
+    ]
 
 
 def test_a_card_names_no_commit_of_another_repository(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """A strange folder: what is proposed reads it, and trains."""
 
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -45,10 +46,15 @@ def test_suffixes_and_colours_in_nested_folders(tmp_path):
     np.testing.assert_array_equal(read(found).palette[read(found).mask(0)], COLORS[ids(0, 1, 2)])
     assert (tmp_path / "out/pairs.png").is_file()
     # The user's names stay.
-    (tmp_path / "out/data-classes.txt").write_text("none 0 0 0\nleaf 0 128 0\nsoil 128 0 0\n")
+    (names,) = (tmp_path / "out").glob("data-*-classes.txt")
+    names.write_text("none 0 0 0\nleaf 0 128 0\nsoil 128 0 0\n")
     again = propose(tmp_path / "data", tmp_path / "out")
     assert read(again).classes == ["none", "leaf", "soil"]
     assert any("stays as it is" in line for line in again.seen)
+    # Another data set in a folder of the same name has names of its own.
+    shutil.copytree(tmp_path / "data", tmp_path / "other/data")
+    other = propose(tmp_path / "other/data", tmp_path / "out")
+    assert read(other).classes != ["none", "leaf", "soil"]
 
 
 def test_binary_masks_beside_their_images(tmp_path):

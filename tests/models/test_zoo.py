@@ -327,6 +327,17 @@ def test_psanet_is_mmsegmentations(monkeypatch):
     compare(PSANet(24, (9, 9), 32), classify(), theirs, names, 9)
 
 
+def test_ocrnets_guess_lies_where_its_features_do():
+    """At 1/32 the guess has cells between; with corner alignment every second is a feature's."""
+    torch.manual_seed(0)
+    features, guess = torch.randn(2, 24, 5, 9), torch.randn(2, 7, 9, 17)
+    net = OCRNet(24, 32, align_corners=True).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(net((features, guess)), net((features, guess[..., ::2, ::2])))
+    cfg = tiny_model(context="ocrnet", decoder="none", output_stride=32, align_corners=True)
+    assert build_model(cfg, 7).context.align_corners
+
+
 def test_ocrnet_is_mmsegmentations():
     theirs = oracle("OCRHead", ocr_channels=16)
     block = "object_context_block"

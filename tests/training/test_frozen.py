@@ -20,7 +20,7 @@ from cyclenet.data.views import AS_IT_IS, Place, View, Views, to_tensor
 from cyclenet.deploy.load import load
 from cyclenet.models.cyclenet import build_model
 from cyclenet.models.resize import Grid
-from cyclenet.runs.features import open_features, write_features
+from cyclenet.runs.features import _estimate, open_features, write_features
 from cyclenet.runs.train import train
 from cyclenet.training.task import SegmentationTask
 from cyclenet.training.trainer import build_trainer
@@ -216,6 +216,15 @@ def test_no_room_is_told_before_anything_is_written(cached, monkeypatch):
     with pytest.raises(ValueError, match=r"features of 24 views, 0.0\d GB, once: 0.00 GB are free"):
         write_features(cache, task.net, source, cache.views.all(), torch.device("cpu"))
     assert not list(cache.folder.iterdir())
+
+
+def test_the_size_that_is_told_is_that_of_a_network_for_its_crop_too(cached, monkeypatch):
+    """Such a network pads small images to its crop."""
+    task, source, cache = cached
+    asked = (source, [(0, AS_IT_IS)], torch.device("cpu"))
+    usual = _estimate(cache, task.net, *asked)
+    monkeypatch.setattr(task.net, "least", task.net.grid.padded((200, 300)))
+    assert _estimate(cache, task.net, *asked) == pytest.approx(usual, rel=0.01)
 
 
 def test_a_crop_of_features_lies_over_its_mask():

@@ -95,7 +95,7 @@ CONTEXTS: dict[str, Choice] = {
     "ccnet": Choice(f"{_CONTEXTS}.ccnet:CCNet", "CCNet", _WIDTH),
     "spnet": Choice(f"{_CONTEXTS}.spnet:SPNet", "SPNet", _ALIGNED),
     "identity": Choice(f"{_CONTEXTS}.base:Identity", "Backbone"),
-    "ocrnet": Choice(f"{_CONTEXTS}.ocrnet:OCRNet", "OCRNet", _WIDTH, guided=True),
+    "ocrnet": Choice(f"{_CONTEXTS}.ocrnet:OCRNet", "OCRNet", _ALIGNED, guided=True),
     "deeplabv3plus": Choice(
         f"{_CONTEXTS}.deeplabv3plus:SeparableASPP",
         "Separable ASPP",

@@ -154,4 +154,17 @@ def _read_names(path: Path) -> tuple[list[str], list[tuple[str, tuple[int, int, 
             f"{path} begins its lines with numbers, and a class's id is the number of its line: "
             "leave them out, or list numbers and names in dataset.ids=[0:road,7:sky]."
         )
+    rows = [line.replace(",", " ").split() for line in lines]
+    numbered = all(_are_four(row[:4], row[4:5]) for row in rows)
+    opaque = all(row[-1] == "255" and _are_four(row[-4:], row[-5:-4]) for row in rows)
+    if numbered or opaque:
+        raise DataError(
+            f"{path} has four numbers in a line ({lines[0]!r}), and a colour has three: leave out "
+            "the number of the line, or the opacity."
+        )
     return names, colors
+
+
+def _are_four(words: list[str], name: list[str]) -> bool:
+    """Tell whether words are four numbers beside a word that is none."""
+    return len(words) == 4 and all(map(str.isdecimal, words)) and not all(map(str.isdecimal, name))

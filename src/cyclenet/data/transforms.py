@@ -71,7 +71,7 @@ class RandomWindow(A.DualTransform):  # type: ignore[misc]
         return {"rows": rows, "columns": columns, "size": (tall, wide), "before": (above, left)}
 
     def _draw(self, length: int, crop: int, factor: float) -> tuple[slice, int, int]:
-        scaled = min(round(length * factor), crop)
+        scaled = min(max(round(length * factor), 1), crop)
         window = min(max(round(scaled / factor), 1), length) if scaled == crop else length
         start = self.py_random.randint(0, length - window)
         return slice(start, start + window), scaled, (crop - scaled) // 2

@@ -29,7 +29,7 @@ OPSET = 20  # ONNX has a deformable convolution since opset 19.
 
 TRACED = (2, 240, 496)  # Images, height, width of the input that the graph is recorded with.
 
-CHECKED = ((1, 241, 497), (3, 360, 480), (1, 512, 1024))
+CHECKED = ((1, 241, 497), (3, 360, 480), (1, 512, 1024), (1, 7, 50))
 """Inputs that an exported file is compared on."""
 
 MOST_RELATIVE = 1e-3  # Largest difference that passes, as a share of the largest logit.

@@ -12,6 +12,7 @@ from cyclenet.data.images import DataError, read_colors, read_values
 from cyclenet.data.legend import read_legend
 from cyclenet.files import write_text
 from cyclenet.labels import IGNORE
+from cyclenet.seeding import derive
 
 
 @dataclass
@@ -159,7 +160,9 @@ def _known_legend(root: Path, colors: Counter[int], numbers: Counter[int]) -> st
 
 
 def _write_classes(found: Proposal, root: Path, output: Path, lines: list[str]) -> None:
-    path = output / f"{root.resolve().name}-classes.txt"  # Several data sets may be looked at.
+    # Several data sets may be looked at, also of one name.
+    where = root.resolve()
+    path = output / f"{where.name}-{derive(str(where)):08x}-classes.txt"
     if path.exists():
         found.seen.append(f"{path} was there, and stays as it is.")
     else:

@@ -79,7 +79,7 @@ def write_card(
     ]
     lines = [
         [
-            f"{one.dataset} {one.split}, {one.images} images",
+            f"{one.dataset} {one.split}, {one.images} images{_doubts(one)}",
             f"{one.protocol}, {one.precision}",
             percent(one.mIoU),
         ]
@@ -108,6 +108,13 @@ def write_card(
         "The terms of the training data and of the pretrained backbone apply to the weights.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _doubts(one: EvaluationResult) -> str:
+    doubts = ", in another folder than in the training" if one.elsewhere else ""
+    if one.trained_on is None:
+        return doubts + ", of which some may be training images"
+    return doubts + (f", {one.trained_on} of them training images" if one.trained_on else "")
 
 
 def _token() -> str | None:

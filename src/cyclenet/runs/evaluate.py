@@ -78,7 +78,7 @@ def evaluate(
     counts = count(model, source, cfg, rank, world_size)
     counts["names"] = np.array([source.name(index) for index in range(len(source))])
     result = summarise(counts, source.classes, cfg)
-    result.trained_on = seen
+    result.trained_on, result.elsewhere = seen, elsewhere is not None
     if rank == 0:
         write(folder, counts, result)
     return result, folder

@@ -115,6 +115,7 @@ def _estimate(
         height, width = source.mask(index).shape
         pixels.append(np.prod(cache.views.padded((height, width), view)))
     side = 8 * net.grid.stride + int(net.grid.align_corners)
-    probe = torch.zeros(1, 3, side, side, device=device)
+    height, width = (max(side, least) for least in net.least)  # It would be padded to that.
+    probe = torch.zeros(1, 3, height, width, device=device)
     values = sum(level.numel() for level in view_features(net, probe))
-    return float(2 * values / side**2 * np.mean(pixels) * len(todo))
+    return float(2 * values / (height * width) * np.mean(pixels) * len(todo))

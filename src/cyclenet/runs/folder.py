@@ -45,6 +45,7 @@ WRITTEN = (
     "evaluate/*/confusion.png",
     "evaluate/*/trimap.png",
     "visualize/analysis*",
+    "visualize/*/analysis*",
     "tensorboard/events.out.tfevents.*",
 )
 """What trainings and evaluations write to a run folder, and a start afresh removes."""

@@ -46,6 +46,7 @@ class EvaluationResult(Scores):
         trimap: None where it was not computed.
         counts: name of the file beside this one that holds the counts of each image. New counts
             have a new name, so that these scores never stand beside others' counts.
+        elsewhere: whether the data lay elsewhere than in the training: they may be others.
         trained_on: number of the images that the network was trained on; None where the training
             split has other images now.
     """
@@ -61,6 +62,7 @@ class EvaluationResult(Scores):
     boundary: BoundaryScores | None = None
     trimap: TrimapScores | None = None
     counts: str = "images.npz"  # As version 0.1 called it; today the name has a checksum.
+    elsewhere: bool = False
     trained_on: int | None = 0
 
 

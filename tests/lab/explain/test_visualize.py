@@ -1,14 +1,19 @@
 """src/visualize.py as a user runs it."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from conftest import run, write
+from cyclenet.config.commands import VisualizeConfig
 from cyclenet.lab.explain.features import Explained
-from made import save_checkpoint, scenes_task, task_of
+from cyclenet.lab.explain.visualize import _analysis_name
+from cyclenet.runs.results import RunResult
+from made import model_of, save_checkpoint, scenes_task, task_of
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +42,8 @@ def test_all_figures_of_a_point(folder):
         "output=all",
         cwd=folder,
     )
-    names = [
-        "figure3-1",
-        "figure4-1",
-        *(f"a/{name}" for name in ("offsets", "receptive_field", "feedback")),
-    ]
+    alone = ("figure3-1", "figure4-1", "offsets", "receptive_field", "feedback")
+    names = [f"a/{name}" for name in alone]
     names += [
         f"a/{name}-{at}"
         for name in ("similarity", "gradcam", "probabilities")
@@ -95,7 +97,8 @@ def test_a_whole_split_in_numbers(folder):
         and "the first 2 images (dataset.val_limit)" in output
         and "PartII minus PartI" in output
     )
-    written = folder / "run/visualize"
+    # Fewer images are not the run's own split, so this is not what reports read.
+    (written,) = (folder / "run/visualize").glob("last-scenes-val-*")
     result = json.loads((written / "analysis.json").read_text())
     assert (
         result["images"] == 2
@@ -105,6 +108,29 @@ def test_a_whole_split_in_numbers(folder):
     assert (written / "analysis.md").read_text() in output and "nan" not in output
     for topic in ("feedback", "similarity", "offsets", "receptive_field"):
         assert "</svg>" in (written / f"analysis-{topic}.svg").read_text()
+
+
+def test_only_the_runs_own_analysis_lies_where_reports_read_it(tmp_path):
+    task = scenes_task()
+    path = save_checkpoint(task, tmp_path / "run/checkpoints/last.ckpt")
+    best = shutil.copy(path, path.with_name("best.ckpt"))
+    RunResult("finished", data_root=None).write(tmp_path / "run")
+    own = VisualizeConfig(ckpt_path=str(path), dataset=task.cfg.dataset)
+    other = replace(task.cfg.dataset, scenes_seed=9)
+    cases = [own, replace(own, ckpt_path=str(best)), replace(own, split="train")]
+    cases += [replace(own, dataset=other), replace(own, what=["feedback"])]
+    names = [_analysis_name(cfg, model_of(task)) for cfg in cases]
+    assert names[0] == "" and all(names[1:]) and len(set(names)) == len(names)
+
+
+def test_pages_of_more_images_do_not_stay(folder):
+    words = [CKPT, "what=figure4", "output=pages", "formats=png", "points=points.csv"]
+    for count, pages in ((10, 2), (9, 1)):
+        lines = [f"{'ab'[n % 2]},{n},9\n" for n in range(count)]
+        (folder / "points.csv").write_text("".join(["image,x,y\n", *lines]))
+        run("visualize", *words, "image=in", cwd=folder)
+        drawn = {path.name for path in (folder / "pages").iterdir()}
+        assert drawn == {f"figure4-{number}.png" for number in range(1, pages + 1)}
 
 
 def test_names_are_taken_as_they_stand(folder):

@@ -293,10 +293,19 @@ def test_published_numbers_stand_beside_the_published_rates_only():
     assert find_published(run_config(**cycle).model).name == "CycleNet"
     assert find_published(run_config(**cycle, atrous_rates=[6, 12, 18]).model) is None
     assert find_published(run_config(**DENSE, atrous_rates=[3, 6]).model) is None
-    assert find_published(run_config(**DENSE).model).name == "DenseASPP on ResNet-101"
+    # Table 3 has six rates, Table 4 five (section 4.3).
+    five = {"atrous_rates": [3, 6, 12, 18, 24]}
+    assert find_published(run_config(**DENSE).model) is None
+    assert find_published(run_config(**DENSE, **five).model).table4 == 43.03
+    six, of_ade = (find_published(run_config(**cycle, **keys).model) for keys in ({}, five))
+    assert (six.table3, six.table4) == (82.0, None) and (of_ade.table3, of_ade.table4) == (
+        None,
+        46.14,
+    )
+    assert find_published(run_config(**cycle, feedback=2).model) is None
     at_16 = [2, 3, 6, 9, 12, 15]
     model = run_config(**cycle, output_stride=16, atrous_rates=at_16).model
-    assert find_published(model).name == "CycleNet"
+    assert find_published(model) == six
 
 
 def test_a_damaged_evaluation_is_not_replaced_by_another_protocols(tmp_path):

@@ -43,6 +43,32 @@ def test_a_rate_is_read_back_as_it_was(lr, tmp_path):
     assert compose_config("train", [f"optim.lr=${{chosen:{path}}}"]).optim.lr == lr
 
 
+def test_values_may_be_tried_one_by_one(tmp_path):
+    """A later sweep of one value, or of one network, keeps what earlier ones found."""
+    tried = [
+        ("cycleaspp", 0.02, 0.8, []),
+        ("cycleaspp", 0.01, 0.6, []),
+        ("denseaspp", 0.01, 0.7, []),
+        ("cycleaspp", 0.02, 0.1, ["trainer.max_steps=9"]),  # Another setting.
+    ]
+    earlier = []
+    for number, (arm, lr, accuracy, other) in enumerate(tried):
+        cfg = compose_config("train", [f"arm={arm}", f"optim.lr={lr}", *other])
+        earlier.append(read_run(make_run(tmp_path / "runs", cfg, accuracy, number=number)))
+    cfg = compose_config("train", ["arm=cycleaspp", "optim.lr=0.005"])
+    new = read_run(make_run(tmp_path / "runs", cfg, 0.5, number=9))
+    path = tmp_path / "chosen.yaml"
+    write_chosen([new], "optim.lr", path, [*earlier, new])
+    for arm, best in (("cycleaspp", 0.02), ("denseaspp", 0.01)):
+        words = [f"arm={arm}", f"optim.lr=${{chosen:{path}}}"]
+        assert compose_config("train", words).optim.lr == best
+    # Another seed alone is no comparison with the values of the first.
+    cfg = compose_config("train", ["arm=cycleaspp", "optim.lr=0.005", "seed=7"])
+    new = read_run(make_run(tmp_path / "runs", cfg, 0.9, number=10))
+    write_chosen([new], "optim.lr", path, [*earlier, new])
+    assert "no seed and fold has runs of all values" in path.read_text()
+
+
 def test_a_value_is_not_chosen_for_an_easy_seed_that_it_alone_has(tmp_path):
     runs = []
     for seed, lr, accuracy in ((0, 0.01, 0.9), (1, 0.01, 0.5), (0, 0.1, 0.8)):

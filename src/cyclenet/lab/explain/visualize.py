@@ -1,7 +1,9 @@
 """Draw the paper's figures of images, or measure over a split: the program of ``visualize``."""
 
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,12 @@ from matplotlib.figure import Figure
 
 from cyclenet.config.commands import VisualizeConfig
 from cyclenet.config.naming import arm_labels
+from cyclenet.config.restore import PLACES
 from cyclenet.data.images import DataError
 from cyclenet.data.open import open_validation
 from cyclenet.deploy.load import find, run_of
 from cyclenet.deploy.model import Model
-from cyclenet.files import write_json, write_text
+from cyclenet.files import safe_name, write_json, write_text
 from cyclenet.lab.explain.analysis import TOPICS, analyse
 from cyclenet.lab.explain.canvas import Point, save_formats
 from cyclenet.lab.explain.features import Explained
@@ -31,8 +34,10 @@ from cyclenet.lab.explain.pixel_figures import (
 )
 from cyclenet.lab.explain.split_figures import split_figures
 from cyclenet.lab.explain.text import describe_analysis
-from cyclenet.runs.results import read_result
+from cyclenet.runs.results import data_root, describe_move, read_result
 from cyclenet.scoring.boundary import label_distance
+from cyclenet.seeding import derive
+from cyclenet.training.keep import LAST
 
 ROWS_OF_FIGURE4, COLUMNS_OF_FIGURE3 = 9, 4
 OF_A_PIXEL: dict[str, Callable[[Explained, int, int], Figure]] = {
@@ -49,13 +54,31 @@ def visualize(cfg: VisualizeConfig) -> int:
     Raises:
         ValueError: the checkpoint, the images or the points cannot be used.
     """
+    cfg = replace(cfg, ckpt_path=str(find(cfg.ckpt_path)))  # It may be a run folder.
     paths = (cfg.ckpt_path, *cfg.compare)
     models = open_models(paths, cfg.accelerator)
-    output = Path(cfg.output) if cfg.output else run_of(find(cfg.ckpt_path)) / "visualize"
+    output = run_of(cfg.ckpt_path) / "visualize"
     if cfg.image is None:
+        output = Path(cfg.output or output / _analysis_name(cfg, models[0]))
         visualize_split(cfg, models[0], output)
         return 0
-    return visualize_images(cfg, models, output)
+    return visualize_images(cfg, models, Path(cfg.output or output))
+
+
+def _analysis_name(cfg: VisualizeConfig, model: Model) -> str:
+    """Name the folder of an analysis; "" for the run's own, which reports read."""
+    stored, here = asdict(model.cfg.dataset), asdict(cfg.dataset)
+    for key in PLACES:
+        del stored[key], here[key]
+    checkpoint = Path(cfg.ckpt_path)
+    split = cfg.dataset.split_or_usual(cfg.split)
+    usual = stored == here and split == cfg.dataset.validation_split and not cfg.what
+    root = read_result(run_of(checkpoint)).data_root
+    moved = describe_move(root, cfg.dataset)
+    if usual and checkpoint.name == Path(LAST).name and not moved:
+        return ""
+    number = derive(repr(sorted(here.items())), data_root(cfg.dataset) or "", *sorted(cfg.what))
+    return safe_name(f"{checkpoint.stem}-{cfg.dataset.name}-{split}-{number:08x}")
 
 
 def visualize_split(cfg: VisualizeConfig, model: Model, output: Path) -> None:
@@ -80,7 +103,7 @@ def visualize_split(cfg: VisualizeConfig, model: Model, output: Path) -> None:
     if cfg.dataset.val_limit:
         limit = f", the first {len(source)} images (dataset.val_limit)"
     result.dataset, result.split, result.checkpoint = cfg.dataset.name, split + limit, cfg.ckpt_path
-    run = run_of(find(cfg.ckpt_path))
+    run = run_of(cfg.ckpt_path)
     if (run / "config.yaml").is_file():
         ended = read_result(run)
         result.finished_at = (ended.finished_at if ended.finished else None) or 0.0
@@ -121,7 +144,8 @@ def visualize_images(cfg: VisualizeConfig, models: list[Model], output: Path) ->
             f"{cfg.points} has points of {', '.join(sorted(missing))}, of which there is no image "
             f"in {cfg.image}."
         )
-    pages = Pages(cfg, models, output)
+    # The page of a single image must not replace another's.
+    pages = Pages(cfg, models, output, f"{inputs[0].name}/" if len(inputs) == 1 else "")
     failed = 0
     for each in inputs:
         try:
@@ -187,8 +211,10 @@ class Pages:
     So a folder's images are never all held.
     """
 
-    def __init__(self, cfg: VisualizeConfig, models: list[Model], output: Path) -> None:
-        self.cfg, self.models, self.output = cfg, models, output
+    def __init__(
+        self, cfg: VisualizeConfig, models: list[Model], output: Path, prefix: str
+    ) -> None:
+        self.cfg, self.models, self.output, self.prefix = cfg, models, output, prefix
         self.fourth: list[PixelMaps] = []
         self.third: list[Predicted] = []
         self.drawn = {"figure3": 0, "figure4": 0}
@@ -213,11 +239,16 @@ class Pages:
             self._save_third()
 
     def finish(self) -> None:
-        """Save the pages that are not full."""
+        """Save the pages that are not full; remove those of more images, drawn earlier."""
         if self.fourth:
             self._save_fourth()
         if self.third:
             self._save_third()
+        for kind, drawn in self.drawn.items():
+            for path in (self.output / self.prefix).glob(f"{kind}-*.*"):
+                number = re.fullmatch(rf"{kind}-(\d+)", path.stem)
+                if drawn and number and int(number[1]) > drawn:
+                    path.unlink()
 
     def _save_fourth(self) -> None:
         rows, self.fourth = self.fourth[:ROWS_OF_FIGURE4], self.fourth[ROWS_OF_FIGURE4:]
@@ -232,4 +263,4 @@ class Pages:
 
     def _save_page(self, kind: str, figure: Figure) -> None:
         self.drawn[kind] += 1
-        self.save(figure, f"{kind}-{self.drawn[kind]}")
+        self.save(figure, f"{self.prefix}{kind}-{self.drawn[kind]}")

@@ -38,7 +38,7 @@ class ReportAfterSweep(Callback):
         choices = config.hydra.runtime.choices
         title = f"{choices.experiment or config.name} on {choices.dataset}"
         try:
-            from cyclenet.lab.report.runs import read_run
+            from cyclenet.lab.report.runs import find_runs, read_run
             from cyclenet.lab.report.write import write_report
             from cyclenet.lab.sweeps.choose import write_chosen
 
@@ -48,7 +48,8 @@ class ReportAfterSweep(Callback):
             print(results_of(page))
             print(f"Report: {page}")
             if self.choose:
-                print(write_chosen(runs, self.choose, page.with_name("chosen.yaml")))
+                earlier = find_runs([folders[0].parent])
+                print(write_chosen(runs, self.choose, page.with_name("chosen.yaml"), earlier))
         except ValueError as error:
             print(f"No report: {error}", file=sys.stderr)
         except Exception:  # Hydra would make a warning of it, and forget the exit code.

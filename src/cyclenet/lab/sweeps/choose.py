@@ -1,5 +1,6 @@
 """What a sweep chose: the best value of one key for each network, as a file for later runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from cyclenet.files import write_text
 from cyclenet.lab.report.runs import Run
 
 
-def write_chosen(runs: list[Run], key: str, path: Path) -> str:
+def write_chosen(runs: list[Run], key: str, path: Path, earlier: Sequence[Run] = ()) -> str:
     """Write the best value of a key for each network, by mean mIoU over the runs of all values.
 
     ``${chosen:PATH}`` reads it (`cyclenet.config.load`).
@@ -19,13 +20,20 @@ def write_chosen(runs: list[Run], key: str, path: Path) -> str:
         runs: runs of a sweep; those that have not finished do not count.
         key: what was swept over beside the networks, for instance ``optim.lr``.
         path: the YAML file.
+        earlier: runs of earlier sweeps, of which those count that differ from one of ``runs`` in
+            the network, the key, the seed or the fold alone: values may be tried one by one.
 
     Returns:
         What to say of it: where it is, and networks whose best value is the last that was tried.
     """
     scores: dict[str, dict[float, dict[str, float]]] = {}
     splits: set[str] = set()
-    for run in runs:
+    alike = {_setting(run, key, "seed", "dataset.fold") for run in runs if run.cfg}
+    known = {run.folder.resolve(): run for run in runs}
+    for run in earlier:
+        if run.cfg and _setting(run, key, "seed", "dataset.fold") in alike:
+            known.setdefault(run.folder.resolve(), run)
+    for run in known.values():
         if run.cfg is None or not run.finished:
             continue
         own = run.cfg.protocol.describe()
@@ -36,8 +44,7 @@ def write_chosen(runs: list[Run], key: str, path: Path) -> str:
         values = result_affecting(run.cfg)
         tried = scores.setdefault(network_name(values["model"]), {})
         by_run = tried.setdefault(flatten(values)[key], {})
-        same = {k: v for k, v in flatten(values).items() if k != key and k.split(".")[0] != "model"}
-        by_run[repr(sorted(same.items()))] = found.mIoU
+        by_run[_setting(run, key)] = found.mIoU
         splits.add(f"{found.dataset} {found.split} ({found.protocol})")
     if not scores:
         return f"Nothing was chosen for {key}: no run has finished."
@@ -69,3 +76,10 @@ def write_chosen(runs: list[Run], key: str, path: Path) -> str:
             f"{', '.join(at_the_end)}: try one more."
         )
     return said
+
+
+def _setting(run: Run, *without: str) -> str:
+    """Return all that affects a run's result but its network and some keys, as text."""
+    values = flatten(result_affecting(run.config))
+    same = {k: v for k, v in values.items() if k not in without and not k.startswith("model.")}
+    return repr(sorted(same.items()))

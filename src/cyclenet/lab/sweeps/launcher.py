@@ -26,7 +26,7 @@ from cyclenet.config.schema import TrainConfig
 from cyclenet.data.open import find_root
 from cyclenet.lab.sweeps.jobs import FAILED, job_folders
 from cyclenet.lab.sweeps.run_jobs import DONE, Job, run_all, score_of
-from cyclenet.runs.results import is_complete, job_result
+from cyclenet.runs.results import describe_move, is_complete, job_result, read_result
 
 
 @dataclass
@@ -78,12 +78,15 @@ class ProcessLauncher(Launcher):
         root = Path(self.config.hydra.sweep.dir)
         folders = job_folders(root, [job.cfg for job in checked])
         jobs: dict[Path, Job] = {}
+        moved = set()
         for folder, (name, composed, cfg) in zip(folders, checked, strict=True):
             job = jobs.setdefault(
                 folder, Job(name, job_command(composed.hydra, folder), folder, cfg)
             )
             if is_complete(cfg, folder):
                 job.state, job.note = "finished before", score_of(folder)
+                moved.add(describe_move(read_result(folder).data_root, cfg.dataset))
+        print(*sorted(filter(None, moved)), sep="\n", end="\n" if any(moved) else "")
         gpus = visible_gpus() if any(job.wanted_gpus for job in jobs.values()) else []
         run_all(list(jobs.values()), self.n_jobs, gpus, self.grace_seconds)
         returns = []

@@ -40,10 +40,14 @@ class OCRNet(Context):
     Args:
         head_channels: channels of the pixels and of the output; the paper has 512, and half of
             that in the attention.
+        align_corners: how the guess is resized where its features are finer (at 1/32).
     """
 
-    def __init__(self, in_channels: int, head_channels: int = 512) -> None:
+    def __init__(
+        self, in_channels: int, head_channels: int = 512, align_corners: bool = False
+    ) -> None:
         super().__init__()
+        self.align_corners = align_corners
         self.out_channels = head_channels
         self.reduce_conv = ConvNormReLU(in_channels, head_channels, 3)
         self.attention = ObjectAttention(head_channels, head_channels // 2)
@@ -53,7 +57,7 @@ class OCRNet(Context):
         """Map features (N, in_channels, H, W) and logits (N, classes, h, w) to features."""
         features, guess = x
         pixels = self.reduce_conv(features)
-        weights = resize(guess, features.shape[-2:], align_corners=False).flatten(2)
+        weights = resize(guess, features.shape[-2:], self.align_corners).flatten(2)
         # The softmax is over pixels: a region is a mean of them.
         regions = torch.einsum("nkp,ncp->nck", F.softmax(weights, -1), pixels.flatten(2))
         context = self.attention(pixels, regions.unsqueeze(-1))

@@ -22,12 +22,13 @@ def warp(x: Tensor, delta: Tensor) -> Tensor:
     """
     height, width = delta.shape[-2:]
     delta = exact(delta)
-    # The image's corners are at -1 and 1. (torch.linspace cannot be exported for all sizes.)
-    rows = torch.arange(height, dtype=delta.dtype, device=x.device)[:, None] + delta[:, 1]
-    columns = torch.arange(width, dtype=delta.dtype, device=x.device) + delta[:, 0]
-    grid = torch.stack(
-        [columns * (2 / max(width - 1, 1)) - 1, rows * (2 / max(height - 1, 1)) - 1], -1
-    )
+    # The image's corners are at -1 and 1. (torch.linspace cannot be exported for all sizes, and
+    # Python's max would be recorded as the side that it found longer.)
+    rows = torch.arange(height, dtype=delta.dtype, device=x.device)
+    columns = torch.arange(width, dtype=delta.dtype, device=x.device)
+    down, right = (2 / places[-1].clamp(min=1) for places in (rows, columns))
+    rows, columns = rows[:, None] + delta[:, 1], columns + delta[:, 0]
+    grid = torch.stack([columns * right - 1, rows * down - 1], -1)
     return F.grid_sample(x.to(delta.dtype), grid, align_corners=True).to(x.dtype)
 
 
