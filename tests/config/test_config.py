@@ -391,7 +391,9 @@ def test_devices_are_of_the_result_where_batch_norm_is_not_joined():
     checkpoint["run"]["processes"] = 4
     with pytest.raises(ValueError, match=r"another number of processes \(4 there, 1 here\)"):
         check_resumable(checkpoint, Path("last.ckpt"), cfg)
-    check_resumable(checkpoint, Path("last.ckpt"), TrainConfig(trainer=joined, force=True))
+    check_resumable(checkpoint, Path("last.ckpt"), TrainConfig(trainer=apart, force=True))
+    stored["cfg"]["trainer"]["sync_batchnorm"] = True
+    check_resumable(checkpoint, Path("last.ckpt"), TrainConfig(trainer=joined))
 
 
 def test_another_data_set_gets_none_of_the_checkpoints_keys(tmp_path):

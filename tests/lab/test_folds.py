@@ -13,7 +13,7 @@ from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.camvid import number_folds
 from cyclenet.data.datamodule import SegmentationData
 from cyclenet.data.images import DataError
-from cyclenet.data.meaning import digest_names
+from cyclenet.data.meaning import digest_names, digest_root
 from cyclenet.data.open import open_split, open_validation
 from cyclenet.lab.intervals import (
     difference,
@@ -97,13 +97,17 @@ def test_a_run_does_not_go_on_with_other_images_of_the_same_number(folder):
     data = SegmentationData(cfg, 0)
     state = data.state_dict()
     SegmentationData(cfg, 0).check_same(state)
-    before = digest_names(data.train_source)
+    before = (digest_names(data.train_source), digest_root(cfg))
+    assert state["root"] == before[1]
     write_folds(folder, [(name, (number + 1) % 2) for number, name in enumerate(names)])
     swapped = SegmentationData(cfg, 0)
     with pytest.raises(ValueError, match="the training images have other names, so they are other"):
         swapped.check_same(state)
+    SegmentationData(cfg, 0, force=True).check_same(state)
     images = open_validation(cfg)
     assert trained_on(cfg, cfg, images) == 0 and trained_on(cfg, cfg, images, before) is None
+    elsewhere = (before[0], before[1] + 1)
+    assert trained_on(cfg, cfg, images, elsewhere) == 0
     # Checkpoints from before there were names.
     del state["meaning"]["train_names"]
     with pytest.raises(ValueError, match="the validation images have other names"):

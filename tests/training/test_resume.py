@@ -14,8 +14,9 @@ import torch
 from chaos import fingerprint
 from conftest import ROOT, run
 from cyclenet.config.schema import OptimConfig, TrainerConfig
+from cyclenet.deploy.load import load
 from cyclenet.models.stored import load_checkpoint, stored_config
-from cyclenet.runs.folder import RunFolder
+from cyclenet.runs.folder import AlreadyFinishedError, RunFolder
 from cyclenet.runs.results import RunResult, mark, read_result
 from cyclenet.runs.train import evaluate_last, train
 from cyclenet.training.callbacks import StopEarly
@@ -117,10 +118,19 @@ def test_a_lock_of_another_user_is_no_missing_lock(tmp_path, monkeypatch):
 
     monkeypatch.setattr("cyclenet.runs.folder.lock", refuse)
     error = PermissionError(13, "Permission denied")
-    message = "run.lock is another user's"
-    with pytest.raises(ValueError, match=message), RunFolder(tmp_path, short_config(), []):
+    for message in (
+        "run.lock cannot be written",
+        "run.lock is another user's, who may be training",
+    ):
+        with pytest.raises(ValueError, match=message), RunFolder(tmp_path, short_config(), []):
+            pass
+        assert not (tmp_path / "config.yaml").exists()
+        (tmp_path / "run.lock").touch()
+    # A run that has finished needs no lock.
+    RunResult("finished").write(tmp_path)
+    with pytest.raises(AlreadyFinishedError), RunFolder(tmp_path, short_config(), []):
         pass
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "result.json").unlink()
     error = OSError(38, "Function not implemented")
     with RunFolder(tmp_path, short_config(), []):
         assert (tmp_path / "config.yaml").exists()
@@ -140,6 +150,12 @@ def test_the_result_says_how_a_run_ended(tmp_path, error, status, sentence):
         raise error
     result = read_result(tmp_path)
     assert (result.status, result.error, result.overrides) == (status, sentence, ["seed=1"])
+
+
+def test_a_checkpoint_knows_its_training_images(trained):
+    state = load_checkpoint(trained / "checkpoints/last.ckpt")["SegmentationData"]
+    known = (state["meaning"]["train_names"], state["root"])
+    assert load(trained, device="cpu").train_images == known and all(known)
 
 
 def test_a_checkpoint_outlives_the_presets_it_names(trained):

@@ -53,9 +53,6 @@ def differences(stored: TrainConfig, wanted: TrainConfig) -> list[str]:
         # Each process has statistics of its own. Names of run folders leave these keys out.
         for flat, cfg in ((there, stored), (here, wanted)):
             flat |= {f"trainer.{key}": getattr(cfg.trainer, key) for key in PROCESSES}
-        if "auto" in (stored.trainer.devices, wanted.trainer.devices):
-            # `check_resumable` compares the numbers that `auto` stands for.
-            here["trainer.devices"] = there["trainer.devices"]
     keys = [key for key in here if key not in ("name", "ckpt_path")]
     return [
         f"{key} ({there[key]} there, {here[key]} here)" for key in keys if there[key] != here[key]

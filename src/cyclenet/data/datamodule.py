@@ -20,7 +20,13 @@ from cyclenet.data.loader import (
     ViewDataset,
     eval_loader,
 )
-from cyclenet.data.meaning import check_meaning, describe_change, describe_meaning
+from cyclenet.data.meaning import (
+    NAMES,
+    check_meaning,
+    describe_change,
+    describe_meaning,
+    digest_root,
+)
 from cyclenet.data.open import open_split, open_validation
 from cyclenet.data.transforms import TrainTransform
 from cyclenet.data.views import Views
@@ -40,6 +46,7 @@ class SegmentationData(L.LightningDataModule):
         views: for a frozen backbone, the views whose windows the crops are; None for crops of
             images.
         limit: batches of an epoch; 0 for all.
+        force: continue from a checkpoint also where images have other names now.
 
     Attributes:
         feature_cache: cached features of the views; None where the network computes them.
@@ -58,9 +65,10 @@ class SegmentationData(L.LightningDataModule):
         pin_memory: bool = False,
         views: Views | None = None,
         limit: int = 0,
+        force: bool = False,
     ) -> None:
         super().__init__()
-        self.views, self.limit = views, limit
+        self.views, self.limit, self.force = views, limit, force
         self.feature_cache: FeatureCache | None = None
         self.val_feature_cache: FeatureCache | None = None
         self.cfg, self.seed = cfg, seed
@@ -145,12 +153,17 @@ class SegmentationData(L.LightningDataModule):
         position = self.position
         if self.loader is not None:
             position = {"epoch": self.loader.epoch, "seen": self.loader.seen}
-        return position | {"meaning": self.meaning}
+        return position | {"meaning": self.meaning, "root": self.root}
 
     @cached_property
     def meaning(self) -> dict[str, Any]:
         """What the images are, and what their ids mean."""
         return describe_meaning(self.train_source, self.val_source)
+
+    @cached_property
+    def root(self) -> int:
+        """A digest of the folder of the data."""
+        return digest_root(self.cfg)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue at a position.
@@ -163,10 +176,13 @@ class SegmentationData(L.LightningDataModule):
 
     def check_same(self, state_dict: dict[str, Any]) -> None:
         """Raise `ValueError` where the data mean something else than in a checkpoint's state."""
-        if change := describe_change(state_dict.get("meaning", {}), self.meaning):
+        left_out = NAMES if self.force else {}
+        now = {key: value for key, value in self.meaning.items() if key not in left_out}
+        if change := describe_change(state_dict.get("meaning", {}), now):
             raise ValueError(
                 f"The data have changed since the checkpoint was written: {change}. Restore them, "
-                "or train anew in another hydra.run.dir."
+                "train anew in another hydra.run.dir, or, where images alone were added or moved, "
+                "give force=true."
             )
 
     def val_dataloader(self) -> DataLoader[Batch]:

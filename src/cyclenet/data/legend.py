@@ -156,8 +156,8 @@ def _read_names(path: Path) -> tuple[list[str], list[tuple[str, tuple[int, int, 
         )
     rows = [line.replace(",", " ").split() for line in lines]
     numbered = all(_are_four(row[:4], row[4:5]) for row in rows)
-    opaque = all(row[-1] == "255" and _are_four(row[-4:], row[-5:-4]) for row in rows)
-    if numbered or opaque:
+    opaque = all(row[-1:] == ["255"] and _are_four(row[-4:], row[-5:-4]) for row in rows)
+    if rows and (numbered or opaque):
         raise DataError(
             f"{path} has four numbers in a line ({lines[0]!r}), and a colour has three: leave out "
             "the number of the line, or the opacity."

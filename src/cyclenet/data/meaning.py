@@ -4,12 +4,18 @@ from typing import Any
 
 import numpy as np
 
+from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.base import FolderSource, Limited, Source
 from cyclenet.data.cache import CachedSource
+from cyclenet.data.open import find_root
 from cyclenet.labels import IGNORE
 from cyclenet.seeding import derive, spread
 
 LOOKED_AT = 16  # Masks of a split that are looked at before a training; they are spread over it.
+
+
+NAMES = {"train_names": "training", "val_names": "validation"}
+"""Keys of a meaning that are digests of the names of a split's images."""
 
 
 def check_meaning(source: Source) -> None:
@@ -52,6 +58,11 @@ def digest_names(source: Source) -> int:
     return derive(*(source.name(index) for index in range(len(source))))
 
 
+def digest_root(cfg: DatasetConfig) -> int:
+    """Return a number that the folder of the data, without links, has in common with no other."""
+    return derive(str(find_root(cfg).resolve()))
+
+
 def describe_change(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Say what a split means that it did not mean before; "" where nothing changed.
 
@@ -59,8 +70,7 @@ def describe_change(before: dict[str, Any], now: dict[str, Any]) -> str:
     """
     for key in now:
         if before.get(key, now[key]) != now[key]:
-            if key in ("train_names", "val_names"):
-                part = "training" if key == "train_names" else "validation"
-                return f"the {part} images have other names, so they are others"
+            if key in NAMES:
+                return f"the {NAMES[key]} images have other names, so they are others"
             return f"{key} was {before[key]} and is {now[key]}"
     return ""

@@ -53,8 +53,9 @@ def load(
     checkpoint = read_checkpoint(path)
     net = rebuild(checkpoint).to(where)
     model = Model(net, *stored(checkpoint), where, precision, protocol)
-    meaning = checkpoint.get("SegmentationData", {}).get("meaning", {})
-    model.train_names = meaning.get("train_names")
+    data = checkpoint.get("SegmentationData", {})
+    if "root" in data:
+        model.train_images = (data["meaning"]["train_names"], data["root"])
     return model
 
 

@@ -91,7 +91,8 @@ class Model:
         protocol: the rule of a prediction; None takes the one that the training was validated by.
 
     Attributes:
-        train_names: digest of the names of the training images, where a checkpoint has it.
+        train_images: digests of the names of the training images and of their folder, where a
+            checkpoint has them.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Model:
         self.classes, self.palette = classes, palette
         self.device, self.precision = torch.device(device), precision
         self.protocol = _protocol(protocol, cfg.protocol)
-        self.train_names: int | None = None
+        self.train_images: tuple[int, int] | None = None
 
     def labels(
         self,

@@ -163,6 +163,8 @@ def _write_classes(found: Proposal, root: Path, output: Path, lines: list[str]) 
     # Several data sets may be looked at, also of one name.
     where = root.resolve()
     path = output / f"{where.name}-{derive(str(where)):08x}-classes.txt"
+    if (old := output / f"{where.name}-classes.txt").exists():  # From before names had a hash.
+        found.seen.append(f"If {old} is of this folder, give dataset.classes={old}.")
     if path.exists():
         found.seen.append(f"{path} was there, and stays as it is.")
     else:

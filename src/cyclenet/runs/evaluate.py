@@ -21,7 +21,7 @@ from cyclenet.config.restore import PLACES
 from cyclenet.config.schema import DatasetConfig
 from cyclenet.data.base import Limited, Source
 from cyclenet.data.loader import eval_loader
-from cyclenet.data.meaning import digest_names
+from cyclenet.data.meaning import digest_names, digest_root
 from cyclenet.data.open import check_classes, count_shared, open_split, open_validation
 from cyclenet.deploy.model import Model
 from cyclenet.environment import loader_problem
@@ -73,8 +73,7 @@ def evaluate(
         for path in [there] if cut_off else [there, *(folder / name for name in PICTURES)]:
             if path.is_file():
                 raise ValueError(f"{path} is of no evaluation: give another output.")
-    names = model.train_names if here == before else None  # Another data set has other names.
-    seen = trained_on(model.cfg.dataset, cfg.dataset, source, names)
+    seen = trained_on(model.cfg.dataset, cfg.dataset, source, model.train_images)
     counts = count(model, source, cfg, rank, world_size)
     counts["names"] = np.array([source.name(index) for index in range(len(source))])
     result = summarise(counts, source.classes, cfg)
@@ -85,7 +84,10 @@ def evaluate(
 
 
 def trained_on(
-    trained: DatasetConfig, cfg: DatasetConfig, source: Source, names: int | None = None
+    trained: DatasetConfig,
+    cfg: DatasetConfig,
+    source: Source,
+    digests: tuple[int, int] | None = None,
 ) -> int | None:
     """Count the evaluated images that a network was trained on, as far as files tell.
 
@@ -93,7 +95,8 @@ def trained_on(
         trained: the data set of the training.
         cfg: the data set that is evaluated; it says where files are.
         source: its evaluated split.
-        names: digest of the names of the training images; None where it is not known.
+        digests: of the names of the training images and of their folder; None where they are not
+            known.
 
     Returns:
         None where the training split has other images now.
@@ -106,7 +109,8 @@ def trained_on(
     except (ValueError, OSError):  # The training images are not here.
         return 0
     images = Limited(images, here.train_limit or len(images))
-    if names not in (None, digest_names(images)):
+    # Elsewhere there is another data set, whose images may have any names.
+    if digests and digests[1] == digest_root(cfg) and digests[0] != digest_names(images):
         return None
     return count_shared(source, images)
 

@@ -101,13 +101,15 @@ class RunFolder:
         self._lock: BaseFileLock | None = None
 
     def __enter__(self) -> "RunFolder":
+        self._check_finished()
         if self.first:
             self._lock = self._take_lock()
-        # Another process may have finished it while this one waited for the lock.
-        if self.cfg.resume == "auto" and read_result(self.path).finished:
+        try:
+            self._check_finished()  # By another process, while this one waited for the lock.
+        except AlreadyFinishedError:
             if self._lock:
                 self._lock.release()
-            raise AlreadyFinishedError
+            raise
         try:
             newest = self._find_checkpoint()
             if newest:
@@ -150,6 +152,10 @@ class RunFolder:
         if self._lock:
             self._lock.release()
 
+    def _check_finished(self) -> None:
+        if self.cfg.resume == "auto" and read_result(self.path).finished:
+            raise AlreadyFinishedError
+
     def _take_lock(self) -> BaseFileLock | None:
         try:
             return lock(self.path / "run.lock", LOCK_SECONDS)
@@ -158,10 +164,11 @@ class RunFolder:
                 f"{self.path} is being trained by another process; wait for it, or end it."
             ) from error
         except PermissionError as error:
-            raise ValueError(
-                f"{self.path}/run.lock is another user's, who may be training there: give another "
-                "hydra.run.dir."
-            ) from error
+            file = self.path / "run.lock"
+            why = "cannot be written"
+            if file.exists():
+                why = "is another user's, who may be training there"
+            raise ValueError(f"{file} {why}: give another hydra.run.dir.") from error
         except (NotImplementedError, OSError):
             return None  # The file system has no locks.
 

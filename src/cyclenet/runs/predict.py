@@ -88,7 +88,9 @@ class Predictor:
         if source.is_dir():  # Another folder may have taken its name.
             made_by.append(source.stat().st_ino)
         kinds = sorted({*cfg.save, *self._written(path, made_by)})
-        folders = {str(each.parent): each.parent.stat().st_ino for each, _ in inputs}
+        root = source if source.is_dir() else source.parent
+        parents = {each.parent for each, _ in inputs}
+        folders = {str(each.relative_to(root)): each.stat().st_ino for each in parents}
         self.since = self._begin(path, Settings(made_by, kinds, folders))
 
     def _begin(self, path: Path, settings: Settings) -> int:

@@ -110,6 +110,7 @@ def open_data(cfg: TrainConfig, trainer: L.Trainer) -> SegmentationData:
         pin_memory=on_gpu,
         views=views,
         limit=cfg.trainer.limit_train_batches,
+        force=cfg.force,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from cyclenet.config.identity import differences
+from cyclenet.config.identity import PROCESSES, differences
 from cyclenet.config.schema import TrainConfig
 from cyclenet.devices import count_devices
 from cyclenet.files import atomic_write
@@ -120,9 +120,12 @@ def check_resumable(checkpoint: Checkpoint, path: Path, cfg: TrainConfig) -> Non
         )
     found = differences(stored_config(checkpoint), cfg)
     processes = checkpoint.get("run", {}).get("processes")
-    wanted = count_devices(cfg.trainer.accelerator, cfg.trainer.devices) * cfg.trainer.num_nodes
-    if not cfg.trainer.sync_batchnorm and processes not in (None, wanted):
-        found.append(f"number of processes ({processes} there, {wanted} here)")
+    if processes is not None:  # It says more than the words, of which `auto` is one.
+        words = tuple(f"trainer.{key} " for key in PROCESSES)
+        found = [each for each in found if not each.startswith(words)]
+        wanted = count_devices(cfg.trainer.accelerator, cfg.trainer.devices) * cfg.trainer.num_nodes
+        if not cfg.trainer.sync_batchnorm and processes != wanted:
+            found.append(f"number of processes ({processes} there, {wanted} here)")
     if found and not cfg.force:
         raise ValueError(
             f"{path} was made with another {', '.join(found)}: give force=true to continue from it "

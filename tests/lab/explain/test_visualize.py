@@ -110,17 +110,23 @@ def test_a_whole_split_in_numbers(folder):
         assert "</svg>" in (written / f"analysis-{topic}.svg").read_text()
 
 
-def test_only_the_runs_own_analysis_lies_where_reports_read_it(tmp_path):
+def test_only_the_runs_own_analysis_lies_where_reports_read_it(tmp_path, monkeypatch):
     task = scenes_task()
     path = save_checkpoint(task, tmp_path / "run/checkpoints/last.ckpt")
     best = shutil.copy(path, path.with_name("best.ckpt"))
     RunResult("finished", data_root=None).write(tmp_path / "run")
     own = VisualizeConfig(ckpt_path=str(path), dataset=task.cfg.dataset)
     other = replace(task.cfg.dataset, scenes_seed=9)
+    usual = replace(task.cfg.dataset, batch_size=3, crop_size=[64, 64], cache="never")
+    assert _analysis_name(replace(own, dataset=usual), model_of(task)) == ""
     cases = [own, replace(own, ckpt_path=str(best)), replace(own, split="train")]
     cases += [replace(own, dataset=other), replace(own, what=["feedback"])]
     names = [_analysis_name(cfg, model_of(task)) for cfg in cases]
     assert names[0] == "" and all(names[1:]) and len(set(names)) == len(names)
+    # The data lay elsewhere in the training.
+    monkeypatch.setattr("cyclenet.runs.results.data_root", lambda dataset: "/data/fog")
+    RunResult("finished", data_root="/data/clear").write(tmp_path / "run")
+    assert _analysis_name(own, model_of(task)) != ""
 
 
 def test_pages_of_more_images_do_not_stay(folder):

@@ -196,7 +196,10 @@ def test_a_run_of_another_version_says_so_and_spares_the_others(tmp_path):
     (make_run(tmp_path, run_config(), number=4) / "result.json").write_text("null")
     runs = {run.folder.name: run for run in find_runs([tmp_path])}
     assert [run.finished for run in runs.values()].count(True) == 1 and runs["run0"].finished
-    assert "new_key" in runs["run1"].problem and "run src/evaluate.py again" in runs["run2"].problem
+    assert (
+        "new_key" in runs["run1"].problem
+        and "run the same training command" in runs["run2"].problem
+    )
     assert "earlier version" in runs["run3"].problem and runs["run4"].status == "unfinished"
     # The same folder, given twice, is one run.
     assert len(find_runs([tmp_path, tmp_path / "run0", tmp_path / ".." / tmp_path.name])) == 5

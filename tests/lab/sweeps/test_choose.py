@@ -67,6 +67,20 @@ def test_values_may_be_tried_one_by_one(tmp_path):
     new = read_run(make_run(tmp_path / "runs", cfg, 0.9, number=10))
     write_chosen([new], "optim.lr", path, [*earlier, new])
     assert "no seed and fold has runs of all values" in path.read_text()
+    # A whole sweep needs no earlier value, and takes one only if that has all its seeds.
+    new, stray = [], (0.04, 1, 0.99)
+    for lr, seed, accuracy in (
+        (0.01, 1, 0.5),
+        (0.01, 2, 0.5),
+        (0.02, 1, 0.6),
+        (0.02, 2, 0.6),
+        stray,
+    ):
+        cfg = compose_config("train", ["arm=aspp", f"optim.lr={lr}", f"seed={seed}"])
+        new.append(read_run(make_run(tmp_path / "more", cfg, accuracy, number=len(new))))
+    write_chosen(new[:4], "optim.lr", path, new)
+    assert compose_config("train", ["arm=aspp", f"optim.lr=${{chosen:{path}}}"]).optim.lr == 0.02
+    assert "seeds and folds" not in path.read_text()
 
 
 def test_a_value_is_not_chosen_for_an_easy_seed_that_it_alone_has(tmp_path):

@@ -1,17 +1,16 @@
 """Draw the paper's figures of images, or measure over a split: the program of ``visualize``."""
 
-import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from cyclenet.config.choices import FOLDER_KEYS
 from cyclenet.config.commands import VisualizeConfig
 from cyclenet.config.naming import arm_labels
-from cyclenet.config.restore import PLACES
 from cyclenet.data.images import DataError
 from cyclenet.data.open import open_validation
 from cyclenet.deploy.load import find, run_of
@@ -40,6 +39,10 @@ from cyclenet.seeding import derive
 from cyclenet.training.keep import LAST
 
 ROWS_OF_FIGURE4, COLUMNS_OF_FIGURE3 = 9, 4
+
+SHOWN = ("name", "fold", "val_limit", "scenes_seed", "scenes_val", "scenes_size", *FOLDER_KEYS)
+"""Keys of a data set that say which images it validates on, and what their masks mean."""
+
 OF_A_PIXEL: dict[str, Callable[[Explained, int, int], Figure]] = {
     "similarity": similarity_figure,
     "gradcam": grad_cam_figure,
@@ -67,17 +70,15 @@ def visualize(cfg: VisualizeConfig) -> int:
 
 def _analysis_name(cfg: VisualizeConfig, model: Model) -> str:
     """Name the folder of an analysis; "" for the run's own, which reports read."""
-    stored, here = asdict(model.cfg.dataset), asdict(cfg.dataset)
-    for key in PLACES:
-        del stored[key], here[key]
-    checkpoint = Path(cfg.ckpt_path)
-    split = cfg.dataset.split_or_usual(cfg.split)
-    usual = stored == here and split == cfg.dataset.validation_split and not cfg.what
-    root = read_result(run_of(checkpoint)).data_root
-    moved = describe_move(root, cfg.dataset)
+    stored, here = (
+        [str(getattr(each, key)) for key in SHOWN] for each in (model.cfg.dataset, cfg.dataset)
+    )
+    checkpoint, split = Path(cfg.ckpt_path), cfg.dataset.split_or_usual(cfg.split)
+    usual = stored == here and split == model.cfg.dataset.validation_split and not cfg.what
+    moved = describe_move(read_result(run_of(checkpoint)).data_root, cfg.dataset)
     if usual and checkpoint.name == Path(LAST).name and not moved:
         return ""
-    number = derive(repr(sorted(here.items())), data_root(cfg.dataset) or "", *sorted(cfg.what))
+    number = derive(*here, data_root(cfg.dataset) or "", *sorted(cfg.what))
     return safe_name(f"{checkpoint.stem}-{cfg.dataset.name}-{split}-{number:08x}")
 
 
@@ -245,10 +246,11 @@ class Pages:
         if self.third:
             self._save_third()
         for kind, drawn in self.drawn.items():
-            for path in (self.output / self.prefix).glob(f"{kind}-*.*"):
-                number = re.fullmatch(rf"{kind}-(\d+)", path.stem)
-                if drawn and number and int(number[1]) > drawn:
+            for form in self.cfg.formats if drawn else ():
+                number = drawn + 1
+                while (path := self.output / f"{self.prefix}{kind}-{number}.{form}").is_file():
                     path.unlink()
+                    number += 1
 
     def _save_fourth(self) -> None:
         rows, self.fourth = self.fourth[:ROWS_OF_FIGURE4], self.fourth[ROWS_OF_FIGURE4:]

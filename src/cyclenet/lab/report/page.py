@@ -28,16 +28,15 @@ def check_replaceable(folder: Path) -> None:
     Raises:
         ValueError: ``report.md`` or ``report.html`` is there, and may be the user's own.
     """
-    text, page = folder / "report.md", folder / "report.html"
-    if page.is_file() and POLICY in page.read_text("utf-8", errors="replace"):
-        return
-    for path in (text, page):
-        if path.exists():
-            raise ValueError(f"{path} was not written by a report: give another output.")
+    marks = {folder / "report.html": POLICY, folder / "report.md": "\n\nProtocols: "}
+    there = [path for path in marks if path.exists()]
+    # A published report has no page, and the first report of runs in progress no protocols.
+    if there and not any(marks[path] in path.read_text("utf-8", "replace") for path in there):
+        raise ValueError(f"{there[0]} was not written by a report: give another output.")
 
 
 def write_page(parts: list[str], output: Path, title: str, refresh: float) -> Path:
-    """Write ``report.md`` and ``report.html``; return the page.
+    """Write ``report.html``, then ``report.md``; return the page.
 
     Args:
         parts: paragraphs, tables and headings; empty ones are left out.
@@ -46,9 +45,9 @@ def write_page(parts: list[str], output: Path, title: str, refresh: float) -> Pa
         refresh: seconds after which a browser loads the page again; 0 for never.
     """
     text = "\n\n".join(part for part in parts if part) + "\n"
-    write_text(output / "report.md", text)
     page = output / "report.html"
     write_text(page, _html(text, title, output, refresh))
+    write_text(output / "report.md", text)
     return page
 
 

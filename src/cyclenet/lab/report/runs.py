@@ -134,7 +134,7 @@ def _read_evaluations(run: Run, own: str) -> None:
             found.append(read_evaluation(evaluation_folder(run.folder, where)))
         except Exception as error:  # A damaged file raises a dozen kinds.
             kind = type(error).__name__
-            run.problem = f"{where} cannot be used ({kind}): run src/evaluate.py again"
+            run.problem = f"{where} cannot be used ({kind}): run the same training command again"
     found.sort(key=lambda each: each.scores.protocol != own)
     for each in found:
         name = each.scores.protocol_name

@@ -35,7 +35,7 @@ def write_report(
     plan: list[Claim] | None = None,
     block: int = 1,
 ) -> Path:
-    """Write ``report.md``, ``report.csv``, the plots, and last ``report.html``.
+    """Write ``report.csv``, the plots, ``report.html`` and ``report.md``.
 
     Args:
         runs: runs in the order of the table; those that did not finish are listed as such.

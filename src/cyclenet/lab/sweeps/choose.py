@@ -20,40 +20,28 @@ def write_chosen(runs: list[Run], key: str, path: Path, earlier: Sequence[Run] =
         runs: runs of a sweep; those that have not finished do not count.
         key: what was swept over beside the networks, for instance ``optim.lr``.
         path: the YAML file.
-        earlier: runs of earlier sweeps, of which those count that differ from one of ``runs`` in
-            the network, the key, the seed or the fold alone: values may be tried one by one.
+        earlier: runs of earlier sweeps, for values may be tried one by one. Those count that differ
+            from one of ``runs`` in the network, the key, the seed or the fold alone; a value of
+            theirs only where it has all seeds and folds of the others.
 
     Returns:
         What to say of it: where it is, and networks whose best value is the last that was tried.
     """
-    scores: dict[str, dict[float, dict[str, float]]] = {}
     splits: set[str] = set()
     alike = {_setting(run, key, "seed", "dataset.fold") for run in runs if run.cfg}
-    known = {run.folder.resolve(): run for run in runs}
-    for run in earlier:
-        if run.cfg and _setting(run, key, "seed", "dataset.fold") in alike:
-            known.setdefault(run.folder.resolve(), run)
-    for run in known.values():
-        if run.cfg is None or not run.finished:
-            continue
-        own = run.cfg.protocol.describe()
-        each = next((e for e in run.evaluations.values() if e.scores.protocol == own), None)
-        if each is None:  # Its file is damaged: another protocol's score is no substitute.
-            continue
-        found = each.scores
-        values = result_affecting(run.cfg)
-        tried = scores.setdefault(network_name(values["model"]), {})
-        by_run = tried.setdefault(flatten(values)[key], {})
-        by_run[_setting(run, key)] = found.mIoU
-        splits.add(f"{found.dataset} {found.split} ({found.protocol})")
+    scores = _scores(runs, key, splits)
+    like = [r for r in earlier if r.cfg and _setting(r, key, "seed", "dataset.fold") in alike]
+    before = _scores(like, key, splits)
     if not scores:
         return f"Nothing was chosen for {key}: no run has finished."
     where = ", ".join(sorted(splits))
     lines, at_the_end = [f"# {key} with the best mIoU on {where}; behind it, mIoU by value."], []
-    for name, tried in scores.items():
+    for name, found in (before | scores).items():
         # A value must not win because it was tried on the easy fold alone.
-        common = set.intersection(*map(set, tried.values()))
-        if not common:
+        common = set.intersection(*map(set, found.values()))
+        others = {k: v for k, v in before.get(name, {}).items() if k not in found}
+        tried = found | {k: v for k, v in others.items() if common <= v.keys()}
+        if not common or (others and len(tried) == 1):
             lines.append(f"# {name}: no seed and fold has runs of all values.")
             continue
         means = {
@@ -76,6 +64,25 @@ def write_chosen(runs: list[Run], key: str, path: Path, earlier: Sequence[Run] =
             f"{', '.join(at_the_end)}: try one more."
         )
     return said
+
+
+def _scores(
+    runs: Sequence[Run], key: str, splits: set[str]
+) -> dict[str, dict[float, dict[str, float]]]:
+    """Return mIoU by network, value of the key, and setting; add the evaluated splits."""
+    scores: dict[str, dict[float, dict[str, float]]] = {}
+    for run in runs:
+        if run.cfg is None or not run.finished:
+            continue
+        own = run.cfg.protocol.describe()
+        each = next((e for e in run.evaluations.values() if e.scores.protocol == own), None)
+        if each is None:  # Its file is damaged: another protocol's score is no substitute.
+            continue
+        values = result_affecting(run.cfg)
+        tried = scores.setdefault(network_name(values["model"]), {})
+        tried.setdefault(flatten(values)[key], {})[_setting(run, key)] = each.scores.mIoU
+        splits.add(f"{each.scores.dataset} {each.scores.split} ({each.scores.protocol})")
+    return scores
 
 
 def _setting(run: Run, *without: str) -> str:

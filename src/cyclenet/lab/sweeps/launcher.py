@@ -86,7 +86,8 @@ class ProcessLauncher(Launcher):
             if is_complete(cfg, folder):
                 job.state, job.note = "finished before", score_of(folder)
                 moved.add(describe_move(read_result(folder).data_root, cfg.dataset))
-        print(*sorted(filter(None, moved)), sep="\n", end="\n" if any(moved) else "")
+        for note in sorted(moved - {""}):
+            print(note)
         gpus = visible_gpus() if any(job.wanted_gpus for job in jobs.values()) else []
         run_all(list(jobs.values()), self.n_jobs, gpus, self.grace_seconds)
         returns = []
