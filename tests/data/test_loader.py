@@ -37,6 +37,13 @@ def test_batches_do_not_depend_on_the_number_of_workers():
             assert same(a, b)
 
 
+def test_too_few_validation_images_for_the_processes_are_a_sentence(monkeypatch):
+    data = SegmentationData(CFG, 0)
+    monkeypatch.setattr(data, "_ranks", lambda: (0, 6))
+    with pytest.raises(ValueError, match="6 processes cannot share 5 validation images"):
+        data.val_dataloader()
+
+
 def test_epochs_differ_and_seeds_differ():
     train = loader()
     first, second = list(train), list(train)

@@ -538,15 +538,52 @@ def test_a_look_a_step_later_changes_no_weight(tmp_path, monkeypatch):
         assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize(("max_steps", "val_every_epochs"), [(-1, 2), (5, 1), (5, 2)])
+def test_a_best_checkpoint_of_the_end_holds_the_trained_weights_too(tmp_path):
+    """The network holds their average by then."""
+    cfg = short_config()
+    cfg.optim.ema_decay, cfg.trainer.max_steps = 0.9, 3
+    cfg.trainer.val_every_epochs = 9
+    train(cfg, tmp_path, [])
+    paths = (tmp_path / f"checkpoints/{name}.ckpt" for name in ("last", "best"))
+    last, best = map(load_checkpoint, paths)
+        load_checkpoint(tmp_path / f"checkpoints/{name}.ckpt") for name in ("last", "best")
+    )
+    assert best["global_step"] == 3
+    for key in ("current_model_state", "state_dict"):
+        assert all(torch.equal(value, last[key][name]) for name, value in best[key].items())
+    assert any(
+        not torch.equal(value, best["current_model_state"][name])
+        for name, value in best["state_dict"].items()
+    )
+
+
+def test_an_equal_score_is_no_better_one(tmp_path):
+    score = 0.024709285166164927  # In float32 it is a little less.
+    keep = KeepBest(tmp_path)
+    keep.best_model_score = torch.tensor(score)
+    assert keep.best_model_score.item() < score
+    keep.consider(None, score)
+
+
+def test_a_finished_training_has_nothing_left_for_another_folder(trained, tmp_path):
+    cfg = short_config(name="other", ckpt_path=str(trained / "checkpoints/last.ckpt"))
+    with pytest.raises(ValueError, match=r"is at the end of its training \(step 4\)"):
+        train(cfg, tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "val_every_epochs", "precision"),
+    [(-1, 2, "32-true"), (5, 1, "64-true"), (5, 2, "32-true")],
+)
 def test_every_checkpoint_continues_to_the_same_end(
-    max_steps, val_every_epochs, tmp_path, monkeypatch
+    max_steps, val_every_epochs, precision, tmp_path, monkeypatch
 ):
     """Three epochs of three batches in two steps; max_steps ends within the third."""
     cfg, whole = short_config(), tmp_path / "whole"
     cfg.dataset.scenes_train, cfg.trainer.max_epochs = 6, 3
     cfg.trainer.accumulate_grad_batches = 2
     cfg.trainer.max_steps, cfg.trainer.val_every_epochs = max_steps, val_every_epochs
+    cfg.trainer.precision = precision
 
     def save_and_copy(keep, trainer):
         save(keep, trainer)

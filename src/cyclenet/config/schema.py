@@ -318,6 +318,11 @@ class TrainConfig:
             "64-true.",
         )
         require(
+            not (data.cache_features and self.trainer.precision == "64-true"),
+            "dataset.cache_features keeps features that were computed in float32: give another "
+            "trainer.precision than 64-true.",
+        )
+        require(
             objective.startswith(("train/", "val/IoU/"))
             or objective in ("val/mIoU", "val/pixel_accuracy"),
             "objective must be val/mIoU, val/pixel_accuracy, val/IoU/<class> or a training loss "

@@ -187,9 +187,16 @@ class SegmentationData(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         workers = min(self._workers(), 1)
+        rank, world_size = self._ranks()
+        if 0 < len(self.val_source) < world_size:
+            raise ValueError(
+                f"{world_size} processes cannot share {len(self.val_source)} validation images: "
+                "use fewer devices, or more images."
+            )
         return eval_loader(
             self.val_source,
-            *self._ranks(),
+            rank,
+            world_size,
             self.val_feature_cache,
             num_workers=workers,
             pin_memory=self.pin_memory,

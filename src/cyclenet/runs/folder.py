@@ -257,6 +257,11 @@ class RunFolder:
         if not self.first:
             return
         newest = load_newest(self.path / "checkpoints")
+        if newest is None and self.step == trainer.global_step:
+            raise ValueError(
+                f"{self.checkpoint} is at the end of its training (step {self.step}), so nothing "
+                "was left to train: begin another training from it with init_from."
+            )
         if newest is None or newest[1]["global_step"] != trainer.global_step:
             raise ValueError(
                 f"{self.path / LAST} is not of the last step ({trainer.global_step}): free disk "

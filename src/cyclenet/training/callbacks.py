@@ -107,6 +107,14 @@ class LogSteps(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.step = trainer.global_step
+        trained = [each for each in module.parameters() if each.requires_grad]
+        groups = trainer.optimizers[0].param_groups
+        # The head's last parameter may be in a group with a block of the backbone.
+        self.head = next(
+            number
+            for number, group in enumerate(groups)
+            if any(each is trained[-1] for each in group["params"])
+        )
 
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, *args: Any
@@ -114,7 +122,7 @@ class LogSteps(L.Callback):
         # The groups are backbone and head, each with and without weight decay. With a decay by
         # layers, the backbone's rate is logged without it.
         groups = trainer.optimizers[0].param_groups
-        first, last = groups[0], groups[-1]
+        first, last = groups[0], groups[self.head]
         optim, rate = cast(SegmentationTask, module).cfg.optim, first["lr"]
         if optim.layer_decay != 1:
             rate = optim.lr * rate / first["initial_lr"]

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from cyclenet.models.stored import load_checkpoint
 from cyclenet.processes import requeue_signals, stop_signals
 from cyclenet.training.metrics_csv import MetricsCSV
 from cyclenet.training.non_finite import StopAtNonFinite
@@ -185,6 +186,14 @@ class KeepBest(ModelCheckpoint):
 
         Lightning keeps nothing of such a validation.
         """
-        if self.best_model_score is None or score > self.best_model_score.item():
-            self.best_model_score = torch.tensor(score)
-            trainer.save_checkpoint(self.path)
+        new = torch.tensor(score)  # In float32, as Lightning keeps the best.
+        if self.best_model_score is not None and new <= self.best_model_score.cpu():
+            return
+        self.best_model_score = new
+        if not trainer.is_global_zero:
+            return
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint()
+        if "current_model_state" in checkpoint:  # The network holds the weights' average by now.
+            last = load_checkpoint(self.path.with_name("last.ckpt"))
+            checkpoint["current_model_state"] = last["current_model_state"]
+        trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.path)

@@ -162,6 +162,8 @@ class SegmentationTask(L.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.precision == "64-true":  # Lightning would load float32 and convert it.
+            self.double()
         # Checkpoints written before this key existed have no `run`.
         if "run" in checkpoint:
             kept = ("metrics", "seconds", "cpu_seconds")
