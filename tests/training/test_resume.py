@@ -546,8 +546,6 @@ def test_a_best_checkpoint_of_the_end_holds_the_trained_weights_too(tmp_path):
     train(cfg, tmp_path, [])
     paths = (tmp_path / f"checkpoints/{name}.ckpt" for name in ("last", "best"))
     last, best = map(load_checkpoint, paths)
-        load_checkpoint(tmp_path / f"checkpoints/{name}.ckpt") for name in ("last", "best")
-    )
     assert best["global_step"] == 3
     for key in ("current_model_state", "state_dict"):
         assert all(torch.equal(value, last[key][name]) for name, value in best[key].items())
