@@ -86,6 +86,7 @@ def test_a_fresh_start_leaves_nothing_of_the_run_before(tmp_path):
     for name in (*written, "tensorboard/events.out.tfevents.1", "result.json", "metrics.csv"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
+    (tmp_path / "visualize/analysis").mkdir()  # Figures of an image of that name.
     with RunFolder(tmp_path, short_config(resume="never"), []):
         left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
         assert left - {"run.lock"} == {"config.yaml", ".cyclenet-run"}

@@ -118,7 +118,8 @@ class VisualizeConfig:
     formats: list[str] = field(default_factory=lambda: ["png", "pdf"])
     # Device: auto, cpu or gpu.
     accelerator: str = "auto"
-    # Folder for the figures; null takes visualize/ of the run.
+    # Folder for the figures; null takes visualize/ of the run, and for an analysis that is not the
+    # run's own a folder inside it.
     output: str | None = None
 
     def __post_init__(self) -> None:
@@ -179,7 +180,8 @@ class ReportConfig:
     protocols: list[str] = field(default_factory=list)
     # Images in the panel of predictions; 0 for none.
     images: int = 3
-    # A YAML list of claims (claim, arm, than, score, seeds) that the report judges.
+    # A YAML list of claims (claim, arm, than, score, seeds and others; docs/ablations.md) that the
+    # report judges.
     plan: str | None = None
     # Claims get a second interval by stretches of so many neighbouring images; 1 for none.
     block: int = 1

@@ -142,7 +142,7 @@ class DatasetConfig:
     # replace `scale`. [] crops images as usual.
     views: list[float] = field(default_factory=list)
     # Whether a frozen backbone's features of the views are written once to the folder of the caches
-    # and read from there.
+    # and read from there. Not with trainer.precision=64-true.
     cache_features: bool = False
 
     def __post_init__(self) -> None:

@@ -42,7 +42,7 @@ class OptimConfig:
     # Schedule: poly (the paper) or cosine.
     schedule: str = "poly"
     # Decay of the moving average of the weights, which is then validated, kept and evaluated; 0 for
-    # none. It begins lower: at step n it is at most (1 + n) / (10 + n).
+    # none. It begins lower: at step n it is at most (1 + n) / (10 + n). Not with 64-true.
     ema_decay: float = 0.0
     # Exponent of the poly schedule, (1 - step / steps) ** power.
     poly_power: float = 0.9
@@ -237,7 +237,8 @@ class TrainConfig:
     # Logged value that a job of a sweep returns to the sweeper, such as val/mIoU, for Optuna and
     # others. null gives whether the job succeeded.
     objective: str | None = None
-    # Continue from a checkpoint although its configuration differs in what changes the result.
+    # Continue from a checkpoint although its configuration differs in what changes the result, or
+    # its images have other names now.
     force: bool = False
     # Presets of conf/protocol by which the last checkpoint is evaluated at the end, beside
     # `protocol` itself.

@@ -179,10 +179,10 @@ class SegmentationData(L.LightningDataModule):
         left_out = NAMES if self.force else {}
         now = {key: value for key, value in self.meaning.items() if key not in left_out}
         if change := describe_change(state_dict.get("meaning", {}), now):
+            forced = ", or give force=true" if "other names" in change else ""
             raise ValueError(
                 f"The data have changed since the checkpoint was written: {change}. Restore them, "
-                "train anew in another hydra.run.dir, or, where images alone were added or moved, "
-                "give force=true."
+                f"or train anew in another hydra.run.dir{forced}."
             )
 
     def val_dataloader(self) -> DataLoader[Batch]:

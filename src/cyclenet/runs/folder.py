@@ -226,7 +226,8 @@ class RunFolder:
         """Return files of a run that are there although the folder is not marked as one."""
         if is_marked(self.path):
             return []
-        return [path for pattern in WRITTEN for path in self.path.glob(pattern)]
+        found = [path for pattern in WRITTEN for path in self.path.glob(pattern)]
+        return [path for path in found if not path.is_dir()]
 
     def _clear(self, checkpoint: Path | None) -> None:
         """Remove what an earlier run left, which must not pass for this one's.
@@ -241,7 +242,8 @@ class RunFolder:
             part.unlink()
         if checkpoint is None:
             for path in [path for pattern in WRITTEN for path in self.path.glob(pattern)]:
-                path.unlink()
+                if not path.is_dir():  # Figures of an image lie in a folder of its name.
+                    path.unlink()
         elif checkpoint.name == "previous.ckpt" and (self.path / LAST).exists():
             # The damaged last one must not become the previous one.
             (self.path / LAST).replace(checkpoints / "damaged.ckpt")
