@@ -59,7 +59,7 @@ reproduce-camvid: setup ## Train one published run afresh and compare: make repr
 	$(BIN)/python src/publish.py runs=runs/reproduce_camvid/$(ARM)-seed$(SEED) \
 	  output=results/camvid check=true
 
-reproduce-heads: setup ## Train one published run of results/heads afresh (needs $$CAMVID_ROOT): make reproduce-heads ARM=cycleaspp FOLD=0 SEED=0
+reproduce-heads: setup ## Train one published run of results/heads afresh (needs $CAMVID_ROOT): make reproduce-heads ARM=cycleaspp FOLD=0 SEED=0
 	OMP_NUM_THREADS=1 $(BIN)/python src/train.py experiment=heads hydra.mode=RUN arm=heads/$(ARM) \
 	  dataset.fold=$(FOLD) seed=$(SEED) resume=never \
 	  hydra.run.dir=runs/reproduce_heads/$(ARM)-fold$(FOLD)-seed$(SEED)

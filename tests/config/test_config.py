@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conftest import ROOT, run
@@ -178,15 +177,6 @@ def test_the_run_folder_is_a_function_of_what_changes_the_result():
     assert folder("experiment=demo").startswith(
         "demo/scenes-tf_efficientnet_lite0-cycleaspp_2.3.6.9.12_k1-adc-seed0-"
     )
-
-
-@pytest.mark.parametrize("words", [[], ["model.context=ocrnet"], ["model.context=typo"]])
-def test_a_run_alone_and_a_sweeps_job_have_one_folder(words):
-    """Hydra names a run before it is checked, a sweep names its jobs afterwards."""
-    words = ["model.freeze_backbone=true", *words]
-    alone = folder(*words)
-    if "model.context=typo" not in words:
-        assert run_folder_name(OmegaConf.structured(compose_config("train", words))) == alone
 
 
 def test_a_key_that_a_later_version_adds_keeps_the_names_of_old_run_folders(monkeypatch):

@@ -11,7 +11,6 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from cyclenet.config import commands
-from cyclenet.config.choices import CONTEXTS
 from cyclenet.config.identity import changed_from, digest, keep_result_affecting, network_name
 from cyclenet.config.model import ModelConfig
 from cyclenet.config.naming import short_name
@@ -124,12 +123,9 @@ def run_folder_name(_root_: DictConfig) -> str:
     """
     # The values are not checked: Hydra asks for the name before a job is checked.
     values = keep_result_affecting(plain_values(_root_))
+    changed = changed_from(asdict(TrainConfig()), values)
     model = ModelConfig.__new__(ModelConfig)
     model.__dict__.update(values["model"])
-    known = CONTEXTS.get(model.context)  # The job itself refuses an unknown one with a sentence.
-    if model.freeze_backbone and not (known and known.guided):
-        values["model"]["aux_head"] = False  # As the check does, which a sweep's jobs have passed.
-    changed = changed_from(asdict(TrainConfig()), values)
     parts = f"{values['dataset']['name']}-{short_name(model)}-seed{values['seed']}"
     return f"{values['name']}/{parts}-{digest(changed, 4)}"
 

@@ -190,10 +190,10 @@ class KeepBest(ModelCheckpoint):
         if self.best_model_score is not None and new <= self.best_model_score.cpu():
             return
         self.best_model_score = new
-        if not trainer.is_global_zero:
+        last = self.path.with_name("last.ckpt")
+        if not trainer.is_global_zero or not last.exists():  # `RunFolder.check_saved` tells.
             return
         checkpoint = trainer._checkpoint_connector.dump_checkpoint()
         if "current_model_state" in checkpoint:  # The network holds the weights' average by now.
-            last = load_checkpoint(self.path.with_name("last.ckpt"))
-            checkpoint["current_model_state"] = last["current_model_state"]
+            checkpoint["current_model_state"] = load_checkpoint(last)["current_model_state"]
         trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.path)

@@ -67,6 +67,14 @@ def test_values_may_be_tried_one_by_one(tmp_path):
     new = read_run(make_run(tmp_path / "runs", cfg, 0.9, number=10))
     write_chosen([new], "optim.lr", path, [*earlier, new])
     assert "no seed and fold has runs of all values" in path.read_text()
+    # More seeds of a value, or of all, add to what there was.
+    for lr, seed, accuracy in ((0.02, 7, 0.9), (0.01, 7, 0.1)):
+        cfg = compose_config("train", ["arm=cycleaspp", f"optim.lr={lr}", f"seed={seed}"])
+        more = read_run(make_run(tmp_path / "runs", cfg, accuracy, number=20 + len(earlier)))
+        earlier.append(more)
+        write_chosen([more], "optim.lr", path, earlier)
+        assert "0.02: " in path.read_text() and "0.01: " in path.read_text()
+        assert compose_config("train", ["arm=cycleaspp", words[1]]).optim.lr == 0.02
     # A whole sweep needs no earlier value, and takes one only if that has all its seeds.
     new, stray = [], (0.04, 1, 0.99)
     for lr, seed, accuracy in (

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from cyclenet.config.choices import FOLDER_KEYS
 from cyclenet.config.commands import VisualizeConfig
 from cyclenet.config.naming import arm_labels
+from cyclenet.config.restore import PLACES
 from cyclenet.data.images import DataError
 from cyclenet.data.open import open_validation
 from cyclenet.deploy.load import find, run_of
@@ -40,7 +41,8 @@ from cyclenet.training.keep import LAST
 
 ROWS_OF_FIGURE4, COLUMNS_OF_FIGURE3 = 9, 4
 
-SHOWN = ("name", "fold", "val_limit", "scenes_seed", "scenes_val", "scenes_size", *FOLDER_KEYS)
+SHOWN = ["name", "fold", "val_limit", "scenes_seed", "scenes_val", "scenes_size"]
+SHOWN += [key for key in FOLDER_KEYS if key not in PLACES]
 """Keys of a data set that say which images it validates on, and what their masks mean."""
 
 OF_A_PIXEL: dict[str, Callable[[Explained, int, int], Figure]] = {

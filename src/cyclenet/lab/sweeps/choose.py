@@ -21,8 +21,7 @@ def write_chosen(runs: list[Run], key: str, path: Path, earlier: Sequence[Run] =
         key: what was swept over beside the networks, for instance ``optim.lr``.
         path: the YAML file.
         earlier: runs of earlier sweeps, for values may be tried one by one. Those count that differ
-            from one of ``runs`` in the network, the key, the seed or the fold alone; a value of
-            theirs only where it has all seeds and folds of the others.
+            from one of ``runs`` in the network, the key, the seed or the fold alone.
 
     Returns:
         What to say of it: where it is, and networks whose best value is the last that was tried.
@@ -36,12 +35,17 @@ def write_chosen(runs: list[Run], key: str, path: Path, earlier: Sequence[Run] =
         return f"Nothing was chosen for {key}: no run has finished."
     where = ", ".join(sorted(splits))
     lines, at_the_end = [f"# {key} with the best mIoU on {where}; behind it, mIoU by value."], []
-    for name, found in (before | scores).items():
+    for name in before | scores:
+        new, old = scores.get(name, {}), before.get(name, {})
+        every = {value: old.get(value, {}) | new.get(value, {}) for value in old | new}
         # A value must not win because it was tried on the easy fold alone.
-        common = set.intersection(*map(set, found.values()))
-        others = {k: v for k, v in before.get(name, {}).items() if k not in found}
-        tried = found | {k: v for k, v in others.items() if common <= v.keys()}
-        if not common or (others and len(tried) == 1):
+        own = {value: every[value] for value in new or every}
+        common = set.intersection(*map(set, own.values()))
+        # Earlier values must not take seeds from a sweep that compares several.
+        tried = own | {value: found for value, found in every.items() if common <= found.keys()}
+        if not common or len(tried) == 1:
+            tried, common = every, set.intersection(*map(set, every.values()))
+        if not common:
             lines.append(f"# {name}: no seed and fold has runs of all values.")
             continue
         means = {
