@@ -66,10 +66,13 @@ reproduce-heads: setup ## Train one published run of results/heads afresh (needs
 	$(BIN)/python src/publish.py runs=runs/reproduce_heads/$(ARM)-fold$(FOLD)-seed$(SEED) \
 	  output=results/heads check=true
 
-report-heads: setup ## Write the report of results/heads again, from that folder alone
+report-heads: setup ## Write the reports of results/heads and heads_scenes again, from these folders alone
 	$(BIN)/python src/report.py runs=results/heads output=results/heads/report images=0 \
 	  title="Heads on frozen features of CamVid" plan=results/heads/plan.yaml \
 	  'baseline=DenseASPP(1,3,6,8,11,14)' block=20
+	$(BIN)/python src/report.py runs=results/heads_scenes output=results/heads_scenes/report images=0 \
+	  title="Heads on frozen features of drawn streets" plan=results/heads_scenes/plan.yaml \
+	  'baseline=DenseASPP(1,2,4,6,8,10)'
 
 report-camvid: setup ## Write both reports of the published CamVid ablation again, from results/camvid alone
 	$(BIN)/python src/report.py runs=results/camvid output=results/camvid/report images=0 \
