@@ -55,7 +55,7 @@ def read_folds(path: Path) -> dict[str, int]:
             "train/a/0001,2."
         )
     folds: dict[str, int] = {}
-    text = normalize("NFC", read_text(path))  # As names of images are.
+    text = normalize("NFC", read_text(path))  # Names of images have this form too.
     for number, row in enumerate(csv.reader(text.splitlines()), 1):
         if not row or (number == 1 and row == ["image", "fold"]):
             continue

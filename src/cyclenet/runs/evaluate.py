@@ -29,7 +29,7 @@ from cyclenet.files import atomic_write, read_json, safe_name, write_json
 from cyclenet.models.cyclenet import CycleNet
 from cyclenet.plots.charts import confusion_chart, trimap_chart
 from cyclenet.runs.features import open_features
-from cyclenet.runs.results import data_root, read_result
+from cyclenet.runs.results import data_root, describe_move, read_result
 from cyclenet.scoring.boundary import TRIMAP_WIDTHS, boundary_counts, trimap_counts
 from cyclenet.scoring.metrics import ConfusionMatrix, scores, triples
 from cyclenet.scoring.results import Counts, EvaluationResult, boundary_scores, trimap_scores
@@ -61,10 +61,8 @@ def evaluate(
     cfg = replace(cfg, precision=model.precision)
     source = open_validation(cfg.dataset, cfg.split)
     check_classes(source, model.classes, cfg.dataset.name, cfg.ckpt_path)
-    before, here = read_result(run).data_root, data_root(cfg.dataset)
-    # A variable or a link may lead elsewhere than it did for the run's own evaluation.
-    elsewhere = here if before and here and here != before else None
-    folder = Path(cfg.output or run / "evaluate" / _folder_name(cfg, len(source), elsewhere))
+    moved = bool(describe_move(read_result(run).data_root, cfg.dataset))
+    folder = Path(cfg.output or run / "evaluate" / _folder_name(cfg, len(source), moved))
     there = folder / SCORES
     # In the run's own folder a damaged file is replaced, as reports ask for; elsewhere it may be
     # the user's.
@@ -77,7 +75,7 @@ def evaluate(
     counts = count(model, source, cfg, rank, world_size)
     counts["names"] = np.array([source.name(index) for index in range(len(source))])
     result = summarise(counts, source.classes, cfg)
-    result.trained_on, result.elsewhere = seen, elsewhere is not None
+    result.trained_on, result.elsewhere = seen, moved
     if rank == 0:
         write(folder, counts, result)
     return result, folder
@@ -115,8 +113,11 @@ def trained_on(
     return count_shared(source, images)
 
 
-def _folder_name(cfg: EvaluateConfig, images: int, elsewhere: str | None) -> str:
-    """Name the folder of an evaluation by all that its numbers depend on."""
+def _folder_name(cfg: EvaluateConfig, images: int, moved: bool) -> str:
+    """Name the folder of an evaluation by all that its numbers depend on.
+
+    Where the data have moved since the training, they may be others than in the run's own one.
+    """
     dataset, split = cfg.dataset, cfg.dataset.split_or_usual(cfg.split)
     lower = [cfg.precision] if cfg.precision != "32-true" else []
     ratio = str(dataset.boundary_ratio)
@@ -124,7 +125,7 @@ def _folder_name(cfg: EvaluateConfig, images: int, elsewhere: str | None) -> str
     usual, data = DatasetConfig(), asdict(dataset)
     keys = (*FOLDER_KEYS, "scenes_seed", "scenes_size")
     other = [f"{key}={data[key]}" for key in keys if data[key] != getattr(usual, key)]
-    other += [elsewhere] if elsewhere else []
+    other += [data_root(dataset) or ""] if moved else []
     number = derive(protocol, dataset.root or "", images, cfg.boundary, ratio, *lower, *other)
     checkpoint = Path(cfg.ckpt_path).name.removesuffix(".ckpt")
     return safe_name(f"{checkpoint}-{dataset.name}-{split}-{cfg.protocol.name}-{number:08x}")

@@ -104,8 +104,8 @@ class RunFolder:
         self._check_finished()
         if self.first:
             self._lock = self._take_lock()
-        try:
-            self._check_finished()  # By another process, while this one waited for the lock.
+        try:  # Another process may have finished it while this one waited for the lock.
+            self._check_finished()
         except AlreadyFinishedError:
             if self._lock:
                 self._lock.release()

@@ -66,7 +66,7 @@ PUBLISHED = (
         "DenseASPP on ResNet-101",
         None,
         43.03,
-        how="the paper's own",
+        how="the paper's own; it does not tell the rates",
         rates=(3, 6, 12, 18, 24),
     ),
     Published(
