@@ -146,7 +146,8 @@ def test_the_result_is_written_with_what_it_depends_on(task, tmp_path, monkeypat
     other, where = evaluate(model_of(task), plain, tmp_path)
     assert where != folder and other.trimap is None and other.mIoU == result.mIoU
     # Where the data were elsewhere in the training, the run's own evaluation stands.
-    monkeypatch.setattr("cyclenet.runs.evaluate.data_root", lambda dataset: "/data/fog")
+    for module in ("results", "evaluate"):
+        monkeypatch.setattr(f"cyclenet.runs.{module}.data_root", lambda dataset: "/data/fog")
     RunResult("finished", data_root="/data/fog").write(tmp_path)
     assert evaluate(model_of(task), CFG, tmp_path)[1] == folder
     RunResult("finished", data_root="/data/clear").write(tmp_path)
